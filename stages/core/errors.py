@@ -1,0 +1,69 @@
+"""The one error a user sees, and the one place that turns errors into exit codes."""
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+
+class PipelineError(Exception):
+    """Something the user can mend.
+
+    The message is one sentence: it names the file or the key, what was expected,
+    what was found, and what to do next.
+    """
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command's `main`; a mistake of the user's ends in one sentence.
+
+    Sets up logging to standard error. Exit codes: 0 done, 1 a sentence was
+    printed, 130 interrupted. Anything unforeseen keeps its traceback: that is a
+    defect, and hiding it would help nobody.
+
+    Args:
+        main: The command, without arguments.
+    """
+    logging.basicConfig(
+        level=os.environ.get("LOG_LEVEL", "INFO").upper(),
+        format="%(levelname).1s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        main()
+    except PipelineError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted; the next run goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        sentence = _system_sentence(error)
+        if sentence is None:
+            raise
+        sys.exit(f"error: {sentence}")
+
+
+def _system_sentence(error: OSError) -> str | None:
+    """One sentence for what the machine, not the code, refused."""
+    where = error.filename or "data/"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return (
+                f"no space left on the disk that holds {where}; free some and run "
+                "the same command again, nothing half-written was kept"
+            )
+        case errno.EFBIG:
+            return (
+                f"{where} would be larger than this system lets a file be "
+                "(see `ulimit -f`); raise the limit and run the same command again"
+            )
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return (
+                f"{where} cannot be read or written ({error.strerror}); give this "
+                "user the right to it and run the same command again"
+            )
+        case _:
+            return None

@@ -1,0 +1,115 @@
+"""Outputs are written whole, then swapped into place; JSON and CSV are canonical."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stages.core import paths
+from stages.core.errors import PipelineError
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yields a path to write a file or a folder to; puts it at `target` at the end.
+
+    An exception or a kill leaves `target` as it was. What an earlier, killed run
+    left behind is removed first.
+
+    Args:
+        target: Final path, file or folder.
+
+    Yields:
+        A path that does not exist yet, on the same file system.
+    """
+    parent = paths.WORK / "partial"
+    parent.mkdir(parents=True, exist_ok=True)
+    partial = parent / target.as_posix().replace("/", "__").lstrip(".")
+    remove(partial)
+    try:
+        yield partial
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if partial.is_dir():
+            # A folder cannot be renamed over a full one.
+            remove(target)
+        os.replace(partial, target)
+    finally:
+        remove(partial)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder with all it holds; does nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text whole, with Unix line ends."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON with sorted keys; numbers that are no number become `null`."""
+    text = json.dumps(
+        _plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
+    write_text(path, text + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON that a stage wrote.
+
+    Raises:
+        PipelineError: If the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(
+            f"{path} is missing; run `dvc repro` (or `dvc pull`) to make it"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PipelineError(
+            f"{path} should be JSON but is not ({error}); remove it and run `dvc repro`"
+        ) from None
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Writes a CSV whole; floats with 6 digits, so that equal means equal."""
+    with replacing(path) as partial:
+        table.to_csv(partial, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's relative names and contents, as hex."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for child in sorted(p for p in path.rglob("*") if p.is_file()):
+            name = child.relative_to(path).as_posix()
+            digest.update(f"{name}\0{sha256(child)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types; floats rounded to 6 digits, NaN and infinities to None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):  # a NumPy scalar
+        value = value.item()
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value

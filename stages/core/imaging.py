@@ -1,0 +1,170 @@
+"""Decoding, resizing and the one preprocessing, in OpenCV and NumPy.
+
+Training, evaluation, prediction and export all go through `preprocess`; the
+SavedModel's PNG signature is its twin in TensorFlow and is tested against it.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Grey = NDArray[np.uint8]  # (H, W) or (H, W, 3)
+Mask = NDArray[np.bool_]  # (H, W)
+Float = NDArray[np.float32]
+
+
+class UnreadableImageError(ValueError):
+    """Bytes that are no image we read; the message says what they are instead."""
+
+
+def decode(encoded: bytes) -> NDArray[np.generic]:
+    """Decodes image bytes as they are: any depth, any number of channels.
+
+    Args:
+        encoded: PNG, JPEG, TIFF or another format OpenCV reads.
+
+    Returns:
+        (H, W) or (H, W, C), uint8 or uint16, blue first, EXIF rotation ignored.
+
+    Raises:
+        UnreadableImageError: If the bytes are empty or not a whole image.
+    """
+    if not encoded:
+        raise UnreadableImageError("the file is empty")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise UnreadableImageError(f"OpenCV refuses it: {error.err}") from None
+    if pixels is None:
+        raise UnreadableImageError("not a whole image of a format that OpenCV reads")
+    return pixels
+
+
+def to_channels(pixels: NDArray[np.generic], channels: int = 1) -> Grey:
+    """Brings decoded pixels to 8 bits and one or three channels.
+
+    16 bits are scaled by 1/257, alpha is dropped, colour becomes grey by the
+    usual luma weights (Rec. 601), grey becomes colour by repetition.
+
+    Args:
+        pixels: What `decode` returned.
+        channels: 1 for (H, W), 3 for (H, W, 3).
+
+    Returns:
+        uint8 pixels.
+    """
+    if pixels.dtype == np.uint16:
+        pixels = np.round(pixels / np.float32(257)).astype(np.uint8)
+    elif pixels.dtype != np.uint8:
+        raise UnreadableImageError(f"pixels of type {pixels.dtype} are not supported")
+    if pixels.ndim == 3 and pixels.shape[2] == 2:
+        pixels = pixels[:, :, 0]
+    elif pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = pixels[:, :, :3]
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if channels == 1 and pixels.ndim == 3:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
+    if channels == 3 and pixels.ndim == 2:
+        return np.repeat(pixels[:, :, None], 3, axis=2).astype(np.uint8)
+    return np.ascontiguousarray(pixels, np.uint8)
+
+
+def decode_image(encoded: bytes, channels: int = 1) -> Grey:
+    """Decodes an image to uint8, (H, W) or (H, W, 3); errors as in `decode`."""
+    return to_channels(decode(encoded), channels)
+
+
+def decode_mask(encoded: bytes) -> Mask:
+    """Decodes a mask to (H, W) bool; foreground is what is brighter than half."""
+    return to_channels(decode(encoded), 1) > 127
+
+
+def encode_png(pixels: NDArray[np.generic]) -> bytes:
+    """Encodes uint8 pixels as PNG; no metadata, same pixels same bytes."""
+    ok, buffer = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    if not ok:
+        raise ValueError(f"OpenCV cannot encode pixels of shape {pixels.shape}")
+    return bytes(buffer.tobytes())
+
+
+def resize_image(image: Grey, height: int, width: int) -> Grey:
+    """Resizes grey values: by area when shrinking, linearly when growing."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+
+
+def resize_mask(mask: Mask, height: int, width: int) -> Mask:
+    """Resizes a mask that is counted or shown: nearest, so it stays a mask."""
+    if mask.shape == (height, width):
+        return mask
+    resized = cv2.resize(
+        mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return np.asarray(resized, bool)
+
+
+def resize_prob(prob: Float, height: int, width: int) -> Float:
+    """Resizes a probability map linearly, to be thresholded at the target size."""
+    if prob.shape == (height, width):
+        return prob
+    resized = cv2.resize(prob, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.float32)
+
+
+def preprocess(image: Grey, image_size: int) -> Grey:
+    """The one preprocessing: to the network's square, still uint8.
+
+    The network takes these values divided by 255 (`to_input`); any further
+    normalisation is a layer of the network and so travels with it.
+
+    Args:
+        image: (H, W) or (H, W, 3) uint8.
+        image_size: Side of the network's input, pixels.
+
+    Returns:
+        (image_size, image_size, C) uint8.
+    """
+    resized = resize_image(image, image_size, image_size)
+    return resized if resized.ndim == 3 else resized[:, :, None]
+
+
+def to_input(pixels: Grey) -> Float:
+    """Grey values 0 to 255 as the network's float32 in [0, 1]."""
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def soft_mask(mask: Mask, image_size: int) -> Grey:
+    """The training target: share of foreground under each input pixel, 0 to 255.
+
+    Area averaging keeps the outline's sub-pixel place, which a nearest resize
+    loses; never used for what is counted.
+
+    Args:
+        mask: (H, W) bool.
+        image_size: Side of the network's input, pixels.
+
+    Returns:
+        (image_size, image_size, 1) uint8.
+    """
+    return resize_image(mask.astype(np.uint8) * 255, image_size, image_size)[:, :, None]
+
+
+def outline(mask: Mask) -> Mask:
+    """Foreground pixels that touch background or the border of the picture."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    inner = cv2.erode(padded, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
+    return np.asarray(mask & (inner[1:-1, 1:-1] == 0), bool)
+
+
+def num_components(mask: Mask) -> int:
+    """Number of 8-connected foreground regions."""
+    return int(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0]) - 1
+
+
+Predictor = Callable[[Float], Float]  # (B, S, S, C) in [0, 1] -> (B, S, S, 1) prob

@@ -1,0 +1,1 @@
+"""The TensorFlow room: data sets, losses, the train step, the networks."""

@@ -1,0 +1,1 @@
+"""One file an architecture, each with `build(...) -> keras.Model`, found by name."""

@@ -1,0 +1,205 @@
+"""The pair table: its columns, and how its shards are read and written."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.core import paths
+from stages.core.errors import PipelineError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image and its mask, as the source holds them; bytes unaltered.
+
+    An orphan has `None` on the missing side. `problem` says, in words for the
+    quality report, why bytes could not be taken (too large, corrupt in the zip).
+    """
+
+    pair_id: str  # unique in the data set; shown to people
+    class_name: str
+    group: str  # patient or study where the layout knows it, else ""
+    given_split: str  # the side the data set's own split puts it on, else ""
+    image_path: str  # inside the source, POSIX; "" if there is none
+    mask_path: str
+    image: bytes | None
+    mask: bytes | None
+    problem: str = ""
+
+
+SHARD_SCHEMA = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("class_name", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("given_split", pa.string(), nullable=False),
+        pa.field("image_path", pa.string(), nullable=False),
+        pa.field("mask_path", pa.string(), nullable=False),
+        pa.field("image", pa.binary()),
+        pa.field("mask", pa.binary()),
+        pa.field("problem", pa.string(), nullable=False),
+    ]
+)
+SPLITS = ("train", "validation")
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts `COVID-2` before `COVID-10`; total, so any order sorts equal."""
+    parts = re.split(r"([0-9]+)", name)
+    key = [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p]
+    return [*key, (2, 0, name)]
+
+
+def write_shards(pairs: Iterable[Pair], folder: Path, *, shard_pairs: int) -> int:
+    """Writes Parquet shards `CLASS-00000.parquet`, at most `shard_pairs` rows each.
+
+    A shard never holds two classes, so appended data changes a class's last shard
+    only. At most one shard is in memory. Same pairs, same bytes.
+
+    Args:
+        pairs: In class order, then natural order.
+        folder: Where to write; made if missing.
+        shard_pairs: Rows in a full shard.
+
+    Returns:
+        The number of pairs written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    counts: dict[str, int] = {}
+    rows: list[Pair] = []
+    total = 0
+
+    def flush() -> None:
+        if not rows:
+            return
+        name = rows[0].class_name
+        index = counts.get(name, 0)
+        counts[name] = index + 1
+        columns = {
+            field.name: pa.array([getattr(row, field.name) for row in rows], field.type)
+            for field in SHARD_SCHEMA
+        }
+        pq.write_table(
+            pa.table(columns, schema=SHARD_SCHEMA),
+            folder / f"{paths.slug(name)}-{index:05d}.parquet",
+            compression="none",  # PNG bytes do not shrink
+            use_dictionary=False,
+            write_statistics=False,
+        )
+        rows.clear()
+
+    for pair in pairs:
+        if rows and (len(rows) >= shard_pairs or rows[0].class_name != pair.class_name):
+            flush()
+        rows.append(pair)
+        total += 1
+    flush()
+    return total
+
+
+def shard_paths(folder: Path = paths.INGESTED) -> list[Path]:
+    """The shards of an ingested data set, in natural order.
+
+    Raises:
+        PipelineError: If there are none.
+    """
+    shards = sorted(folder.glob("*.parquet"), key=lambda p: natural_key(p.name))
+    if not shards:
+        raise PipelineError(
+            f"{folder} should hold Parquet shards but holds none; "
+            "run `dvc repro ingest` (or `dvc pull`) to make them"
+        )
+    return shards
+
+
+def read_shard(
+    path: Path, *, columns: Iterable[str] | None = None, batch_pairs: int = 128
+) -> Iterator[pd.DataFrame]:
+    """Yields a shard's rows in frames of at most `batch_pairs`.
+
+    Args:
+        path: A shard that `write_shards` wrote.
+        columns: Names to read; all by default.
+        batch_pairs: Rows in memory at a time.
+
+    Raises:
+        PipelineError: If the file is missing or no such shard.
+    """
+    wanted = list(columns) if columns is not None else SHARD_SCHEMA.names
+    try:
+        with pq.ParquetFile(path) as file:
+            if not file.schema_arrow.equals(SHARD_SCHEMA):
+                raise PipelineError(
+                    f"{path} is a Parquet file but not one of ingest's shards; "
+                    "remove it and run `dvc repro ingest`"
+                )
+            for batch in file.iter_batches(batch_size=batch_pairs, columns=wanted):
+                yield batch.to_pandas()
+    except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            if not isinstance(error, FileNotFoundError):
+                raise
+        reason = " ".join(str(error).split())[:200]
+        raise PipelineError(
+            f"{path} should be a shard that ingest wrote but cannot be read "
+            f"({reason}); remove it and run `dvc repro ingest`"
+        ) from None
+
+
+def read_pairs(
+    pair_ids: Iterable[str],
+    folder: Path = paths.INGESTED,
+) -> Iterator[pd.Series]:
+    """Yields the rows of the given pairs, in shard order, a few in memory at a time.
+
+    Args:
+        pair_ids: Ids to find.
+        folder: Ingested shards.
+
+    Raises:
+        PipelineError: If a shard is corrupt, or an id is in none of them.
+    """
+    wanted = set(pair_ids)
+    for shard in shard_paths(folder):
+        if not wanted:
+            return
+        for frame in read_shard(shard):
+            for _, row in frame[frame["pair_id"].isin(wanted)].iterrows():
+                wanted.discard(row["pair_id"])
+                yield row
+    if wanted:
+        example = min(wanted, key=natural_key)
+        raise PipelineError(
+            f"{folder} lacks {len(wanted)} pairs that the split names, such as "
+            f"{example!r}; run `dvc repro` so that both come from the same data"
+        )
+
+
+def read_splits(path: Path = paths.SPLIT_PAIRS) -> pd.DataFrame:
+    """Reads the split table `pair_id,class_name,group,split`.
+
+    Raises:
+        PipelineError: If it is missing, lacks a column or names another split.
+    """
+    names = ["pair_id", "class_name", "group", "split"]
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise PipelineError(
+            f"{path} is missing; run `dvc repro split` (or `dvc pull`) to make it"
+        ) from None
+    except (ValueError, pd.errors.ParserError) as error:
+        raise PipelineError(
+            f"{path} should be a CSV table but is not ({error}); run `dvc repro split`"
+        ) from None
+    if list(table.columns) != names or not table["split"].isin(SPLITS).all():
+        raise PipelineError(
+            f"{path} should have the columns {','.join(names)} and splits "
+            f"{' and '.join(SPLITS)}; run `dvc repro split`"
+        )
+    return table

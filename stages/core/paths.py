@@ -1,0 +1,57 @@
+"""The name of every file under `data/`, relative to the repository's root.
+
+Stages run from the root, as DVC starts them; tests change directory and are
+isolated by that alone.
+"""
+
+from pathlib import Path
+from urllib.parse import quote
+
+PARAMS = Path("params.yaml")
+PLAN = Path("dvc.yaml")
+LOCK = Path("requirements.lock")
+
+DATA = Path("data")
+# Half-written outputs, checkpoints and caches: never an output, never in Git.
+WORK = DATA / ".work"
+
+INGESTED = DATA / "ingested"
+INGESTED_SUMMARY = DATA / "ingested.json"
+
+QUALITY_PAIRS = DATA / "quality" / "pairs.parquet"
+QUALITY_REPORT = DATA / "quality" / "report.json"
+QUALITY_DOCS = DATA / "quality" / "docs"
+# Great Expectations' own pages carry the clock, so they stay untracked.
+QUALITY_DATA_DOCS = WORK / "data_docs"
+
+SPLIT_PAIRS = DATA / "splits" / "pairs.csv"
+SPLIT_SUMMARY = DATA / "splits" / "summary.json"
+
+MODEL = DATA / "model" / "unet.keras"
+HISTORY = DATA / "model" / "history.csv"
+GRADIENTS = DATA / "model" / "gradients.csv"
+BUILD = DATA / "model" / "build.json"
+CHECKPOINTS = WORK / "train"
+
+METRICS = DATA / "evaluation" / "metrics.json"
+PER_IMAGE = DATA / "evaluation" / "per_image.csv"
+PREDICTIONS = DATA / "evaluation" / "predictions.parquet"
+OVERLAYS = DATA / "evaluation" / "overlays"
+THRESHOLD_CURVE = DATA / "evaluation" / "threshold_curve.csv"
+DICE_HISTOGRAM = DATA / "evaluation" / "dice_histogram.csv"
+
+VERDICT = DATA / "gate" / "verdict.json"
+
+EXPORT = DATA / "export"
+EXPORT_SUMMARY = DATA / "export.json"
+
+
+def slug(name: str) -> str:
+    """A file name for any foreign name, one to one: spaces stay, the rest is quoted.
+
+    Example:
+        >>> slug("Viral Pneumonia-7"), slug("../a")
+        ('Viral Pneumonia-7', '%2E%2E%2Fa')
+    """
+    quoted = quote(name, safe=" ()")
+    return quoted.replace(".", "%2E")

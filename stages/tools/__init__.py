@@ -1,0 +1,1 @@
+"""Hand tools around the pipeline; none is a stage."""
