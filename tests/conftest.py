@@ -1,0 +1,143 @@
+"""Tiny data, tiny params, and a working directory of one's own for every test."""
+
+import copy
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+
+import cv2
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from stages.core.params import Params, parse_params
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nobody writes to the real `data/` by accident."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def shipped_values() -> dict[str, Any]:
+    """The shipped `params.yaml`, as values."""
+    return YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text("utf-8"))
+
+
+TINY = {
+    "ingest.phantom.pairs": 12,
+    "ingest.phantom.image_size": 40,
+    "ingest.phantom.mask_size": 32,
+    "ingest.shard_pairs": 4,
+    "validate.image_mask_shapes": [["40x40", "32x32"]],
+    "validate.min_pairs": 2,
+    "split.validation_fraction": 0.34,
+    "train.image_size": 32,
+    "train.filters": [4, 8, 8],
+    "train.epochs": 1,
+    "train.batch_size": 4,
+    "train.gradient_steps": 1,
+    "evaluate.bootstrap_resamples": 100,
+    "evaluate.overlays_worst": 2,
+    "evaluate.overlays_best": 1,
+    "evaluate.overlays_median": 1,
+    "gate.min": {"dice.mean": 0.0},
+    "gate.max": {},
+    "export.parity_images": 2,
+}
+
+
+def with_overrides(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """A copy of params values with `section.key` overrides, as `-S` sets them."""
+    values = copy.deepcopy(values)
+    for name, value in overrides.items():
+        *parents, last = name.split(".")
+        section = values
+        for parent in parents:
+            section = section[parent]
+        section[last] = copy.deepcopy(value)
+    return values
+
+
+@pytest.fixture
+def tiny_values(shipped_values: dict[str, Any]) -> dict[str, Any]:
+    """The shipped params shrunk: 12 phantoms, 32 px, 1 epoch, 4 filters."""
+    return with_overrides(shipped_values, TINY)
+
+
+@pytest.fixture
+def tiny_params(
+    tiny_values: dict[str, Any],
+) -> Callable[..., Params]:
+    """Builds tiny params: `tiny_params(**{"split.folds": 3})`."""
+
+    def build(**overrides: Any) -> Params:
+        return parse_params(with_overrides(tiny_values, overrides))
+
+    return build
+
+
+def lungs(
+    seed: int = 0, *, image_size: int = 40, mask_size: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two dark ellipses on a bright, noisy field, and their exact mask.
+
+    Returns:
+        image (image_size, image_size) uint8 and mask (mask_size, mask_size) uint8,
+        0 or 255.
+    """
+    generator = np.random.default_rng(seed)
+    shift = generator.uniform(-0.04, 0.04, size=2)
+    tilt = generator.uniform(5, 15)
+
+    def draw(size: int) -> np.ndarray:
+        mask = np.zeros((size, size), np.uint8)
+        for side, angle in ((0.3, tilt), (0.7, -tilt)):
+            centre = (int(size * (side + shift[0])), int(size * (0.5 + shift[1])))
+            axes = (int(size * 0.15), int(size * 0.34))
+            cv2.ellipse(mask, centre, axes, angle, 0, 360, 255, -1)
+        return mask
+
+    image = 190.0 - 0.5 * cv2.GaussianBlur(draw(image_size), (0, 0), 1)
+    image += generator.normal(0, 6, image.shape)
+    return image.clip(0, 255).astype(np.uint8), draw(mask_size)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Encodes pixels as PNG."""
+    ok, buffer = cv2.imencode(".png", pixels)
+    assert ok
+    return buffer.tobytes()
+
+
+def radiography_tree(
+    root: Path,
+    classes: dict[str, int] | None = None,
+    *,
+    image_size: int = 40,
+    mask_size: int = 32,
+) -> Path:
+    """Writes a small COVID-19 Radiography Database tree; returns its top folder."""
+    top = root / "COVID-19_Radiography_Dataset"
+    seed = 0
+    for class_name, count in (classes or {"COVID": 6, "Normal": 6}).items():
+        for kind in ("images", "masks"):
+            (top / class_name / kind).mkdir(parents=True, exist_ok=True)
+        for number in range(1, count + 1):
+            seed += 1
+            image, mask = lungs(seed, image_size=image_size, mask_size=mask_size)
+            name = f"{class_name}-{number}.png"
+            (top / class_name / "images" / name).write_bytes(png(image))
+            colour = cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR)
+            (top / class_name / "masks" / name).write_bytes(png(colour))
+    return top
