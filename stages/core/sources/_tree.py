@@ -1,0 +1,215 @@
+"""Files by name, from a directory or from a zip that is never unpacked.
+
+Both refuse in one sentence what nobody should read: names that point outside,
+links, encrypted or damaged zips, zips that unpack to more than the bounds. A single
+bad file is `UnreadableError` and spoils nothing else.
+"""
+
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from stages.core.errors import PipelineError
+from stages.core.layouts import UnreadableError
+from stages.core.params import IngestParams
+
+# Both inflate in small steps, so that a bomb costs no memory; bzip2 and LZMA do not.
+READ_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+ENCRYPTED = 0x1
+# What `zipfile` raises on a damaged archive, depending on which bytes are bad.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    ValueError,
+)
+
+
+def open_tree(path: Path, params: IngestParams) -> "Directory | Archive":
+    """Opens `ingest.folder`: a directory, or a zip.
+
+    Args:
+        path: Where it is.
+        params: The bounds on files and zips.
+
+    Raises:
+        PipelineError: If there is none, or it is no directory and no usable zip.
+    """
+    if path.is_dir():
+        return Directory(path, max_file_bytes=params.max_file_bytes)
+    if path.is_file():
+        return Archive(
+            path,
+            max_file_bytes=params.max_file_bytes,
+            max_members=params.max_zip_members,
+            max_bytes=params.max_zip_bytes,
+        )
+    found = "is neither" if path.exists() else "does not exist"
+    raise PipelineError(
+        f"ingest.folder should name a directory or a zip, but {str(path)!r} {found}; "
+        "give a path relative to the repository's root, or an absolute one"
+    )
+
+
+class Directory:
+    """The regular files below a directory."""
+
+    def __init__(self, path: Path, *, max_file_bytes: int) -> None:
+        self.label = str(path)
+        self._max_file_bytes = max_file_bytes
+        self._paths = {
+            _text(file.relative_to(path).as_posix()): file
+            for file in _walk(path, top=path.resolve(), chain=())
+        }
+        self.names = list(self._paths)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file; `UnreadableError` if it is too large or gone."""
+        path = self._paths[name]
+        try:
+            with path.open("rb") as file:
+                # One byte more than allowed tells too large from just allowed, even
+                # for a file that grows.
+                data = file.read(self._max_file_bytes + 1)
+        except FileNotFoundError:
+            raise UnreadableError("is a link to a file that does not exist") from None
+        if len(data) > self._max_file_bytes:
+            raise UnreadableError(_too_large(path.stat().st_size, self._max_file_bytes))
+        return data
+
+
+class Archive:
+    """The members of a zip, in place."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_file_bytes: int,
+        max_members: int,
+        max_bytes: int,
+    ) -> None:
+        self.label = str(path)
+        self._max_file_bytes = max_file_bytes
+        try:
+            self._file = zipfile.ZipFile(path)
+        except DAMAGE as error:
+            raise PipelineError(_no_zip(path, error)) from None
+        members = self._file.infolist()
+        if len(members) > max_members:
+            raise PipelineError(
+                f"{path} lists {len(members)} files, more than "
+                f"ingest.max_zip_members ({max_members}); raise it if you trust the zip"
+            )
+        for member in members:
+            reason = _refusal(member)
+            if reason:
+                raise PipelineError(
+                    f"{path} holds {member.orig_filename[:200]!r}, {reason}"
+                )
+        total = sum(member.file_size for member in members)
+        if total > max_bytes:
+            raise PipelineError(
+                f"{path} unpacks to {total} bytes, more than ingest.max_zip_bytes "
+                f"({max_bytes}); raise it if you trust the zip"
+            )
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        self._ambiguous: set[str] = set()
+        for member in members:
+            if member.is_dir():
+                continue
+            name = str(PurePosixPath(member.filename))
+            earlier = self._members.setdefault(name, member)
+            if (earlier.CRC, earlier.file_size) != (member.CRC, member.file_size):
+                self._ambiguous.add(name)
+        self.names = list(self._members)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one member; `UnreadableError` if it is too large or damaged."""
+        member = self._members[name]
+        if name in self._ambiguous:
+            raise UnreadableError("is in the zip twice, with different contents")
+        if member.file_size > self._max_file_bytes:
+            raise UnreadableError(_too_large(member.file_size, self._max_file_bytes))
+        try:
+            # Stops at the declared size; a member that holds more fails its checksum.
+            return self._file.read(member)
+        except DAMAGE as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UnreadableError(f"is damaged in the zip ({reason})") from None
+
+
+def _walk(folder: Path, *, top: Path, chain: tuple[Path, ...]) -> Iterator[Path]:
+    """Regular files, and links to files, below a folder, in no particular order.
+
+    Links to folders are followed inside `top`, once: a link back up ends there.
+    """
+    real = folder.resolve()
+    if not real.is_relative_to(top):
+        raise PipelineError(
+            f"{str(folder)!r} is a link to a folder outside {str(top)!r}; "
+            "set ingest.folder to where the files are"
+        )
+    if real in chain:
+        return
+    with os.scandir(folder) as children:
+        for child in children:
+            path = folder / child.name
+            if child.is_dir():
+                yield from _walk(path, top=top, chain=(*chain, real))
+            elif child.is_file() or (child.is_symlink() and not path.exists()):
+                yield path
+
+
+def _refusal(member: zipfile.ZipInfo) -> str:
+    """Why a zip with this member is not read at all, or ""."""
+    name = member.orig_filename
+    parts = name.replace("\\", "/").split("/")
+    drive = len(parts[0]) == 2 and parts[0][1] == ":"
+    if ".." in parts or parts[0] == "" or drive:
+        return "a name that points outside the zip; nothing was read from it"
+    if "\\" in name or "\0" in name:
+        return "a name that no zip should have; pack the folder again"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "a link; pack the folder again with the files themselves"
+    if member.flag_bits & ENCRYPTED:
+        return "which is encrypted; unpack the zip and set ingest.folder to the folder"
+    if member.compress_type not in READ_METHODS:
+        return (
+            f"packed by a method that is not read (zip method {member.compress_type}); "
+            "pack the folder again with deflate, or set ingest.folder to the folder"
+        )
+    return ""
+
+
+def _no_zip(path: Path, error: Exception) -> str:
+    """Tells a zip that is cut short or damaged from a file of another kind."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] == b"PK":
+        reason = " ".join(str(error).split())[:200]
+        return (
+            f"{path} is a zip that is cut short or damaged ({reason}); "
+            "copy or download it again"
+        )
+    kind = "is empty" if not start else f"starts with {start!r}"
+    return (
+        f"ingest.folder {str(path)!r} should be a directory or a zip, but {kind}; "
+        "name a directory or a zip"
+    )
+
+
+def _too_large(size: int, bound: int) -> str:
+    return f"has {size} bytes, more than ingest.max_file_bytes ({bound})"
+
+
+def _text(name: str) -> str:
+    """A name that can be stored as UTF-8, whatever bytes the file system holds."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

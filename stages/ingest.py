@@ -1,0 +1,103 @@
+"""A source to Parquet shards, one row an image/mask pair.
+
+Reads: what `ingest.source` names (phantoms, a folder or zip, Kaggle).
+Writes: `data/ingested/`, `data/ingested.json`.
+Why: a few shards instead of 42,000 small files keep every later step fast.
+"""
+
+import importlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from stages.core import errors, files, paths
+from stages.core.errors import PipelineError
+from stages.core.pairs import Pair, write_shards
+from stages.core.params import IngestParams, load_params
+
+logger = logging.getLogger(__name__)
+
+
+def ingest(
+    params: IngestParams,
+    *,
+    out: Path = paths.INGESTED,
+    summary: Path = paths.INGESTED_SUMMARY,
+) -> Path:
+    """Writes the pairs of the source as shards, bytes unaltered, and counts them.
+
+    Args:
+        params: The `ingest` section.
+        out: Folder of shards.
+        summary: JSON: what the source is, how many pairs of which class, how many
+            lack a side, and the fingerprint of the shards.
+
+    Returns:
+        `out`.
+
+    Raises:
+        PipelineError: If the source has no pair, or is not what params say.
+    """
+    source = importlib.import_module(f"stages.core.sources.{params.source}")
+    counts: Counter[str] = Counter()
+    by_class: Counter[str] = Counter()
+    with files.replacing(out) as partial:
+        found = source.pairs(params)
+        bar = tqdm(found, desc="ingest", unit=" pairs", disable=None)
+        pairs = _counted(bar, counts, by_class)
+        num_pairs = write_shards(pairs, partial, shard_pairs=params.shard_pairs)
+        if not num_pairs:
+            raise PipelineError(
+                f"ingest.source {params.source!r} gave no pair; "
+                "correct the ingest section of params.yaml"
+            )
+        facts = {
+            "source": params.source,
+            **source.describe(params),
+            "classes": dict(by_class),
+            "num_pairs": num_pairs,
+            "num_images_without_mask": counts["images_without_mask"],
+            "num_masks_without_image": counts["masks_without_image"],
+            "num_unreadable": counts["unreadable"],
+            "num_shards": sum(1 for _ in partial.glob("*.parquet")),
+            "sha256": files.sha256(partial),
+        }
+    files.write_json(summary, facts)
+    for class_name, number in by_class.items():
+        logger.info("%s: %d pairs", class_name, number)
+    faulty = sum(counts.values())
+    if faulty:
+        logger.warning(
+            "%d of %d pairs lack a side or could not be read; validate rejects them",
+            faulty,
+            num_pairs,
+        )
+    logger.info("%d pairs in %s", num_pairs, out)
+    return out
+
+
+def _counted(
+    pairs: Iterable[Pair], counts: Counter[str], by_class: Counter[str]
+) -> Iterator[Pair]:
+    """Passes pairs through and counts them by class and by fault."""
+    for pair in pairs:
+        by_class[pair.class_name] += 1
+        if pair.problem:
+            counts["unreadable"] += 1
+        elif not pair.mask_path:
+            counts["images_without_mask"] += 1
+        elif not pair.image_path:
+            counts["masks_without_image"] += 1
+        yield pair
+
+
+def main() -> None:
+    """Runs the stage as `dvc.yaml` names it."""
+    ingest(load_params().ingest)
+
+
+if __name__ == "__main__":
+    errors.run(main)
