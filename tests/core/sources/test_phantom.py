@@ -1,0 +1,138 @@
+"""Are the phantoms what they promise: known lungs, same bytes, the target's form?"""
+
+import hashlib
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+
+from stages.core import imaging
+from stages.core.errors import PipelineError
+from stages.core.pairs import natural_key
+from stages.core.sources import phantom
+
+NAMES = ["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"]
+
+
+@pytest.fixture
+def drawn(tiny_params):
+    """Draws tiny phantoms: `drawn(pairs=9, classes=["COVID"])`."""
+
+    def draw(classes=(), limit=0, **phantoms):
+        overrides = {f"ingest.phantom.{key}": value for key, value in phantoms.items()}
+        params = tiny_params(
+            **overrides, **{"ingest.classes": list(classes), "ingest.limit": limit}
+        )
+        return list(phantom.pairs(params.ingest))
+
+    return draw
+
+
+def test_same_seed_same_bytes_another_seed_others(drawn):
+    assert drawn(pairs=6) == drawn(pairs=6)
+    ours, theirs = drawn(pairs=6, seed=1), drawn(pairs=6, seed=2)
+    assert all(a.image != b.image for a, b in zip(ours, theirs, strict=True))
+
+
+def test_shared_out_evenly_in_class_then_natural_order(drawn):
+    pairs = drawn(pairs=46)
+    names = [pair.class_name for pair in pairs]
+    assert [names.count(name) for name in NAMES] == [12, 12, 11, 11]
+    assert names == sorted(names, key=NAMES.index)
+    for _, members in itertools.groupby(pairs, key=lambda pair: pair.class_name):
+        ids = [pair.pair_id for pair in members]
+        assert ids == sorted(ids, key=natural_key)
+    assert pairs[1].pair_id == "COVID-2"
+    assert pairs[1].image_path == "COVID/images/COVID-2.png"
+    assert pairs[1].mask_path == "COVID/masks/COVID-2.png"
+    assert len({pair.pair_id for pair in pairs}) == 46
+
+
+def test_classes_and_limit(drawn):
+    pairs = drawn(pairs=9, classes=["Viral Pneumonia", "COVID"], limit=4)
+    assert [pair.pair_id for pair in pairs] == [
+        *(f"COVID-{number}" for number in range(1, 5)),
+        *(f"Viral Pneumonia-{number}" for number in range(1, 5)),
+    ]
+    assert len(drawn(pairs=3, classes=["Normal"])) == 3
+    assert [pair.class_name for pair in drawn(pairs=2)] == ["COVID", "Lung_Opacity"]
+
+
+def test_unknown_class_is_refused_before_anything_is_drawn(tiny_params):
+    params = tiny_params(**{"ingest.classes": ["COVID", "Asthma"]}).ingest
+    with pytest.raises(PipelineError, match=r"COVID, Lung_Opacity.*'Asthma'"):
+        phantom.pairs(params)
+
+
+def test_more_pairs_leave_the_earlier_ones_as_they_were(drawn):
+    few = {pair.pair_id: pair for pair in drawn(pairs=8)}
+    many = {pair.pair_id: pair for pair in drawn(pairs=24)}
+    alone = {pair.pair_id: pair for pair in drawn(pairs=6, classes=["Normal"])}
+    assert all(many[name] == pair for name, pair in few.items())
+    assert all(many[name] == pair for name, pair in alone.items())
+
+
+@pytest.mark.parametrize(("image_size", "mask_size"), [(16, 16), (40, 32), (33, 97)])
+def test_form_is_the_targets_at_any_size(drawn, image_size, mask_size):
+    for pair in drawn(pairs=12, image_size=image_size, mask_size=mask_size):
+        image = imaging.decode(pair.image)
+        mask = imaging.decode(pair.mask)
+        assert image.shape[:2] == (image_size, image_size)
+        assert image.dtype == np.uint8
+        assert image.std() > 4
+        assert mask.shape == (mask_size, mask_size, 3)
+        assert np.isin(mask, [0, 255]).all()
+        assert (mask == mask[:, :, :1]).all()
+        assert 0.02 < (mask > 0).mean() < 0.75
+
+
+def test_some_images_are_stored_in_colour_with_equal_channels(drawn):
+    images = [imaging.decode(pair.image) for pair in drawn(pairs=80)]
+    coloured = [image for image in images if image.ndim == 3]
+    assert 1 <= len(coloured) <= 24
+    assert all((image == image[:, :, :1]).all() for image in coloured)
+
+
+def test_lungs_are_two_and_darker_than_what_surrounds_them(drawn):
+    pairs = drawn(pairs=24, image_size=128, mask_size=128)
+    two = darker = 0
+    for pair in pairs:
+        image = imaging.decode_image(pair.image).astype(float)
+        mask = imaging.decode_mask(pair.mask)
+        two += imaging.num_components(mask) == 2
+        wide = cv2.dilate(mask.astype(np.uint8), np.ones((21, 21), np.uint8)) > 0
+        darker += image[mask].mean() < image[wide & ~mask].mean() - 5
+    assert two >= 22
+    assert darker >= 22
+
+
+def test_mask_is_the_same_anatomy_at_every_size(drawn):
+    small = drawn(pairs=8, mask_size=64)
+    large = drawn(pairs=8, mask_size=256)
+    for a, b in zip(small, large, strict=True):
+        fine = (
+            imaging.decode_mask(b.mask).reshape(64, 4, 64, 4).mean(axis=(1, 3)) >= 0.5
+        )
+        coarse = imaging.decode_mask(a.mask)
+        assert 2 * (fine & coarse).sum() / (fine.sum() + coarse.sum()) > 0.97
+
+
+def test_copies_and_patients_give_the_split_something_to_group(drawn):
+    pairs = drawn(pairs=40, classes=["COVID"])
+    hashes = [hashlib.sha256(pair.image).hexdigest() for pair in pairs]
+    assert 1 <= len(hashes) - len(set(hashes)) <= 2
+
+    groups = [pair.group for pair in pairs if pair.group]
+    assert all(group.startswith("patient-") for group in groups)
+    assert 1 <= len(set(groups)) <= 2
+    assert all(groups.count(group) == 2 for group in groups)
+
+    images = [imaging.decode_image(pair.image).astype(int) for pair in pairs]
+    near = [
+        (i, j)
+        for i, j in itertools.combinations(range(40), 2)
+        if hashes[i] != hashes[j] and np.abs(images[i] - images[j]).max() <= 8
+    ]
+    assert 1 <= len(near) <= 2
+    assert all(pairs[i].mask == pairs[j].mask for i, j in near)
