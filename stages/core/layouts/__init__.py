@@ -148,27 +148,33 @@ def images(names: Iterable[str]) -> list[PurePosixPath]:
 
 
 def match(
-    image_paths: Iterable[PurePosixPath], mask_paths: Iterable[PurePosixPath]
+    image_paths: Iterable[tuple[str, PurePosixPath]],
+    mask_paths: Iterable[tuple[str, PurePosixPath]],
 ) -> list[tuple[str, str, str]]:
-    """Pairs two lists of files by stem.
+    """Pairs two lists of (key, file) by key.
 
-    Stems are compared in one Unicode form, since macOS writes another than the
-    rest. A stem that occurs twice on one side gives two results with that stem, of
+    Keys are compared in one Unicode form, since macOS writes another than the
+    rest. A key that occurs twice on one side gives two results with that key, of
     which one lacks its other side: nobody can know which of the two was meant.
 
     Returns:
-        (stem, image path, mask path), a missing side as "".
+        (key, image path, mask path), a missing side as "".
     """
     sides: dict[str, tuple[list[str], list[str]]] = {}
     for index, side in enumerate((image_paths, mask_paths)):
-        for path in side:
-            stem = unicodedata.normalize("NFC", path.stem)
-            sides.setdefault(stem, ([], []))[index].append(str(path))
+        for key, path in side:
+            key = unicodedata.normalize("NFC", key)
+            sides.setdefault(key, ([], []))[index].append(str(path))
     return [
-        (stem, image, mask)
-        for stem, (left, right) in sides.items()
+        (key, image, mask)
+        for key, (left, right) in sides.items()
         for image, mask in zip_longest(sorted(left), sorted(right), fillvalue="")
     ]
+
+
+def told_by(folder: str, stem: str) -> str:
+    """A file's stem, after its folder's name unless it starts with that."""
+    return stem if not folder or stem.startswith(folder) else f"{folder}-{stem}"
 
 
 def _order(entry: Entry) -> tuple[list[tuple[int, int, str]], str, str]:

@@ -7,7 +7,7 @@ The published set has COVID, Normal, Lung_Opacity and Viral Pneumonia.
 
 from pathlib import PurePosixPath
 
-from stages.core.layouts import About, Entry, Tree, images, match
+from stages.core.layouts import About, Entry, Tree, images, match, told_by
 
 ABOUT = About(
     dataset="COVID-19 Radiography Database",
@@ -29,16 +29,16 @@ TREE = "CLASS/images/NAME.png with CLASS/masks/NAME.png, under any top folder"
 
 def find(tree: Tree) -> list[Entry]:
     """Pairs `images/NAME` with `masks/NAME` inside each class folder."""
-    folders: dict[PurePosixPath, dict[str, list[PurePosixPath]]] = {}
+    folders: dict[PurePosixPath, dict[str, list[tuple[str, PurePosixPath]]]] = {}
     for path in images(tree.names):
         kind = path.parent.name.lower()
         class_folder = path.parent.parent
         if kind in ("images", "masks") and class_folder.name:
             sides = folders.setdefault(class_folder, {"images": [], "masks": []})
-            sides[kind].append(path)
+            sides[kind].append((path.stem, path))
     return [
         Entry(
-            pair_id=_pair_id(class_folder.name, stem),
+            pair_id=told_by(class_folder.name, stem),
             class_name=class_folder.name,
             image_path=image_path,
             mask_path=mask_path,
@@ -46,8 +46,3 @@ def find(tree: Tree) -> list[Entry]:
         for class_folder, sides in folders.items()
         for stem, image_path, mask_path in match(sides["images"], sides["masks"])
     ]
-
-
-def _pair_id(class_name: str, stem: str) -> str:
-    """The file's own name where it tells the class, as it does in the published set."""
-    return stem if stem.startswith(class_name) else f"{class_name}-{stem}"

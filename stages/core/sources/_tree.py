@@ -20,6 +20,7 @@ from stages.core.params import IngestParams
 # Both inflate in small steps, so that a bomb costs no memory; bzip2 and LZMA do not.
 READ_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 ENCRYPTED = 0x1
+MISSING = "is named by a table but is not there"
 # What `zipfile` raises on a damaged archive, depending on which bytes are bad.
 DAMAGE = (
     zipfile.BadZipFile,
@@ -72,7 +73,9 @@ class Directory:
 
     def read(self, name: str) -> bytes:
         """The bytes of one file; `UnreadableError` if it is too large or gone."""
-        path = self._paths[name]
+        path = self._paths.get(name)
+        if path is None:
+            raise UnreadableError(MISSING)
         try:
             with path.open("rb") as file:
                 # One byte more than allowed tells too large from just allowed, even
@@ -133,7 +136,9 @@ class Archive:
 
     def read(self, name: str) -> bytes:
         """The bytes of one member; `UnreadableError` if it is too large or damaged."""
-        member = self._members[name]
+        member = self._members.get(name)
+        if member is None:
+            raise UnreadableError(MISSING)
         if name in self._ambiguous:
             raise UnreadableError("is in the zip twice, with different contents")
         if member.file_size > self._max_file_bytes:
