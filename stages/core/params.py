@@ -98,6 +98,7 @@ class IngestParams(Section):
 class ValidateParams(Section):
     """What a usable pair looks like."""
 
+    classes: list[Annotated[str, Field(min_length=1)]]
     image_mask_shapes: Annotated[
         list[Annotated[list[Shape], Field(min_length=2, max_length=2)]],
         Field(min_length=1),
@@ -149,10 +150,14 @@ class AugmentationParams(Section):
     rotation_degrees: Annotated[float, Field(ge=0, le=45)]
     shift_fraction: Annotated[float, Field(ge=0, le=0.5)]
     scale_fraction: Annotated[float, Field(ge=0, lt=0.9)]
+    aspect_fraction: Annotated[float, Field(ge=0, lt=0.9)]
     brightness: Fraction
     contrast: Annotated[float, Field(ge=0, lt=1)]
     gamma: Annotated[float, Field(ge=0, le=2)]
+    bias_field: Annotated[float, Field(ge=0, lt=1)]
+    blur: Fraction
     noise: Fraction
+    invert_probability: Fraction
 
 
 class TrainParams(Section):

@@ -1,0 +1,321 @@
+"""Accepted pairs to train and validation; copies and patients stay together.
+
+Reads:  data/quality/pairs.parquet
+Writes: data/splits/pairs.csv, data/splits/summary.json
+Why:    a picture, or a patient, that sits on both sides makes a model look better
+        than it is.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from stages.core import errors, files, paths
+from stages.core.errors import PipelineError
+from stages.core.judgement import judge, library
+from stages.core.pairs import SPLITS, natural_key
+from stages.core.params import SplitParams, load_params
+
+logger = logging.getLogger(__name__)
+
+Labels = NDArray[np.int64]  # (N,) a number for each group
+_COLUMNS = ("pair_id", "class_name", "group", "accepted", "image_sha256", "image_phash")
+_LISTED = 50  # pairs of copies that the summary names
+_BLOCK = 1024  # hashes compared with `_BLOCK` others at a time: what fits the cache
+
+
+def split(
+    params: SplitParams,
+    *,
+    quality: Path = paths.QUALITY_PAIRS,
+    out: Path = paths.SPLIT_PAIRS,
+    summary: Path = paths.SPLIT_SUMMARY,
+) -> Path:
+    """Cuts the accepted pairs in two, group by group.
+
+    A group is what shares a patient, an exact or a near copy, directly or through
+    others; it is named after its first pair in natural order. Groups are ranked in
+    their class by a seeded hash of the name and the first ones are held out, so that
+    added pairs move only groups at the cut.
+
+    Args:
+        params: Shares, folds, seed and what counts as a near copy.
+        quality: Table that validate wrote.
+        out: Table to write: `pair_id,class_name,group,split`, in natural order.
+        summary: JSON to write: counts, and the copies found.
+
+    Returns:
+        `out`.
+
+    Raises:
+        PipelineError: If there is no table, or one of the sides would be empty.
+    """
+    table = _read(quality)
+    labels, copies = _group(table, near_copy_bits=params.near_copy_bits)
+    table["group"] = _names(table["pair_id"], labels)
+    table["split"] = _sides(table, params)
+    _check_sides(table, params)
+    _check_promises(table, quality)
+    files.write_csv(out, table[["pair_id", "class_name", "group", "split"]])
+    values = _summary(table, copies)
+    files.write_json(summary, values)
+    logger.info(
+        "%d pairs in %d groups: %d to train, %d to validation",
+        values["num_pairs"],
+        values["num_groups"],
+        values["num_train"],
+        values["num_validation"],
+    )
+    return out
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """The accepted pairs in natural order, with the columns of `_COLUMNS`."""
+    try:
+        table = pq.read_table(path, columns=list(_COLUMNS)).to_pandas()
+    except FileNotFoundError:
+        raise PipelineError(
+            f"{path} is missing; run `dvc repro validate` (or `dvc pull`) to make it"
+        ) from None
+    except (pa.ArrowException, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PipelineError(
+            f"{path} should be the table that validate wrote but is not ({reason}); "
+            "remove it and run `dvc repro validate`"
+        ) from None
+    table = pd.DataFrame(table[table["accepted"]])
+    if table.empty:
+        raise PipelineError(f"{path} holds no accepted pair, so there is none to split")
+    order = sorted(
+        range(len(table)), key=lambda i: natural_key(table["pair_id"].iat[i])
+    )
+    return table.iloc[order].reset_index(drop=True)
+
+
+def _group(
+    table: pd.DataFrame, *, near_copy_bits: int
+) -> tuple[Labels, dict[str, Any]]:
+    """Numbers the groups: what shares a patient, an exact copy or a near copy.
+
+    Returns:
+        The label of each row, (N,), and the copies found, for the summary.
+    """
+    labels = np.arange(len(table))
+    patients = table["group"].to_numpy(object)
+    labels = _join(labels, *_chain(np.flatnonzero(patients != ""), patients))
+    pixels = table["image_sha256"].to_numpy(object)
+    exact = _chain(np.arange(len(table)), pixels)
+    labels = _join(labels, *exact)
+    # Exact copies are joined already: only the first of each looks for near ones.
+    firsts = np.flatnonzero(~pd.Series(pixels).duplicated().to_numpy())
+    hashes = np.stack(
+        [
+            np.frombuffer(bytes.fromhex(h), "<u8")
+            for h in table["image_phash"].iloc[firsts]
+        ]
+    )
+    num_near = 0
+    listed: list[tuple[int, int, int]] = []
+    for first, second, distances in _near(hashes, near_copy_bits):
+        first, second = firsts[first], firsts[second]
+        labels = _join(labels, first, second)
+        num_near += len(first)
+        listed += zip(first, second, distances, strict=True)
+        listed = sorted(listed)[:_LISTED]
+    ids = table["pair_id"]
+    return labels, {
+        "num_exact_copies": len(exact[0]),
+        "num_near_copy_pairs": num_near,
+        "exact_copies": [
+            [ids[a], ids[b]] for a, b in sorted(zip(*exact, strict=True))[:_LISTED]
+        ],
+        "near_copies": [
+            {"pairs": [ids[a], ids[b]], "bits": int(bits)} for a, b, bits in listed
+        ],
+    }
+
+
+def _chain(
+    rows: NDArray[np.intp], keys: NDArray[np.object_]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Links each row to the first row of the same key: (M,) first, (M,) later."""
+    codes, _ = pd.factorize(keys[rows])
+    _, first = np.unique(codes, return_index=True)
+    later = rows[first][codes]
+    apart = later != rows
+    return later[apart], rows[apart]
+
+
+def _join(labels: Labels, first: NDArray[np.intp], second: NDArray[np.intp]) -> Labels:
+    """Gives one label to all that is linked, now or before."""
+    a, b = labels[first], labels[second]
+    apart = a != b
+    if not apart.any():
+        return labels
+    links = coo_array(
+        (np.ones(int(apart.sum()), bool), (a[apart], b[apart])),
+        shape=(len(labels), len(labels)),
+    )
+    joined: Labels = connected_components(links, directed=False)[1].astype(np.int64)
+    return joined[labels]
+
+
+def _near(
+    hashes: NDArray[np.uint64], bits: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:
+    """Yields all pairs of rows at most `bits` apart, block by block; memory is flat.
+
+    Args:
+        hashes: (N, 4) words of 64 bits.
+        bits: Largest Hamming distance.
+
+    Yields:
+        (M,) first, (M,) second and (M,) distance; first < second.
+    """
+    columns = np.ascontiguousarray(hashes.T)
+    for start in range(0, len(hashes), _BLOCK):
+        for other in range(start, len(hashes), _BLOCK):
+            left = columns[:, start : start + _BLOCK]
+            right = columns[:, other : other + _BLOCK]
+            # One word alone rules nearly all out.
+            close = np.bitwise_count(left[0][:, None] ^ right[0][None]) <= bits
+            if start == other:
+                close = np.triu(close, 1)
+            first, second = np.nonzero(close)
+            distance = np.bitwise_count(left[:, first] ^ right[:, second]).sum(0)
+            near = distance <= bits
+            if near.any():
+                yield first[near] + start, second[near] + other, distance[near]
+
+
+def _names(pair_ids: pd.Series, labels: Labels) -> pd.Series:
+    """Each group's name: its first pair in natural order, which the rows are in."""
+    return pair_ids.groupby(labels).transform("first")
+
+
+def _sides(table: pd.DataFrame, params: SplitParams) -> pd.Series:
+    """The side of each row; a group of several classes counts for its first pair's."""
+    firsts = table.drop_duplicates("group")
+    held_out: set[str] = set()
+    for _, groups in firsts.groupby("class_name")["group"]:
+        ranked = sorted(groups, key=lambda name: _rank(name, params.seed))
+        held_out.update(ranked[slice(*_cut(len(ranked), params))])
+    train, validation = SPLITS
+    return table["group"].isin(held_out).map({True: validation, False: train})
+
+
+def _rank(group: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
+
+
+def _cut(num_groups: int, params: SplitParams) -> tuple[int, int]:
+    """Which ranks are held out: from, up to. Whole numbers, rounded half up."""
+    if params.folds:
+        return (
+            num_groups * params.fold // params.folds,
+            num_groups * (params.fold + 1) // params.folds,
+        )
+    quota = int(num_groups * params.validation_fraction + 0.5)
+    # A class of two groups or more is on both sides.
+    return 0, min(max(quota, 1), num_groups - 1)
+
+
+def _check_sides(table: pd.DataFrame, params: SplitParams) -> None:
+    """Both sides must hold something."""
+    groups = table["group"].nunique()
+    for side in SPLITS:
+        if (table["split"] == side).any():
+            continue
+        key, remedy = (
+            (f"split.fold {params.fold} of {params.folds}", "use fewer folds or")
+            if params.folds
+            else (f"split.validation_fraction {params.validation_fraction:g}", "")
+        )
+        raise PipelineError(
+            f"{key} leaves no pair for {side}: the {len(table)} accepted pairs form "
+            f"{groups} groups of copies and patients that must stay together; "
+            f"{remedy} bring more pairs".replace("  ", " ")
+        )
+
+
+def _check_promises(table: pd.DataFrame, quality: Path) -> None:
+    """Great Expectations looks at the result as a stranger would.
+
+    Raises:
+        PipelineError: If a promise is broken, as by a table that names a pair twice.
+    """
+    gxe = library().expectations
+
+    verdicts = judge(
+        table,
+        {
+            "a pair stands in the table once": gxe.ExpectColumnValuesToBeUnique(
+                column="pair_id"
+            ),
+            "a side is train or validation": gxe.ExpectColumnValuesToBeInSet(
+                column="split", value_set=list(SPLITS)
+            ),
+        },
+        title="split",
+    )
+    for column, what in (("group", "group"), ("image_sha256", "picture")):
+        sides = table[[column, "split"]].drop_duplicates()
+        verdicts |= judge(
+            sides,
+            {
+                f"a {what} is on one side": gxe.ExpectColumnValuesToBeUnique(
+                    column=column
+                )
+            },
+            title=what,
+        )
+    for promise, verdict in verdicts.items():
+        if not verdict.success:
+            raise PipelineError(
+                f"the split of {quality} breaks a promise: {promise}, but "
+                f"{len(verdict.rows)} rows differ; remove {quality} and run "
+                "`dvc repro validate split`"
+            )
+
+
+def _summary(table: pd.DataFrame, copies: dict[str, Any]) -> dict[str, Any]:
+    """What `summary.json` holds; scalars outside lists are metrics to DVC."""
+    train, validation = SPLITS
+    sizes = table.groupby("group").size()
+    held_out = int((table["split"] == validation).sum())
+    return {
+        "num_pairs": len(table),
+        "num_train": len(table) - held_out,
+        "num_validation": held_out,
+        "validation_fraction": held_out / len(table),
+        "num_groups": len(sizes),
+        "largest_group": int(sizes.max()),
+        "by_class": {
+            str(name): {
+                "num_train": int((rows["split"] == train).sum()),
+                "num_validation": int((rows["split"] == validation).sum()),
+                "num_groups": int(rows["group"].nunique()),
+            }
+            for name, rows in table.groupby("class_name")
+        },
+        **copies,
+    }
+
+
+def main() -> None:
+    """Runs the stage with its section of `params.yaml`."""
+    split(load_params().split)
+
+
+if __name__ == "__main__":
+    errors.run(main)

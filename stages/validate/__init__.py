@@ -1,0 +1,102 @@
+"""Facts about every pair, judged by Great Expectations.
+
+Reads:  data/ingested
+Writes: data/quality/pairs.parquet, data/quality/report.json, data/quality/docs
+        (data/.work/data_docs too with validate.data_docs: true)
+Why:    a broken pair is kept out here, with a reason that a person can read, so that
+        no later stage has to wonder about its input.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.core import files, paths
+from stages.core.errors import PipelineError
+from stages.core.params import ValidateParams
+from stages.validate import facts, pages
+from stages.validate.outcome import Outcome, judge_facts
+from stages.validate.outcome import report as report_values
+
+logger = logging.getLogger(__name__)
+
+QUALITY_SCHEMA = pa.schema(
+    [
+        *facts.SCHEMA,
+        pa.field("accepted", pa.bool_()),
+        pa.field("reason", pa.string()),  # why it was rejected, "; " between reasons
+        pa.field("note", pa.string()),  # what is odd but no reason to reject
+    ]
+)
+
+
+def validate(
+    params: ValidateParams,
+    *,
+    ingested: Path = paths.INGESTED,
+    pairs: Path = paths.QUALITY_PAIRS,
+    report: Path = paths.QUALITY_REPORT,
+    docs: Path = paths.QUALITY_DOCS,
+) -> Path:
+    """Measures every pair and has Great Expectations say which are usable.
+
+    Images of 16 bits, with transparency, with a palette or under another format's
+    name are accepted with a note if they decode: training reads them as 8-bit grey.
+
+    Args:
+        params: The bounds.
+        ingested: Shards that ingest wrote.
+        pairs: Table to write: facts, `accepted`, `reason` and `note` of each pair.
+        report: JSON to write: every expectation and what came of it.
+        docs: Folder to write, with an `index.html` to open.
+
+    Returns:
+        `pairs`.
+
+    Raises:
+        PipelineError: If too many pairs are rejected or too few accepted; report and
+            pages are there to look at, the table is not, so nothing can go on.
+    """
+    files.remove(pairs)
+    table = facts.measure(ingested, max_image_pixels=params.max_image_pixels)
+    outcome = judge_facts(
+        table, params, data_docs=paths.QUALITY_DATA_DOCS if params.data_docs else None
+    )
+    values = report_values(outcome)
+    files.write_json(report, values)
+    with files.replacing(docs) as partial:
+        pages.write(partial, outcome, values, params=params, ingested=ingested)
+    page = docs / "index.html"
+    if outcome.failed:
+        raise PipelineError(_sentence(outcome, values, page))
+    with files.replacing(pairs) as partial:
+        pq.write_table(
+            pa.Table.from_pandas(
+                outcome.table, schema=QUALITY_SCHEMA, preserve_index=False
+            ),
+            partial,
+        )
+    logger.info(
+        "%d of %d pairs accepted, %d rejected; look at %s",
+        values["num_accepted"],
+        values["num_pairs"],
+        values["num_rejected"],
+        page,
+    )
+    return pairs
+
+
+def _sentence(outcome: Outcome, values: dict[str, Any], page: Path) -> str:
+    """What fell short, the commonest reasons, and where to look."""
+    short = " and ".join(
+        f"{finding.found} where validate expects {finding.check.expected}"
+        for finding in outcome.failed
+    )
+    counts = sorted(values["rejected_by"].items(), key=lambda item: (-item[1], item[0]))
+    reasons = ", ".join(f"{name} {count}" for name, count in counts[:3])
+    why = f" (rejected by {reasons})" if reasons else ""
+    keys = " or ".join(f"validate.{finding.check.name}" for finding in outcome.failed)
+    return f"{short}{why}; look at {page}, then mend the data or change {keys}"

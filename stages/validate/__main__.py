@@ -1,0 +1,14 @@
+"""`python -m stages.validate`."""
+
+from stages.core import errors
+from stages.core.params import load_params
+from stages.validate import validate
+
+
+def main() -> None:
+    """Runs the stage with its section of `params.yaml`."""
+    validate(load_params().validate_)
+
+
+if __name__ == "__main__":
+    errors.run(main)

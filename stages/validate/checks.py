@@ -1,0 +1,254 @@
+"""What a usable pair looks like: Great Expectations' expectations, in plain words."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stages.core.judgement import library
+from stages.core.params import ValidateParams
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation, its weight, and how to tell a person about it."""
+
+    name: str
+    severity: Literal["critical", "warning"]  # critical rejects, warning notes
+    expected: str  # "mask values are 0 and 255 only"
+    found: Callable[[Row], str]  # "mask values are 0,12,255"
+    expectation: Any
+
+    def reason(self, row: Row) -> str:
+        """One row's trouble: what was found, then what was expected."""
+        return f"{self.found(row)} (expected: {self.expected})"
+
+
+def pair_checks(params: ValidateParams) -> list[Check]:
+    """The checks of each pair, on the columns of `facts.SCHEMA`.
+
+    A fact that could not be measured is null and is nobody's mistake but that of the
+    check that says why (orphan, taken, readable): each trouble is named once.
+    """
+    gxe = library().expectations
+
+    shapes = [(image, mask) for image, mask in params.image_mask_shapes]
+    shape_words = " or ".join(f"{image} with {mask}" for image, mask in shapes)
+    greys = f"{params.foreground_min:g} to {params.foreground_max:g}"
+    checks = [
+        Check(
+            "id_unique",
+            "critical",
+            "an id names one pair",
+            lambda row: f"id {row['pair_id']!r} is used more than once",
+            gxe.ExpectColumnValuesToBeUnique(column="pair_id"),
+        ),
+        _class_check(params),
+        Check(
+            "not_orphan",
+            "critical",
+            "an image has a mask of its name, and a mask an image",
+            lambda row: f"has no {row['missing']}",
+            gxe.ExpectColumnValuesToBeInSet(column="missing", value_set=[""]),
+        ),
+        Check(
+            "taken",
+            "critical",
+            "ingest could take the bytes from the source",
+            lambda row: row["problem"],
+            gxe.ExpectColumnValuesToBeInSet(column="problem", value_set=[""]),
+        ),
+    ]
+    for side in ("image", "mask"):
+        checks.append(
+            Check(
+                f"{side}_readable",
+                "critical",
+                f"the {side} is a whole PNG, JPEG, TIFF or BMP file",
+                lambda row, side=side: (  # type: ignore[misc]
+                    f"{side} cannot be read: {row[f'{side}_problem']}"
+                ),
+                gxe.ExpectColumnValuesToBeInSet(
+                    column=f"{side}_problem", value_set=[""]
+                ),
+            )
+        )
+    checks += [
+        Check(
+            "shapes",
+            "critical",
+            f"image and mask are {shape_words}",
+            lambda row: f"image is {row['image_shape']} and mask {row['mask_shape']}",
+            gxe.ExpectColumnPairValuesToBeInSet(
+                column_A="image_shape",
+                column_B="mask_shape",
+                value_pairs_set=shapes,
+                ignore_row_if="either_value_is_missing",
+            ),
+        ),
+        Check(
+            "mask_values",
+            "critical",
+            "mask values are 0 and 255 only",
+            lambda row: f"mask values are {row['mask_values']}",
+            gxe.ExpectColumnValuesToBeInSet(
+                column="mask_values", value_set=["0", "0,255", "255"]
+            ),
+        ),
+        Check(
+            "foreground",
+            "critical",
+            f"foreground is {greys} of the mask",
+            lambda row: f"foreground is {row['foreground_fraction']:.4g} of the mask",
+            gxe.ExpectColumnValuesToBeBetween(
+                column="foreground_fraction",
+                min_value=params.foreground_min,
+                max_value=params.foreground_max,
+            ),
+        ),
+        Check(
+            "contrast",
+            "critical",
+            f"grey values deviate by {params.contrast_min:g} or more",
+            lambda row: f"grey values deviate by {row['image_contrast']:.3g}",
+            gxe.ExpectColumnValuesToBeBetween(
+                column="image_contrast", min_value=params.contrast_min
+            ),
+        ),
+        Check(
+            "components",
+            "warning",
+            f"the mask has at most {params.num_components_max} separate regions",
+            lambda row: f"mask has {row['num_components']:.0f} separate regions",
+            gxe.ExpectColumnValuesToBeBetween(
+                column="num_components", max_value=params.num_components_max
+            ),
+        ),
+    ]
+    for side in ("image", "mask"):
+        checks += _encoding_checks(side)
+    checks.append(
+        Check(
+            "image_once",
+            "warning",
+            "no two pairs show the same pixels (split keeps copies on one side)",
+            lambda _: "image is an exact copy of another pair's",
+            gxe.ExpectColumnValuesToBeUnique(column="image_sha256"),
+        )
+    )
+    for check in checks:
+        check.expectation.severity = check.severity
+    return checks
+
+
+def _class_check(params: ValidateParams) -> Check:
+    """Class names become keys of metrics and names of files."""
+    gxe = library().expectations
+
+    if params.classes:
+        return Check(
+            "class_known",
+            "critical",
+            f"class is one of {', '.join(params.classes)}",
+            lambda row: f"class is {row['class_name']!r}",
+            gxe.ExpectColumnValuesToBeInSet(
+                column="class_name", value_set=list(params.classes)
+            ),
+        )
+    return Check(
+        "class_known",
+        "critical",
+        "the class has a name",
+        lambda row: f"class is {row['class_name']!r}",
+        gxe.ExpectColumnValuesToMatchRegex(column="class_name", regex=r"\S"),
+    )
+
+
+def _encoding_checks(side: str) -> list[Check]:
+    """What decodes, but not as one would expect: worth a look, no reason to reject."""
+    gxe = library().expectations
+
+    return [
+        Check(
+            f"{side}_named",
+            "warning",
+            f"the {side}'s content is what its name says",
+            lambda row: (
+                f"{side} is {row[f'{side}_format']} under the name of "
+                f"{row[f'{side}_named'] or 'nothing'}"
+            ),
+            gxe.ExpectColumnPairValuesToBeEqual(
+                column_A=f"{side}_format",
+                column_B=f"{side}_named",
+                ignore_row_if="either_value_is_missing",
+            ),
+        ),
+        Check(
+            f"{side}_bit_depth",
+            "warning",
+            f"the {side} has 8 bits a sample (others are scaled to 8)",
+            lambda row: f"{side} has {row[f'{side}_bit_depth']:.0f} bits a sample",
+            gxe.ExpectColumnValuesToBeInSet(column=f"{side}_bit_depth", value_set=[8]),
+        ),
+        Check(
+            f"{side}_alpha",
+            "warning",
+            f"the {side} has no transparency (it is ignored)",
+            lambda _: f"{side} has an alpha channel",
+            gxe.ExpectColumnValuesToBeInSet(
+                column=f"{side}_has_alpha", value_set=[False]
+            ),
+        ),
+        Check(
+            f"{side}_palette",
+            "warning",
+            f"the {side} has no colour palette (it is looked up)",
+            lambda _: f"{side} has a colour palette",
+            gxe.ExpectColumnValuesToBeInSet(
+                column=f"{side}_has_palette", value_set=[False]
+            ),
+        ),
+    ]
+
+
+def total_checks(params: ValidateParams) -> list[Check]:
+    """The checks of the data set as a whole, on a table of one row.
+
+    The critical ones bear the name of the parameter that sets their bound.
+    """
+    gxe = library().expectations
+
+    checks = [
+        Check(
+            "max_rejected_fraction",
+            "critical",
+            f"at most {params.max_rejected_fraction:.4g} of the pairs are rejected",
+            lambda row: (
+                f"{row['num_rejected']} of {row['num_pairs']} pairs are rejected "
+                f"({row['rejected_fraction']:.4g})"
+            ),
+            gxe.ExpectColumnValuesToBeBetween(
+                column="rejected_fraction", max_value=params.max_rejected_fraction
+            ),
+        ),
+        Check(
+            "min_pairs",
+            "critical",
+            f"at least {params.min_pairs} pairs are accepted",
+            lambda row: f"{row['num_accepted']} pairs are accepted",
+            gxe.ExpectColumnValuesToBeBetween(
+                column="num_accepted", min_value=params.min_pairs
+            ),
+        ),
+        Check(
+            "classes_filled",
+            "warning",
+            "every class has accepted pairs",
+            lambda row: f"no pair is accepted of {row['empty_classes']}",
+            gxe.ExpectColumnValuesToBeInSet(column="empty_classes", value_set=[""]),
+        ),
+    ]
+    for check in checks:
+        check.expectation.severity = check.severity
+    return checks

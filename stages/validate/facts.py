@@ -1,0 +1,239 @@
+"""One decoding pass over the shards: what is true of each pair, not yet judged."""
+
+import functools
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from stages.core import imaging, pairs
+from stages.core.imaging import Grey, UnreadableImageError
+from stages.validate import headers
+
+_TEXT = ("pair_id", "class_name", "group", "given_split", "image_path", "mask_path")
+# Facts of both sides, under `image_` and `mask_`; null where it cannot be read.
+_SIDE = {
+    "readable": pa.bool_(),  # null where there is no file at all
+    "problem": pa.string(),  # why it cannot be read, else ""
+    "format": pa.string(),  # by its first bytes, whatever its name says
+    "named": pa.string(),  # the format its name promises
+    "channels": pa.int32(),
+    "bit_depth": pa.int32(),
+    "has_alpha": pa.bool_(),
+    "has_palette": pa.bool_(),
+    "height": pa.int32(),
+    "width": pa.int32(),
+    "shape": pa.string(),  # 299x299
+    "sha256": pa.string(),  # of the 8-bit grey pixels and their shape
+}
+SCHEMA = pa.schema(
+    [
+        *[pa.field(name, pa.string()) for name in _TEXT],
+        pa.field("problem", pa.string()),  # why ingest could not take the bytes
+        pa.field("missing", pa.string()),  # image or mask for an orphan, else ""
+        *[pa.field(f"image_{name}", kind) for name, kind in _SIDE.items()],
+        pa.field("image_mean", pa.float64()),  # of 8-bit greys, 0 to 255
+        pa.field("image_contrast", pa.float64()),  # their standard deviation
+        pa.field("image_phash", pa.string()),  # 256 bits as hex
+        *[pa.field(f"mask_{name}", kind) for name, kind in _SIDE.items()],
+        pa.field("mask_values", pa.string()),  # 0,255
+        pa.field("foreground_fraction", pa.float64()),
+        pa.field("num_components", pa.int32()),
+    ]
+)
+
+MASK_VALUES_SHOWN = 8
+_HASH_SIDE = 64  # pixels that a perceptual hash looks at
+_HASH_BITS = 256
+_CHUNK = 16  # pairs a task: few enough to balance, enough to outweigh its overhead
+
+
+def measure(folder: Path, *, max_image_pixels: int) -> pd.DataFrame:
+    """Measures every pair of an ingested data set.
+
+    Memory holds the facts and a few hundred encoded pairs, however many there are.
+
+    Args:
+        folder: Ingested shards.
+        max_image_pixels: An image that declares more is left undecoded.
+
+    Returns:
+        A row a pair, in shard order, with the columns of `SCHEMA`.
+
+    Raises:
+        PipelineError: If the shards are missing or corrupt.
+    """
+    work = functools.partial(_measure_rows, max_image_pixels=max_image_pixels)
+    level = cv2.utils.logging.getLogLevel()
+    # What OpenCV would print is in the facts.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    threads = os.cpu_count() or 1
+    shards = pairs.shard_paths(folder)
+    total = sum(
+        len(frame)
+        for shard in shards
+        for frame in pairs.read_shard(shard, columns=["pair_id"], batch_pairs=65536)
+    )
+    measured: list[dict[str, Any]] = []
+    try:
+        with (
+            ThreadPoolExecutor(threads) as pool,
+            tqdm(total=total, unit="pair", desc="measure", disable=None) as bar,
+        ):
+            waiting: deque[Future[list[dict[str, Any]]]] = deque()
+            for rows in _chunks(shards):
+                waiting.append(pool.submit(work, rows))
+                while len(waiting) > 4 * threads:
+                    measured += (done := waiting.popleft().result())
+                    bar.update(len(done))
+            while waiting:
+                measured += (done := waiting.popleft().result())
+                bar.update(len(done))
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    table: pd.DataFrame = pa.Table.from_pylist(measured, schema=SCHEMA).to_pandas()
+    return table
+
+
+def phash(image: Grey) -> str:
+    """Perceptual hash: signs of an image's 256 lowest frequencies against their median.
+
+    Insensitive to size, brightness, contrast and compression. All arithmetic is in
+    whole numbers, so that every machine gets the same bits.
+
+    Args:
+        image: (H, W) uint8.
+
+    Returns:
+        256 bits as 64 hexadecimal digits; all 0 for an image of one grey.
+    """
+    if min(image.shape) > 8 * _HASH_SIDE:
+        image = imaging.resize_image(image, 4 * _HASH_SIDE, 4 * _HASH_SIDE)
+    side = 4 * _HASH_SIDE
+    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR_EXACT)
+    small = cv2.resize(small, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA)
+    basis, chosen = _cosines()
+    frequencies = (basis @ small.astype(np.float64) @ basis.T).ravel()[chosen]
+    middle = np.partition(frequencies, _HASH_BITS // 2)[_HASH_BITS // 2]
+    return (
+        np.packbits(frequencies >= middle if middle else frequencies > 0)
+        .tobytes()
+        .hex()
+    )
+
+
+@functools.cache
+def _cosines() -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Cosines as whole numbers, and which of their products are lowest in frequency.
+
+    The products stay under 2^53, where float64 adds whole numbers exactly.
+    """
+    order = np.arange(23)
+    position = np.arange(_HASH_SIDE)
+    angles = np.pi * order[:, None] * (2 * position[None] + 1) / (2 * _HASH_SIDE)
+    rows, columns = np.meshgrid(order, order, indexing="ij")
+    radius = (rows**2 + columns**2).ravel()
+    # All but the mean, by distance from it; the sort is stable.
+    chosen = np.argsort(radius, kind="stable")[1 : _HASH_BITS + 1]
+    return np.round(np.cos(angles) * 2**14), chosen
+
+
+def _chunks(shards: list[Path]) -> Iterator[list[dict[str, Any]]]:
+    for shard in shards:
+        for frame in pairs.read_shard(shard):
+            rows: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
+            for start in range(0, len(rows), _CHUNK):
+                yield rows[start : start + _CHUNK]
+
+
+def _measure_rows(
+    rows: list[dict[str, Any]], *, max_image_pixels: int
+) -> list[dict[str, Any]]:
+    return [_measure_pair(row, max_image_pixels) for row in rows]
+
+
+def _measure_pair(row: dict[str, Any], max_image_pixels: int) -> dict[str, Any]:
+    facts = {name: row[name] for name in (*_TEXT, "problem")}
+    missing = [s for s in ("image", "mask") if row[s] is None and not row["problem"]]
+    facts["missing"] = " and ".join(missing)
+    image, found = _side(row["image"], row["image_path"], max_image_pixels)
+    facts |= {f"image_{name}": value for name, value in found.items()}
+    if image is not None:
+        mean, deviation = cv2.meanStdDev(image)
+        facts["image_mean"] = round(float(mean[0, 0]), 6)
+        facts["image_contrast"] = round(float(deviation[0, 0]), 6)
+        facts["image_phash"] = phash(image)
+    mask, found = _side(row["mask"], row["mask_path"], max_image_pixels)
+    facts |= {f"mask_{name}": value for name, value in found.items()}
+    if mask is not None:
+        foreground = mask > 127  # as `imaging.decode_mask` has it
+        facts["mask_values"] = _values(mask)
+        facts["foreground_fraction"] = round(float(foreground.mean()), 6)
+        facts["num_components"] = imaging.num_components(foreground)
+    return facts
+
+
+def _side(
+    encoded: bytes | None, path: str, max_image_pixels: int
+) -> tuple[Grey | None, dict[str, Any]]:
+    """Decodes one side to 8-bit grey, if it can be, and says what it is."""
+    found: dict[str, Any] = {"problem": "", "named": headers.named_format(path)}
+    if encoded is None:
+        return None, found
+    found["format"] = headers.format_of(encoded)
+    try:
+        header = headers.read_header(encoded)
+        _refuse(header, encoded, max_image_pixels)
+        pixels = imaging.decode(encoded)
+        grey = imaging.to_channels(pixels)
+    except UnreadableImageError as error:
+        return None, found | {"readable": False, "problem": str(error)}
+    height, width = grey.shape
+    found |= {
+        "readable": True,
+        "channels": header.channels,
+        "bit_depth": header.bit_depth,
+        "has_alpha": header.has_alpha,
+        "has_palette": header.has_palette,
+        "height": height,
+        "width": width,
+        "shape": f"{height}x{width}",
+        "sha256": hashlib.sha256(f"{height}x{width}:".encode() + grey.data).hexdigest(),
+    }
+    return grey, found
+
+
+def _refuse(header: headers.Header, encoded: bytes, max_image_pixels: int) -> None:
+    """Keeps from the decoder what is no image, or one that would fill the memory."""
+    if not encoded:
+        raise UnreadableImageError("the file is empty")
+    if header.format not in headers.FORMATS:
+        known = ", ".join(headers.FORMATS)
+        what = "of no known format" if header.format == "unknown" else header.format
+        raise UnreadableImageError(f"its content is {what}, expected one of {known}")
+    if header.width * header.height > max_image_pixels:
+        raise UnreadableImageError(
+            f"it declares {header.width} x {header.height} pixels, more than "
+            f"validate.max_image_pixels ({max_image_pixels}), and was not decoded"
+        )
+
+
+def _values(mask: Grey) -> str:
+    """The grey values of a mask, ascending: `0,255`; the first few of many."""
+    white = cv2.countNonZero(cv2.inRange(mask, np.array(255), np.array(255)))
+    if 0 < white < mask.size and cv2.countNonZero(mask) == white:
+        return "0,255"
+    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    shown = ",".join(str(value) for value in values[:MASK_VALUES_SHOWN])
+    more = len(values) - MASK_VALUES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
