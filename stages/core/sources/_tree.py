@@ -5,12 +5,14 @@ links, encrypted or damaged zips, zips that unpack to more than the bounds. A si
 bad file is `UnreadableError` and spoils nothing else.
 """
 
+import errno
 import os
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from stages.core.errors import PipelineError
@@ -102,8 +104,9 @@ class Archive:
         self.label = str(path)
         self._max_file_bytes = max_file_bytes
         try:
-            self._file = zipfile.ZipFile(path)
-        except DAMAGE as error:
+            with _damage():
+                self._file = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
             raise PipelineError(_no_zip(path, error)) from None
         members = self._file.infolist()
         if len(members) > max_members:
@@ -145,10 +148,24 @@ class Archive:
             raise UnreadableError(_too_large(member.file_size, self._max_file_bytes))
         try:
             # Stops at the declared size; a member that holds more fails its checksum.
-            return self._file.read(member)
-        except DAMAGE as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UnreadableError(f"is damaged in the zip ({reason})") from None
+            with _damage():
+                return self._file.read(member)
+        except zipfile.BadZipFile as error:
+            raise UnreadableError(f"is damaged in the zip ({error})") from None
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turns whatever `zipfile` raises on a damaged archive into `BadZipFile`."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise zipfile.BadZipFile(" ".join(str(error).split())[:200]) from None
+    except OSError as error:
+        # An offset before the start; all else is the disk's fault, not the zip's.
+        if error.errno != errno.EINVAL:
+            raise
+        raise zipfile.BadZipFile("an offset points outside the file") from None
 
 
 def _walk(folder: Path, *, top: Path, chain: tuple[Path, ...]) -> Iterator[Path]:
@@ -194,14 +211,13 @@ def _refusal(member: zipfile.ZipInfo) -> str:
     return ""
 
 
-def _no_zip(path: Path, error: Exception) -> str:
+def _no_zip(path: Path, error: zipfile.BadZipFile) -> str:
     """Tells a zip that is cut short or damaged from a file of another kind."""
     with path.open("rb") as file:
         start = file.read(4)
     if start[:2] == b"PK":
-        reason = " ".join(str(error).split())[:200]
         return (
-            f"{path} is a zip that is cut short or damaged ({reason}); "
+            f"{path} is a zip that is cut short or damaged ({error}); "
             "copy or download it again"
         )
     kind = "is empty" if not start else f"starts with {start!r}"
