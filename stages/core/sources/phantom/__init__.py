@@ -4,6 +4,7 @@ Shaped like the target data: classes, names, sizes, channels, and the odd copy.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,23 @@ def pairs(params: IngestParams) -> Iterator[Pair]:
         )
     chosen = [name for name in CLASSES if not params.classes or name in params.classes]
     return _draw(chosen, params)
+
+
+def describe(params: IngestParams) -> dict[str, Any]:
+    """What the pairs are, as `data/ingested.json` holds it."""
+    return {
+        "layout": None,
+        "folder": None,
+        "dataset": "phantom chest radiographs, drawn by this pipeline",
+        "version": f"seed {params.phantom.seed}",
+        "page": "",
+        "licence": "the pipeline's own; no person's image is in it",
+        "citation": "",
+        "mask_definition": (
+            "lung fields as they are seen: white (255) is lung; without the lung "
+            "behind the heart and below the diaphragm"
+        ),
+    }
 
 
 def _draw(chosen: list[str], params: IngestParams) -> Iterator[Pair]:
