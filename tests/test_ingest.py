@@ -1,0 +1,261 @@
+"""Are the pairs of a source stored whole, unaltered, and the same each time?"""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from stages import ingest as stage
+from stages.core import files, paths
+from stages.core.errors import PipelineError
+from stages.core.pairs import read_shard, shard_paths
+from stages.core.params import IngestParams, Params
+from stages.ingest import ingest
+from tests.conftest import ROOT, radiography_tree, with_overrides
+
+Build = Callable[..., IngestParams]
+
+
+@pytest.fixture
+def ingest_params(tiny_params: Callable[..., Params]) -> Build:
+    def build(**overrides: Any) -> IngestParams:
+        values = {f"ingest.{key}": value for key, value in overrides.items()}
+        return tiny_params(**values).ingest
+
+    return build
+
+
+@pytest.fixture
+def from_folder(ingest_params: Build, tmp_path: Path) -> Build:
+    return lambda **overrides: ingest_params(
+        source="folder", folder=str(tmp_path / "in"), **overrides
+    )
+
+
+def rows(out: Path = paths.INGESTED) -> pd.DataFrame:
+    return pd.concat(
+        [frame for shard in shard_paths(out) for frame in read_shard(shard)],
+        ignore_index=True,
+    )
+
+
+def run_stage(
+    values: dict[str, Any], folder: Path, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m stages.ingest` in a folder, as DVC does."""
+    with (folder / "params.yaml").open("w") as file:
+        YAML(typ="safe", pure=True).dump(values, file)
+    return subprocess.run(
+        [sys.executable, "-m", "stages.ingest"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+class TestShards:
+    def test_a_row_holds_what_the_files_hold(
+        self, tmp_path: Path, from_folder: Build
+    ) -> None:
+        radiography_tree(tmp_path / "in", {"COVID": 5, "Normal": 2})
+        assert ingest(from_folder()) == paths.INGESTED
+        assert [shard.name for shard in shard_paths()] == [
+            "COVID-00000.parquet",
+            "COVID-00001.parquet",
+            "Normal-00000.parquet",
+        ]
+        table = rows()
+        assert len(table) == 7
+        for row in table.itertuples():
+            assert row.image == (tmp_path / "in" / row.image_path).read_bytes()
+            assert row.mask == (tmp_path / "in" / row.mask_path).read_bytes()
+
+    @pytest.mark.parametrize("source", ["phantom", "folder"])
+    def test_the_same_bytes_each_time(
+        self, tmp_path: Path, from_folder: Build, source: str
+    ) -> None:
+        radiography_tree(tmp_path / "in")
+        params = from_folder().model_copy(update={"source": source})
+        hashes = []
+        for name in ("a", "b"):
+            out, summary = Path(f"{name}/shards"), Path(f"{name}/summary.json")
+            ingest(params, out=out, summary=summary)
+            hashes.append((files.sha256(out), files.sha256(summary)))
+        assert hashes[0] == hashes[1]
+
+    def test_appended_pairs_change_the_last_shard_only(
+        self, tmp_path: Path, from_folder: Build
+    ) -> None:
+        def hashes() -> dict[str, str]:
+            ingest(from_folder())
+            return {shard.name: files.sha256(shard) for shard in shard_paths()}
+
+        radiography_tree(tmp_path / "in", {"COVID": 6})
+        before = hashes()
+        radiography_tree(tmp_path / "in", {"COVID": 11})
+        after = hashes()
+        assert list(after) == [f"COVID-0000{number}.parquet" for number in range(3)]
+        assert after["COVID-00000.parquet"] == before["COVID-00000.parquet"]
+
+    def test_nothing_of_an_earlier_run_survives(
+        self, tmp_path: Path, from_folder: Build
+    ) -> None:
+        radiography_tree(tmp_path / "in")
+        ingest(from_folder())
+        ingest(from_folder(classes=["Normal"]))
+        assert set(rows()["class_name"]) == {"Normal"}
+        assert {path.name for path in paths.DATA.iterdir()} == {
+            ".work",
+            "ingested",
+            "ingested.json",
+        }
+        assert list((paths.WORK / "partial").iterdir()) == []
+
+
+class TestSummary:
+    def test_it_counts(self, tmp_path: Path, from_folder: Build) -> None:
+        top = radiography_tree(tmp_path / "in", {"COVID": 5, "Normal": 2})
+        (top / "COVID" / "masks" / "COVID-1.png").unlink()
+        (top / "COVID" / "images" / "COVID-2.png").unlink()
+        (top / "COVID" / "images" / "COVID-3.png").write_bytes(bytes(50_000))
+        ingest(from_folder(max_file_bytes=20_000))
+        summary = files.read_json(paths.INGESTED_SUMMARY)
+        assert summary["classes"] == {"COVID": 5, "Normal": 2}
+        assert summary["num_pairs"] == 7
+        assert summary["num_images_without_mask"] == 1
+        assert summary["num_masks_without_image"] == 1
+        assert summary["num_unreadable"] == 1
+        assert summary["num_shards"] == 3
+        assert summary["sha256"] == files.sha256(paths.INGESTED)
+        assert summary["source"] == "folder"
+        assert summary["layout"] == "covid19_radiography"
+        assert rows().set_index("pair_id").loc["COVID-3", "problem"] == (
+            "image has 50000 bytes, more than ingest.max_file_bytes (20000)"
+        )
+
+    def test_it_names_no_place_of_this_machine(
+        self, tmp_path: Path, from_folder: Build
+    ) -> None:
+        radiography_tree(tmp_path / "in")
+        ingest(from_folder())
+        assert str(tmp_path) not in paths.INGESTED_SUMMARY.read_text()
+        for shard in shard_paths():
+            assert str(tmp_path).encode() not in shard.read_bytes()
+
+    @pytest.mark.parametrize("source", ["phantom", "folder"])
+    def test_every_source_states_its_terms(
+        self, tmp_path: Path, from_folder: Build, source: str
+    ) -> None:
+        radiography_tree(tmp_path / "in")
+        ingest(from_folder().model_copy(update={"source": source}))
+        summary = files.read_json(paths.INGESTED_SUMMARY)
+        assert {"dataset", "version", "licence", "citation", "mask_definition"} <= set(
+            summary
+        )
+        assert summary["source"] == source
+
+
+class TestWholeOrNotAtAll:
+    def test_a_failure_midway_keeps_what_was_there(
+        self,
+        tmp_path: Path,
+        from_folder: Build,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        radiography_tree(tmp_path / "in")
+        ingest(from_folder())
+        before = files.sha256(paths.DATA)
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "shard")
+
+        monkeypatch.setattr(stage, "write_shards", full)
+        with pytest.raises(OSError, match="No space left"):
+            ingest(from_folder(classes=["COVID"]))
+        assert files.sha256(paths.DATA) == before
+
+    def test_a_source_without_pairs_is_refused(
+        self, from_folder: Build, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Nothing:
+            pairs = staticmethod(lambda params: iter(()))
+
+        monkeypatch.setattr(stage.importlib, "import_module", lambda name: Nothing)
+        with pytest.raises(PipelineError, match="gave no pair"):
+            ingest(from_folder())
+        assert not paths.INGESTED.exists()
+        assert not paths.INGESTED_SUMMARY.exists()
+
+
+class TestCommand:
+    def test_it_says_what_it_wrote_and_draws_no_bar_into_a_log(
+        self, tmp_path: Path, tiny_values: dict[str, Any]
+    ) -> None:
+        radiography_tree(tmp_path / "data" / "incoming", {"COVID": 5})
+        values = with_overrides(tiny_values, {"ingest.source": "folder"})
+        done = run_stage(values, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "COVID: 5 pairs" in done.stderr
+        assert "%|" not in done.stderr
+        assert "it/s" not in done.stderr
+        assert len(rows()) == 5
+
+    @pytest.mark.parametrize(
+        ("overrides", "sentence"),
+        [
+            ({"ingest.folder": "nowhere"}, "'nowhere' does not exist"),
+            ({"ingest.folder": "params.yaml"}, "should be a directory or a zip"),
+            ({"ingest.classes": ["Covid"]}, "it holds 'COVID'"),
+            ({"ingest.layout": "lgg_mri"}, "set ingest.layout to covid19_radiography"),
+        ],
+    )
+    def test_a_mistake_is_one_sentence(
+        self,
+        tmp_path: Path,
+        tiny_values: dict[str, Any],
+        overrides: dict[str, Any],
+        sentence: str,
+    ) -> None:
+        radiography_tree(tmp_path / "data" / "incoming", {"COVID": 1})
+        values = with_overrides(tiny_values, {"ingest.source": "folder", **overrides})
+        done = run_stage(values, tmp_path)
+        assert done.returncode == 1
+        assert sentence in done.stderr
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert not (tmp_path / "data" / "ingested").exists()
+        assert not (tmp_path / "data" / "ingested.json").exists()
+
+    def test_a_full_disk_keeps_what_was_there(
+        self, tmp_path: Path, tiny_values: dict[str, Any], from_folder: Build
+    ) -> None:
+        radiography_tree(tmp_path / "in", {"COVID": 4})
+        ingest(from_folder())
+        before = files.sha256(tmp_path / "data")
+        radiography_tree(tmp_path / "in", {"COVID": 4, "Normal": 4}, image_size=200)
+
+        def limited() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+        values = with_overrides(
+            tiny_values,
+            {"ingest.source": "folder", "ingest.folder": str(tmp_path / "in")},
+        )
+        done = run_stage(values, tmp_path, preexec_fn=limited)
+        assert done.returncode == 1
+        assert "would be larger than this system lets a file be" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert files.sha256(tmp_path / "data") == before
+        assert list((tmp_path / "data" / ".work" / "partial").iterdir()) == []
