@@ -29,12 +29,6 @@ def smooth(points: Points, rounds: int = 3) -> Points:
     return points
 
 
-def ramp(value: Points, start: float, end: float) -> Points:
-    """0 before `start`, 1 after `end`, smooth between (3 s^2 - 2 s^3)."""
-    s = np.clip((value - start) / (end - start), 0.0, 1.0)
-    return s * s * (3.0 - 2.0 * s)
-
-
 @dataclass(frozen=True)
 class Lung:
     """One lung's borders; `t` runs from the apex (0) to the costophrenic angle (1)."""
@@ -51,6 +45,7 @@ class Lung:
     heart: float  # how far the heart reaches beyond it
     heart_top: float  # t where the heart begins to bulge
     heart_widest: float  # t where it reaches furthest
+    heart_power: float  # below 1: a round heart; above 1: a narrow waist
     knob: float  # size of the bulge of aorta or great veins
     knob_t: float
     hilum: float  # how far the border draws back towards the spine at the hilum
@@ -75,7 +70,9 @@ class Lung:
         """Distance of the border with mediastinum and heart from the midline."""
         s = np.clip(t / 0.11, 0.0, 1.0)
         apex = (self.apex - self.mediastinum) * (1.0 - np.sqrt(s * (2.0 - s)))
-        heart = self.heart * ramp(t, self.heart_top, self.heart_widest)
+        span = self.heart_widest - self.heart_top
+        bulge = np.clip((t - self.heart_top) / span, 0.0, 1.0)
+        heart = self.heart * bulge**self.heart_power
         inwards = np.clip((t - self.heart_widest) / 0.35, 0.0, 1.0)
         heart = heart * (1.0 - 0.35 * inwards * inwards)
         knob = self.knob * np.exp(-(((t - self.knob_t) / 0.06) ** 2))
@@ -158,7 +155,7 @@ class Anatomy:
         low = number / (self.rib_count - 1)
         y = (
             self.top
-            + (number - 0.55) * self.rib_gap
+            + (number - 1.6) * self.rib_gap
             - self.rib_rise * (0.4 + 0.6 * low) * np.sin(2.0 * theta)
             + self.rib_drop * (0.5 + 0.8 * low) * 0.5 * (1.0 - np.cos(theta))
         )
@@ -176,11 +173,11 @@ def _lung(draw: Random, sign: int, a: float, common: dict[str, float]) -> Lung:
     """Draws one lung around what both share."""
     u = draw.uniform
     right = sign < 0
-    heart = common["heart"] * (u(0.15, 0.5) if right else 1.0)
+    heart = common["heart"] * (u(0.2, 0.6) if right else 1.0)
     width = common["width"] * u(0.94, 1.06)
     height = common["height"] * u(0.95, 1.05)
     mediastinum = common["mediastinum"] * u(0.8, 1.25)
-    base = u(0.76, 0.92)
+    base = u(0.76, 0.92) if right else u(0.8, 0.97)
     if draw.random() < 0.06:  # a small or a pressed lung
         width *= u(0.8, 0.95)
         base *= u(0.8, 0.95)
@@ -197,14 +194,15 @@ def _lung(draw: Random, sign: int, a: float, common: dict[str, float]) -> Lung:
         roundness=u(1.8, 2.35),
         mediastinum=mediastinum,
         heart=heart,
-        heart_top=u(0.1, 0.4) if not right else u(0.15, 0.5),
-        heart_widest=u(0.72, 0.95),
+        heart_top=u(0.05, 0.2) + 0.2 * a * draw.random() + 0.1 * right,
+        heart_widest=u(0.68, 1.0),
+        heart_power=u(0.65, 1.15) if a < 0.5 else u(0.75, 1.9),
         knob=u(0.0, 0.02) * (0.3 + 0.9 * a),
         knob_t=u(0.2, 0.33),
         hilum=u(0.0, 0.015),
         base=base,
         base_power=u(1.2, 3.5),
-        dome=u(-0.01, 0.07),
+        dome=u(-0.01, 0.07) if right else u(-0.015, 0.05),
         waves=tuple(draw.normal(0.0, 0.0016, 5).tolist()),
     )
 
@@ -233,12 +231,12 @@ def draw_anatomy(draw: Random, child_share: float) -> Anatomy:
         maturity=a,
         right=_lung(draw, -1, a, common),
         left=_lung(draw, 1, a, common),
-        rib_count=13,
+        rib_count=14,
         rib_gap=rib_gap,
         rib_width=rib_gap * u(0.24, 0.4),
-        rib_rise=rib_gap * u(0.0, 0.75),
-        rib_drop=rib_gap * u(1.0, 4.2),
-        tissue=u(0.015, 0.06) if a < 0.5 else u(0.02, 0.11),
+        rib_rise=rib_gap * u(0.0, 0.9),
+        rib_drop=rib_gap * u(2.0, 6.5),
+        tissue=u(0.012, 0.06) if a < 0.5 else u(0.02, 0.11),
         spine=u(0.03, 0.05),
         bend=draw.normal(0.0, 0.012),
     )

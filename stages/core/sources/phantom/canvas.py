@@ -1,8 +1,7 @@
 """Drawing primitives: filled curves, ribbons, blurs and noise on one square picture.
 
-Shapes are filled and blurred by OpenCV in integers, the same on every processor.
-Fields are float64: the last bit in which two processors may differ is far below
-the grey level that it is rounded to.
+Shapes are filled by OpenCV in integers. Fields are float64, so that the last bit in
+which two processors may differ is far below the grey level it is rounded to.
 """
 
 from collections.abc import Iterable
@@ -34,18 +33,28 @@ class Canvas:
         pixels = (self.pose(points) * (self.size * scale) - 0.5) * (1 << SHIFT)
         return np.rint(np.clip(pixels, -1e7, 1e7)).astype(np.int32)
 
+    def _placed(
+        self, shapes: Iterable[Points], scale: int = 1
+    ) -> list[NDArray[np.int32]]:
+        """Vertices of several curves, computed in one go."""
+        curves = list(shapes)
+        if not curves:
+            return []
+        ends = np.cumsum([len(curve) for curve in curves])[:-1]
+        return np.split(self.vertices(np.concatenate(curves), scale), ends)
+
     def fill(self, shapes: Iterable[Points], out: Layer | None = None) -> Layer:
         """Fills closed curves, each on its own; fast, half a pixel too wide."""
         layer = self.blank() if out is None else out
-        for shape in shapes:
-            cv2.fillPoly(layer, [self.vertices(shape)], 255, cv2.LINE_AA, SHIFT)
+        for shape in self._placed(shapes):
+            cv2.fillPoly(layer, [shape], 255, cv2.LINE_AA, SHIFT)
         return layer
 
     def cover(self, shapes: Iterable[Points]) -> Layer:
         """The share of each pixel that closed curves cover, to an eighth pixel."""
         layer = np.zeros((4 * self.size, 4 * self.size), np.uint8)
-        for shape in shapes:
-            cv2.fillPoly(layer, [self.vertices(shape, 4)], 255, cv2.LINE_8, SHIFT)
+        for shape in self._placed(shapes, 4):
+            cv2.fillPoly(layer, [shape], 255, cv2.LINE_8, SHIFT)
         size = (self.size, self.size)
         return np.asarray(
             cv2.resize(layer, size, interpolation=cv2.INTER_AREA), np.uint8
@@ -69,12 +78,7 @@ class Canvas:
 
     def soft(self, layer: Layer, sigma: float) -> Field:
         """A layer as a field 0 to 1, blurred by a Gaussian, `sigma` in body units."""
-        pixels = sigma * self.size
-        if pixels > 6.0:
-            return blur(layer / 255.0, pixels)
-        if pixels >= 0.3:
-            layer = np.asarray(cv2.GaussianBlur(layer, (0, 0), pixels), np.uint8)
-        return layer / 255.0
+        return blur(layer / 255.0, sigma * self.size)
 
     def grid(self) -> tuple[Field, Field]:
         """Picture coordinates x and y of a coarse raster, for smooth fields."""
@@ -98,6 +102,29 @@ class Canvas:
         return np.asarray(
             sum(self.noise(draw, grain / 2**i) / 1.6**i for i in range(octaves))
         )
+
+
+class Stack:
+    """Layers that add up; those equally soft share one blur."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        self.canvas = canvas
+        self.fields: dict[float, Field] = {}
+
+    def add(self, layer: Layer, strength: float, sigma: float) -> None:
+        """Adds a layer, its 255 worth `strength`, blurred by `sigma` (body units)."""
+        share: Field = layer * (strength / 255.0)
+        if sigma in self.fields:
+            share = share + self.fields[sigma]
+        self.fields[sigma] = share
+
+    def total(self) -> Field:
+        """The sum, each part blurred."""
+        size = self.canvas.size
+        total = np.zeros((size, size))
+        for sigma, field in self.fields.items():
+            total += blur(field, sigma * size)
+        return total
 
 
 def blur(field: Field, sigma: float) -> Field:

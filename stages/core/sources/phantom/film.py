@@ -56,8 +56,8 @@ def expose(
     inside = depth[body > 0.9]
     bright = float(np.quantile(inside, 0.8)) if inside.size else float(depth.max())
     bright = max(bright, dark + 0.05, 0.1)
-    high = float(np.clip(draw.normal(186.0, 20.0), 110.0, 250.0))
-    low = float(np.clip(high - draw.normal(72.0, 26.0), 30.0, high - 18.0))
+    high = float(np.clip(draw.normal(176.0, 20.0), 110.0, 245.0))
+    low = float(np.clip(high - draw.normal(66.0, 24.0), 30.0, high - 18.0))
     gamma = float(
         np.clip(np.log(low / high) / np.log(max(dark, 0.02) / bright), 0.4, 2.6)
     )
@@ -83,7 +83,7 @@ def detect(draw: Random, grey: Field) -> Field:
     white = draw.normal(0.0, 1.0, grey.shape)
     if draw.random() < 0.5:
         white = blur(white, 0.6) * 1.9
-    noise = u(0.3, 3.0) if draw.random() < 0.8 else u(3.0, 8.0)
+    noise = u(0.2, 2.0) if draw.random() < 0.85 else u(2.0, 6.0)
     grey = grey + noise * white
     if draw.random() < 0.5:
         grey = grey + u(0.2, 0.9) * (grey - blur(grey, 1.2))
