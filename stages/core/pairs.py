@@ -1,5 +1,6 @@
 """The pair table: its columns, and how its shards are read and written."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -203,3 +204,12 @@ def read_splits(path: Path = paths.SPLIT_PAIRS) -> pd.DataFrame:
             f"{' and '.join(SPLITS)}; run `dvc repro split`"
         )
     return table
+
+
+def seeded_rank(name: str, seed: int) -> str:
+    """A hash that orders names at random but the same way for the same seed.
+
+    Ranking by it and cutting at a quota moves only those at the cut when names are
+    added.
+    """
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()

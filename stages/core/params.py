@@ -24,6 +24,8 @@ from stages.core import paths
 from stages.core.errors import PipelineError
 
 CORE = Path(__file__).parent
+# The YAML reader takes seconds for hostile nesting; the shipped file has 8 kB.
+MAX_BYTES = 100_000
 
 
 def names_in(folder: Path) -> list[str]:
@@ -288,11 +290,18 @@ def load_params(path: Path = paths.PARAMS) -> Params:
             missing, of the wrong type or out of bounds.
     """
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_bytes().decode("utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise PipelineError(
             f"{path} is missing here; run from the root of the repository"
         ) from None
+    if len(content) > MAX_BYTES or content.count(b"[") + content.count(b"{") > 500:
+        raise PipelineError(
+            f"{path} should be a page of settings but is {len(content)} bytes with deep "
+            "brackets; restore it with `git checkout params.yaml`"
+        )
+    try:
+        values = YAML(typ="safe", pure=True).load(content.decode("utf-8"))
     except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise PipelineError(f"{path} should be YAML but is not: {reason}") from None
@@ -326,7 +335,7 @@ def _sentence(error: ValidationError) -> str:
             tail = "" if "found" in message or "needs" in message else f", found {found}"
             return f"{key}: {message}{tail}"
         case _:
-            message = problem["msg"].replace("Input should", "should")
+            message = problem["msg"].removeprefix("Input ").removeprefix("String ")
             return f"{key} {message[0].lower()}{message[1:]}, found {found}"
 
 

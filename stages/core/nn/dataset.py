@@ -1,0 +1,223 @@
+"""Pairs to training batches: decoded once, shuffled and augmented by seed and step."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from stages.core import paths
+from stages.core.errors import PipelineError
+from stages.core.imaging import (
+    Grey,
+    UnreadableImageError,
+    decode_image,
+    decode_mask,
+    preprocess,
+    soft_mask,
+)
+from stages.core.pairs import natural_key, read_shard, shard_paths
+from stages.core.params import AugmentationParams
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Pairs at the network's size, as uint8: a quarter of what floats would take."""
+
+    pair_ids: list[str]
+    images: Grey  # (N, S, S, C)
+    masks: Grey  # (N, S, S, 1), share of foreground, 0 to 255
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+
+def load_arrays(
+    pair_ids: Sequence[str],
+    *,
+    image_size: int,
+    channels: int,
+    ingested: Path = paths.INGESTED,
+) -> Arrays:
+    """Decodes and preprocesses pairs on all cores, each once.
+
+    Args:
+        pair_ids: What to load; the result is in this order.
+        image_size: Side of the network's input, pixels.
+        channels: 1 or 3.
+        ingested: The shards.
+
+    Raises:
+        PipelineError: If a pair is missing or cannot be decoded.
+    """
+    places = {pair_id: place for place, pair_id in enumerate(pair_ids)}
+    images = np.empty((len(places), image_size, image_size, channels), np.uint8)
+    masks = np.empty((len(places), image_size, image_size, 1), np.uint8)
+
+    def load(row: pd.Series) -> None:
+        place = places[row["pair_id"]]
+        try:
+            image = decode_image(row["image"], channels)
+            masks[place] = soft_mask(decode_mask(row["mask"]), image_size)
+        except (UnreadableImageError, TypeError) as error:
+            raise PipelineError(
+                f"{row['pair_id']}: accepted by validate but cannot be decoded "
+                f"({error}); run `dvc repro` so that both see the same data"
+            ) from None
+        images[place] = preprocess(image, image_size)
+
+    found = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for shard in shard_paths(ingested):
+            for frame in read_shard(shard, columns=["pair_id", "image", "mask"]):
+                rows = frame[frame["pair_id"].isin(places)]
+                found += len(rows)
+                list(pool.map(load, (row for _, row in rows.iterrows())))
+    if found != len(places):
+        raise PipelineError(
+            f"{ingested} holds {found} of the {len(places)} pairs that "
+            f"{paths.SPLIT_PAIRS} names; run `dvc repro` so that both come from the "
+            "same data"
+        )
+    return Arrays(list(pair_ids), images, masks)
+
+
+def epoch_order(
+    num_pairs: int, *, batch_size: int, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """Which pairs each step of an epoch takes, (steps, batch_size).
+
+    Every pair once; the last batch is filled with the epoch's first pairs, so that
+    none is dropped and batch norm never sees a batch of one. From seed and epoch
+    alone: a resumed run draws what the undisturbed one would have.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(num_pairs)
+    steps = -(-num_pairs // batch_size)
+    return np.resize(order, steps * batch_size).reshape(steps, batch_size)
+
+
+def batches(
+    arrays: Arrays,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    augmentation: AugmentationParams,
+) -> tf.data.Dataset:
+    """One epoch of training batches: images (B, S, S, C), masks (B, S, S, 1).
+
+    Both float32 in [0, 1]. Augmentation is drawn from (seed, epoch, step): parallel
+    workers cannot change it.
+    """
+    order = epoch_order(len(arrays), batch_size=batch_size, seed=seed, epoch=epoch)
+    size = arrays.images.shape[1]
+
+    def gather(rows: NDArray[np.int64]) -> tuple[Grey, Grey]:
+        return arrays.images[rows], arrays.masks[rows]
+
+    def make(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, masks = tf.numpy_function(gather, [rows], [tf.uint8, tf.uint8])
+        images = tf.ensure_shape(images, (batch_size, *arrays.images.shape[1:]))
+        masks = tf.ensure_shape(masks, (batch_size, *arrays.masks.shape[1:]))
+        draw = tf.stack([seed * 100_003 + epoch, tf.cast(step, tf.int32)])
+        return augment(
+            tf.cast(images, tf.float32) / 255,
+            tf.cast(masks, tf.float32) / 255,
+            seed=draw,
+            params=augmentation,
+        )
+
+    dataset = tf.data.Dataset.from_tensor_slices((np.arange(len(order)), order))
+    dataset = dataset.map(make, num_parallel_calls=2, deterministic=True)
+    return dataset.prefetch(2)
+
+
+def augment(
+    images: tf.Tensor,
+    masks: tf.Tensor,
+    *,
+    seed: tf.Tensor,
+    params: AugmentationParams,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Moves image and mask together; bends the image's greys. Never upside down.
+
+    Args:
+        images: (B, S, S, C) float32 in [0, 1].
+        masks: (B, S, S, 1) float32 in [0, 1].
+        seed: (2,) int32; the same seed gives the same batch.
+        params: How far.
+
+    Returns:
+        Images and masks, same shapes, in [0, 1].
+    """
+    batch, size = tf.shape(images)[0], images.shape[1]
+    stream = iter(range(1000))
+
+    def draw(low: float, high: float, shape: Sequence[int] = ()) -> tf.Tensor:
+        key = tf.random.experimental.stateless_fold_in(seed, next(stream))
+        return tf.random.stateless_uniform([batch, *shape], key, low, high)
+
+    transform = _affine(draw, float(size), params)
+    images, masks = (_warp(values, transform) for values in (images, masks))
+
+    def each(value: tf.Tensor) -> tf.Tensor:
+        return value[:, None, None, None]
+
+    images = images ** each(tf.exp(draw(-params.gamma, params.gamma)))
+    if params.bias_field:
+        # Uneven exposure: a smooth field over the picture.
+        field = draw(-params.bias_field, params.bias_field, (4, 4, 1))
+        images *= 1 + tf.image.resize(field, (size, size), "bicubic")
+    mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
+    contrast = each(tf.exp(draw(-params.contrast, params.contrast)))
+    brightness = each(draw(-params.brightness, params.brightness))
+    images = (images - mean) * contrast + mean + brightness
+    if params.blur:
+        # A share of the 3x3 mean twice over: softer detectors, resampled pictures.
+        soft = tf.nn.avg_pool2d(images, 3, 1, "SAME")
+        soft = tf.nn.avg_pool2d(soft, 3, 1, "SAME")
+        images += each(draw(0.0, params.blur)) * (soft - images)
+    if params.noise:
+        key = tf.random.experimental.stateless_fold_in(seed, next(stream))
+        noise = tf.random.stateless_normal(tf.shape(images), key)
+        images += each(draw(0.0, params.noise)) * noise
+    if params.invert_probability:
+        # Some archives store films the other way round (MONOCHROME1).
+        inverted = each(draw(0.0, 1.0)) < params.invert_probability
+        images = tf.where(inverted, 1 - images, images)
+    return tf.clip_by_value(images, 0, 1), masks
+
+
+def _affine(draw, size: float, params: AugmentationParams) -> tf.Tensor:  # type: ignore[no-untyped-def]
+    """Output-to-input transforms about the centre, (B, 8), for `_warp`."""
+    angle = draw(-1.0, 1.0) * params.rotation_degrees * np.pi / 180
+    scale = tf.exp(draw(-1.0, 1.0) * np.log1p(params.scale_fraction))
+    aspect = tf.exp(draw(-0.5, 0.5) * np.log1p(params.aspect_fraction))
+    flip = tf.where(draw(0.0, 1.0) < params.flip_probability, -1.0, 1.0)
+    shift_x, shift_y = (draw(-1.0, 1.0) * params.shift_fraction * size for _ in "xy")
+    a = tf.cos(angle) / (scale * aspect) * flip
+    b = -tf.sin(angle) / (scale / aspect)
+    c = tf.sin(angle) / (scale * aspect) * flip
+    d = tf.cos(angle) / (scale / aspect)
+    middle = (size - 1) / 2
+    x = middle - a * (middle + shift_x) - b * (middle + shift_y)
+    y = middle - c * (middle + shift_x) - d * (middle + shift_y)
+    zero = tf.zeros_like(a)
+    return tf.stack([a, b, x, c, d, y, zero, zero], axis=1)
+
+
+def _warp(values: tf.Tensor, transform: tf.Tensor) -> tf.Tensor:
+    """Bilinear; what comes from outside the picture is black and not foreground."""
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=values,
+        transforms=transform,
+        output_shape=tf.shape(values)[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )

@@ -1,0 +1,58 @@
+"""A saved model as a function from images to probabilities."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from stages.core.errors import PipelineError
+from stages.core.imaging import Float, Predictor
+
+
+def load_model(path: Path) -> keras.Model:
+    """Loads a `.keras` file; nothing in it is executed (safe mode).
+
+    Raises:
+        PipelineError: If it is missing, corrupt, hostile or no segmentation network.
+    """
+    if not path.is_file():
+        raise PipelineError(
+            f"{path} is missing; run `dvc repro train` (or `dvc pull`) to make it"
+        )
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever its parsers raise
+        reason = " ".join(str(error).split())[:160]
+        raise PipelineError(
+            f"{path} should be a Keras model but cannot be loaded ({reason}); "
+            "remove it and run `dvc repro train`"
+        ) from None
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] != shape[2]:
+        raise PipelineError(
+            f"{path} should take square images (B, S, S, C), found input {shape}"
+        )
+    return model
+
+
+def probabilities(model: keras.Model) -> keras.Model:
+    """The network that ships: finest head alone, as probabilities in [0, 1]."""
+    outputs = model.outputs if isinstance(model.outputs, list) else [model.outputs]
+    prob = keras.layers.Activation("sigmoid", dtype="float32", name="probability")(
+        outputs[0]
+    )
+    return keras.Model(model.inputs, prob, name=model.name)
+
+
+def predictor(model: keras.Model) -> Predictor:
+    """Compiles images (B, S, S, C) in [0, 1] to probabilities (B, S, S, 1)."""
+    network = probabilities(model)
+    compiled = tf.function(
+        lambda images: network(images, training=False), reduce_retracing=True
+    )
+
+    def predict(images: Float) -> Float:
+        return np.asarray(compiled(tf.constant(images)).numpy(), np.float32)
+
+    return predict

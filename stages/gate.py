@@ -1,0 +1,115 @@
+"""Judges the metrics against their bounds.
+
+Reads   data/evaluation/metrics.json
+Writes  data/gate/verdict.json
+Why     so that a model that falls short can be reviewed but never exported
+"""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from stages.core import files, paths
+from stages.core.errors import PipelineError, run
+from stages.core.params import GateParams, load_params
+
+logger = logging.getLogger(__name__)
+
+
+def gate(
+    params: GateParams,
+    *,
+    metrics: Path = paths.METRICS,
+    verdict: Path = paths.VERDICT,
+) -> dict[str, Any]:
+    """Writes the verdict, and raises it if a bound is not met.
+
+    Args:
+        params: The `gate` section: bounds by metric name, such as `dice.mean`.
+        metrics: What evaluate wrote.
+        verdict: Where the verdict goes; written whether it is good or bad.
+
+    Returns:
+        `{"passed": True, "checks": [...]}`, one check a bound.
+
+    Raises:
+        PipelineError: The table of checks, if any fell short. A metric that is
+            missing or undefined falls short.
+    """
+    values = flatten(files.read_json(metrics))
+    checks = [
+        _check(name, values.get(name), bound, kind)
+        for kind, bounds in (("min", params.min), ("max", params.max))
+        for name, bound in sorted(bounds.items())
+    ]
+    passed = all(check["passed"] for check in checks)
+    result = {"passed": passed, "num_checks": len(checks), "checks": checks}
+    files.write_json(verdict, result)
+    if not passed:
+        short = [check for check in checks if not check["passed"]]
+        raise PipelineError(
+            f"gate: {len(short)} of {len(checks)} bounds in params.yaml are not met, so "
+            f"nothing is exported; see {paths.OVERLAYS} for why\n{table(checks)}"
+        )
+    logger.info("gate passed\n%s", table(checks))
+    return result
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"dice": {"mean": 0.9}}` as `{"dice.mean": 0.9}`.
+
+    Example:
+        >>> flatten({"dice": {"mean": 0.9}, "num_images": 3})
+        {'dice.mean': 0.9, 'num_images': 3}
+    """
+    if not isinstance(values, dict):
+        return {prefix: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def table(checks: list[dict[str, Any]]) -> str:
+    """The checks as aligned text: metric, value, bound, verdict."""
+    rows = [("metric", "value", "bound", "verdict")]
+    for check in checks:
+        sign = ">=" if check["kind"] == "min" else "<="
+        value = check["value"]
+        rows.append(
+            (
+                check["metric"],
+                "undefined" if value is None else f"{value:.4f}",
+                f"{sign} {check['bound']:g}",
+                "passed" if check["passed"] else "FAILED",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        .rstrip()
+        for row in rows
+    )
+
+
+def _check(name: str, value: Any, bound: float, kind: str) -> dict[str, Any]:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    defined = is_number and math.isfinite(value)
+    met = defined and (value >= bound if kind == "min" else value <= bound)
+    return {
+        "metric": name,
+        "value": value if defined else None,
+        "kind": kind,
+        "bound": bound,
+        "passed": bool(met),
+    }
+
+
+def main() -> None:
+    """Judges with the `gate` section of `params.yaml`."""
+    gate(load_params().gate)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stages.core import imaging
+from stages.core.errors import PipelineError
+from stages.core.nn import dataset
+from stages.core.pairs import Pair, write_shards
+from tests.conftest import lungs, png
+
+STILL = {
+    "flip_probability": 0.0,
+    "rotation_degrees": 0.0,
+    "shift_fraction": 0.0,
+    "scale_fraction": 0.0,
+    "aspect_fraction": 0.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "gamma": 0.0,
+    "bias_field": 0.0,
+    "blur": 0.0,
+    "noise": 0.0,
+    "invert_probability": 0.0,
+}
+
+
+@pytest.fixture
+def augmentation(tiny_params):
+    def build(**values):
+        return tiny_params(**{"train.augmentation": STILL | values}).train.augmentation
+
+    return build
+
+
+@pytest.fixture
+def arrays():
+    pictures = [lungs(seed, image_size=32, mask_size=32) for seed in range(10)]
+    return dataset.Arrays(
+        [f"p{i}" for i in range(10)],
+        np.stack([image[..., None] for image, _ in pictures]),
+        np.stack([mask[..., None] for _, mask in pictures]),
+    )
+
+
+def shards(folder, count=5):
+    pairs = []
+    for i in range(count):
+        image, mask = (png(pixels) for pixels in lungs(i))
+        pairs.append(Pair(f"p{i}", "COVID", "", "", f"{i}.png", f"{i}.png", image, mask))
+    write_shards(pairs, folder, shard_pairs=2)
+
+
+def test_loads_in_the_order_asked_for(tmp_path):
+    shards(tmp_path / "s")
+    loaded = dataset.load_arrays(
+        ["p4", "p0"], image_size=32, channels=1, ingested=tmp_path / "s"
+    )
+    assert loaded.images.shape == (2, 32, 32, 1)
+    for place, seed in enumerate((4, 0)):
+        image, mask = lungs(seed)
+        assert np.array_equal(loaded.images[place], imaging.preprocess(image, 32))
+        assert np.array_equal(loaded.masks[place], imaging.soft_mask(mask > 127, 32))
+
+
+def test_a_pair_that_is_not_there_is_named_as_a_mismatch(tmp_path):
+    shards(tmp_path / "s")
+    with pytest.raises(PipelineError, match="holds 1 of the 2 pairs"):
+        dataset.load_arrays(
+            ["p1", "p9"], image_size=32, channels=1, ingested=tmp_path / "s"
+        )
+
+
+def test_every_pair_once_an_epoch_and_the_last_batch_is_full():
+    order = dataset.epoch_order(10, batch_size=4, seed=1, epoch=0)
+    assert order.shape == (3, 4)
+    assert sorted(order.ravel()[:10]) == list(range(10))
+    again = dataset.epoch_order(10, batch_size=4, seed=1, epoch=0)
+    assert np.array_equal(order, again)
+    other = dataset.epoch_order(10, batch_size=4, seed=1, epoch=1)
+    assert not np.array_equal(order, other)
+
+
+def test_batches_without_augmentation_are_the_pairs(arrays, augmentation):
+    batches = list(
+        dataset.batches(
+            arrays, batch_size=4, seed=1, epoch=2, augmentation=augmentation()
+        )
+    )
+    order = dataset.epoch_order(10, batch_size=4, seed=1, epoch=2)
+    for rows, (images, masks) in zip(order, batches, strict=True):
+        np.testing.assert_allclose(images, arrays.images[rows] / 255.0, atol=2e-5)
+        np.testing.assert_allclose(masks, arrays.masks[rows] / 255.0, atol=2e-5)
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches(arrays, tiny_params):
+    def draw(epoch):
+        return np.concatenate(
+            [
+                images
+                for images, _ in dataset.batches(
+                    arrays,
+                    batch_size=4,
+                    seed=1,
+                    epoch=epoch,
+                    augmentation=tiny_params().train.augmentation,
+                )
+            ]
+        )
+
+    assert np.array_equal(draw(0), draw(0))
+    assert not np.array_equal(draw(0), draw(1))
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        {"rotation_degrees": 20.0},
+        {"shift_fraction": 0.2},
+        {"scale_fraction": 0.3},
+        {"aspect_fraction": 0.3},
+        {"flip_probability": 1.0},
+    ],
+)
+def test_image_and_mask_move_together(arrays, augmentation, moves):
+    """A picture of its own mask stays a picture of its own mask."""
+    masks = tf.cast(arrays.masks, tf.float32) / 255
+    images, moved = dataset.augment(
+        masks, masks, seed=tf.constant([1, 2]), params=augmentation(**moves)
+    )
+    np.testing.assert_allclose(images, moved, atol=1e-6)
+    assert np.abs(moved - masks).max() > 0.5
+    assert (np.asarray(moved).mean((1, 2, 3)) > 0.1).all()
+
+
+def test_a_flip_is_a_flip_and_never_upside_down(arrays, augmentation):
+    masks = tf.cast(arrays.masks, tf.float32) / 255
+    _, moved = dataset.augment(
+        masks, masks, seed=tf.constant([1, 2]), params=augmentation(flip_probability=1.0)
+    )
+    np.testing.assert_allclose(moved, masks[:, :, ::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "greys",
+    [
+        {"brightness": 0.3},
+        {"contrast": 0.5},
+        {"gamma": 0.5},
+        {"bias_field": 0.4},
+        {"blur": 1.0},
+        {"noise": 0.1},
+        {"invert_probability": 1.0},
+    ],
+)
+def test_greys_change_and_masks_do_not(arrays, augmentation, greys):
+    images = tf.cast(arrays.images, tf.float32) / 255
+    masks = tf.cast(arrays.masks, tf.float32) / 255
+    bent, kept = dataset.augment(
+        images, masks, seed=tf.constant([1, 2]), params=augmentation(**greys)
+    )
+    np.testing.assert_allclose(kept, masks, atol=1e-5)
+    assert np.abs(bent - images).max() > 0.02
+    assert np.asarray(bent).min() >= 0
+    assert np.asarray(bent).max() <= 1

@@ -1,0 +1,72 @@
+import json
+
+import pandas as pd
+import pytest
+
+from stages.core import files, paths
+from stages.core.errors import PipelineError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "out" / "table.csv"
+    files.write_text(target, "old")
+    with pytest.raises(RuntimeError), files.replacing(target) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [p.name for p in target.parent.iterdir()] == ["table.csv"]
+    assert not list((tmp_path / paths.WORK / "partial").iterdir())
+
+
+def test_a_folder_is_swapped_whole(tmp_path):
+    target = tmp_path / "out"
+    for name in ("a", "b"):
+        with files.replacing(target) as partial:
+            partial.mkdir()
+            (partial / name).write_text(name)
+    assert [p.name for p in target.iterdir()] == ["b"]
+
+
+def test_json_is_canonical_and_undefined_is_null(tmp_path):
+    files.write_json(tmp_path / "a.json", {"b": float("nan"), "a": 0.1 + 0.2})
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": 0.3,\n  "b": null\n}\n'
+    assert json.loads((tmp_path / "a.json").read_text())["b"] is None
+
+
+def test_csv_is_canonical(tmp_path):
+    files.write_csv(tmp_path / "a.csv", pd.DataFrame({"x": [0.1 + 0.2, None]}))
+    assert (tmp_path / "a.csv").read_bytes() == b"x\n0.300000\n\n".replace(
+        b"\n\n", b'\n""\n'
+    )
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe"])
+def test_corrupt_json_names_the_file(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(PipelineError, match=r"a\.json should be JSON but is not"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_missing_json_says_what_makes_it(tmp_path):
+    with pytest.raises(PipelineError, match=r"missing; run `dvc repro`"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_a_folders_hash_sees_names_and_contents(tmp_path):
+    def digest(name, text):
+        folder = tmp_path / "f"
+        files.remove(folder)
+        folder.mkdir()
+        (folder / name).write_text(text)
+        return files.sha256(folder)
+
+    assert digest("a", "1") == digest("a", "1")
+    assert len({digest("a", "1"), digest("b", "1"), digest("a", "2")}) == 3
+
+
+def test_slug_is_one_to_one_and_stays_in_its_folder():
+    names = ["Viral Pneumonia-7", "../x", "a/b", "a%2Fb", "é", "a.b", "..", "x\x00"]
+    slugs = [paths.slug(name) for name in names]
+    assert len(set(slugs)) == len(names)
+    assert slugs[0] == names[0]
+    assert all("/" not in s and "." not in s and "\x00" not in s for s in slugs)

@@ -1,0 +1,104 @@
+import re
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.core.errors import PipelineError
+from stages.core.params import load_params, names_in, parse_params
+from tests.conftest import ROOT, with_overrides
+
+
+def test_the_shipped_file_loads():
+    params = load_params(ROOT / "params.yaml")
+    assert params.ingest.source == "phantom"
+    assert params.gate.min["dice.mean"] == 0.95
+
+
+def test_every_line_has_a_comment():
+    lines = (ROOT / "params.yaml").read_text("utf-8").splitlines()
+    bare = [
+        line
+        for line in lines
+        if re.match(r"\s+\w+: [^#\s]", line)
+        and "  # " not in line
+        # A bound under `gate` is explained by the line above it.
+        and not re.match(r"\s{4,}(mean|p05|ci_low|num_undefined):", line)
+    ]
+    assert not bare
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("train.epoch", 3, "train.epoch is not a known key"),
+        ("train.epochs", "three", "train.epochs should be a valid integer, found 'three'"),
+        ("train.epochs", True, "train.epochs should be a valid integer, found True"),
+        ("train.epochs", 0, "train.epochs should be greater than 0, found 0"),
+        ("train.learning_rate", float("nan"), "train.learning_rate should"),
+        ("train.architecture", "unet9", "train.architecture: should be one of"),
+        ("ingest.layout", "../x", "ingest.layout: should be one of"),
+        ("ingest.source", "web", "ingest.source should be 'phantom', 'folder' or 'kaggle'"),
+        ("ingest.kaggle.dataset", "x", "ingest.kaggle.dataset should match"),
+        ("split.fold", 2, "split: fold should be less than folds (0), found 2"),
+        ("split.folds", 1, "split: folds should be 0 (no folds) or at least 2"),
+        ("split.validation_fraction", 1.0, "split.validation_fraction should be less"),
+        ("train.image_size", 100, "image_size should be a multiple of 16"),
+        ("train.supervision_weights", [1.0] * 5, "should have at most 4 entries"),
+        ("train.supervision_weights", [0.0, 1.0], "should start with a positive weight"),
+        ("train.early_stopping_patience", 3, "needs a monitor_fraction above 0"),
+        ("validate.image_mask_shapes", [["a", "b"]], "should be height x width"),
+        ("validate.foreground_min", 0.9, "should be less than foreground_max (0.75)"),
+        ("gate.min", {"dice.mean": "high"}, "gate.min.dice.mean should be a valid number"),
+        ("gate.max", [1], "gate.max should be a valid dictionary, found [1]"),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_the_key(
+    shipped_values, key, value, sentence
+):
+    with pytest.raises(PipelineError) as caught:
+        parse_params(with_overrides(shipped_values, {key: value}))
+    message = str(caught.value)
+    assert message.startswith("params.yaml: ")
+    assert sentence in message
+    assert "\n" not in message
+
+
+def test_a_missing_key_is_named(shipped_values):
+    values = with_overrides(shipped_values, {})
+    del values["evaluate"]["threshold"]
+    with pytest.raises(PipelineError, match=r"evaluate\.threshold is missing"):
+        parse_params(values)
+
+
+def test_bounds_may_be_nested_or_dotted_and_the_later_holds(shipped_values):
+    bounds = {"dice.mean": 0.5, "dice": {"mean": 0.6, "p05": 0.4}, "num_images": 3}
+    params = parse_params(with_overrides(shipped_values, {"gate.min": bounds}))
+    assert params.gate.min == {"dice.mean": 0.6, "dice.p05": 0.4, "num_images": 3}
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff", b"a: 1\na: 2\n", b"[" * 5000, b"3"])
+def test_what_is_no_params_file_is_one_sentence(tmp_path, content):
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(PipelineError) as caught:
+        load_params()
+    assert str(caught.value).startswith("params.yaml should")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_says_where_to_run():
+    with pytest.raises(PipelineError, match="run from the root of the repository"):
+        load_params()
+
+
+def test_numbers_read_as_dvc_reads_them(tmp_path, shipped_values):
+    """YAML 1.2: `1e-3` is a number, as it is to DVC."""
+    with (tmp_path / "params.yaml").open("w") as file:
+        YAML().dump(shipped_values, file)
+    text = (tmp_path / "params.yaml").read_text()
+    text = re.sub(r"learning_rate: [\d.]+", "learning_rate: 1e-3", text)
+    (tmp_path / "params.yaml").write_text(text)
+    assert load_params().train.learning_rate == 0.001
+
+
+def test_names_are_files():
+    assert "unet" in names_in(ROOT / "stages/core/nn/models")
