@@ -209,4 +209,4 @@ def _advice(name: str, tree: Tree) -> str:
     zips = [path for path in tree.names if path.lower().endswith(".zip")]
     if zips:
         return f"set ingest.folder to the zip itself ({zips[0]!r})"
-    return "correct ingest.folder or ingest.layout"
+    return "correct ingest.layout, or name another folder or data set"
