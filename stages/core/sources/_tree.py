@@ -45,19 +45,26 @@ def open_tree(path: Path, params: IngestParams) -> "Directory | Archive":
     Raises:
         PipelineError: If there is none, or it is no directory and no usable zip.
     """
-    if path.is_dir():
-        return Directory(path, max_file_bytes=params.max_file_bytes)
-    if path.is_file():
-        return Archive(
-            path,
-            max_file_bytes=params.max_file_bytes,
-            max_members=params.max_zip_members,
-            max_bytes=params.max_zip_bytes,
-        )
-    found = "is neither" if path.exists() else "does not exist"
+    found = "is neither"
+    try:
+        path.stat()
+    except FileNotFoundError:
+        found = "does not exist"
+    except OSError as error:
+        found = f"cannot be opened ({error.strerror})"
+    else:
+        if path.is_dir():
+            return Directory(path, max_file_bytes=params.max_file_bytes)
+        if path.is_file():
+            return Archive(
+                path,
+                max_file_bytes=params.max_file_bytes,
+                max_members=params.max_zip_members,
+                max_bytes=params.max_zip_bytes,
+            )
     raise PipelineError(
-        f"ingest.folder should name a directory or a zip, but {str(path)!r} {found}; "
-        "give a path relative to the repository's root, or an absolute one"
+        f"ingest.folder should name a directory or a zip, but {str(path)[:200]!r} "
+        f"{found}; give a path relative to the repository's root, or an absolute one"
     )
 
 

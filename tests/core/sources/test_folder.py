@@ -238,6 +238,9 @@ class TestRefusedFolder:
         sentence = refusal(ingest_params("no/such\x1b place"))
         assert "'no/such\\x1b place' does not exist" in sentence
 
+    def test_a_name_too_long(self, ingest_params: Build) -> None:
+        assert "cannot be opened (File name" in refusal(ingest_params("x" * 5000))
+
     def test_empty(self, tmp_path: Path, ingest_params: Build) -> None:
         (tmp_path / "in").mkdir()
         sentence = refusal(ingest_params(tmp_path / "in"))
