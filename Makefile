@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export GX_ANALYTICS_ENABLED := false
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Writing bytecode is what makes the second start of TensorFlow fast.
 unexport PYTHONDONTWRITEBYTECODE
 # Stages are `python -m stages.NAME`: that python is the environment's.

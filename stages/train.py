@@ -84,7 +84,7 @@ def train(
         for ids in (train_ids, monitor_ids)
     )
 
-    seed_everything(params.seed)
+    seed_everything(params.seed, deterministic=not params.jit_compile)
     trainer = Trainer(lambda: models.build(params), params)
     logger.info(
         "%s: %s parameters on %s",

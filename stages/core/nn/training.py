@@ -37,10 +37,15 @@ def configure_runtime(threads: int) -> None:
         tf.config.experimental.set_memory_growth(device, True)
 
 
-def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and TensorFlow, and turns nondeterministic kernels off."""
+def seed_everything(seed: int, *, deterministic: bool = True) -> None:
+    """Seeds Python, NumPy and TensorFlow; refuses nondeterministic kernels.
+
+    XLA has no deterministic gradient of max pooling, so that `train.jit_compile`
+    trades equal bits for speed: pass `deterministic=False` with it.
+    """
     keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
 
 
 def learning_rate_at(step: int, steps: int, params: TrainParams) -> float:

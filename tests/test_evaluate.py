@@ -1,0 +1,161 @@
+import json
+import math
+
+import cv2
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.core import paths
+from stages.core.errors import PipelineError
+from stages.core.imaging import decode_mask
+from stages.core.metrics import dice
+from stages.core.pairs import Pair, write_shards
+from stages.evaluate import THRESHOLDS, dice_at_thresholds, evaluate, pictured, summarise
+from tests.conftest import lungs, png
+
+SIZE = 32
+
+
+def brightness_model() -> keras.Model:
+    """Finds as lung what is darker than mid grey: known answers without training."""
+    image = keras.Input((SIZE, SIZE, 1))
+    level = keras.layers.Conv2D(1, 1, name="head_0")
+    model = keras.Model(image, [level(image)])
+    level.set_weights([np.full((1, 1, 1, 1), -100.0), np.full(1, 50.0)])
+    return model
+
+
+@pytest.fixture
+def scene():
+    """Four held-out pairs: two easy, one with an empty truth, one all missed."""
+    paths.MODEL.parent.mkdir(parents=True)
+    brightness_model().save(paths.MODEL)
+    pairs, rows = [], []
+
+    def add(name, image, mask, split="validation"):
+        encoded = [png(image), png(mask)]
+        pairs.append(Pair(name, "COVID", "", "", f"{name}.png", f"{name}.png", *encoded))
+        rows.append((name, "COVID", name, split))
+
+    for seed in (1, 2):
+        mask = lungs(seed, mask_size=64)[1]
+        grey = cv2.resize(mask, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        add(f"easy {seed}", 255 - grey, mask)
+    white = np.full((SIZE, SIZE), 255, np.uint8)
+    add("empty", white, np.zeros((SIZE, SIZE), np.uint8))
+    add("missed", white, lungs(3)[1])
+    add("train", white, lungs(3)[1], "train")
+    write_shards(pairs, paths.INGESTED, shard_pairs=2)
+    table = pd.DataFrame(rows, columns=["pair_id", "class_name", "group", "split"])
+    paths.SPLIT_PAIRS.parent.mkdir(parents=True)
+    table.to_csv(paths.SPLIT_PAIRS, index=False)
+
+
+def test_scores_every_held_out_pair_at_its_masks_own_size(scene, tiny_params):
+    metrics = evaluate(tiny_params().evaluate)
+    written = json.loads(paths.METRICS.read_text())
+    table = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")
+    assert list(table.columns) == ["class_name", "dice", "iou", "hd95_px", "assd_px"]
+    assert list(table.index) == ["easy 1", "easy 2", "empty", "missed"]
+    assert table.loc["easy 1", "dice"] > 0.97
+    assert table.loc["missed", "dice"] == 0
+    assert math.isnan(table.loc["missed", "hd95_px"])
+    assert math.isnan(table.loc["empty", "dice"])
+
+    defined = table["dice"].dropna()
+    assert written["dice"]["mean"] == pytest.approx(defined.mean(), abs=1e-6)
+    assert written["dice"]["min"] == 0
+    assert written["num_images"] == 4
+    # The missed one has no surface distance, the empty one nothing at all.
+    assert written["num_undefined"] == 2
+    assert written["by_class"]["COVID"]["dice"]["mean"] == written["dice"]["mean"]
+    assert metrics["dice"]["ci_low"] <= metrics["dice"]["mean"]
+
+    predicted = pd.read_parquet(paths.PREDICTIONS).set_index("pair_id")["mask"]
+    mask_pred = decode_mask(predicted["easy 1"])
+    assert mask_pred.shape == (64, 64)
+    mask_true = lungs(1, mask_size=64)[1] > 0
+    found = dice(mask_true=mask_true, mask_pred=mask_pred)
+    assert found == pytest.approx(table.loc["easy 1", "dice"], abs=1e-6)
+
+
+def test_the_same_input_gives_the_same_bytes(scene, tiny_params):
+    def outputs():
+        evaluate(tiny_params().evaluate)
+        files = sorted(p for p in paths.METRICS.parent.rglob("*") if p.is_file())
+        return {str(p): p.read_bytes() for p in files}
+
+    first = outputs()
+    assert len(first) >= 7
+    assert outputs() == first
+
+
+def test_overlays_bear_the_pairs_name(scene, tiny_params):
+    evaluate(tiny_params().evaluate)
+    names = {p.name for p in paths.OVERLAYS.iterdir()}
+    assert names <= {"easy 1.png", "easy 2.png", "missed.png"}
+    assert "missed.png" in names
+    picture = cv2.imread(str(paths.OVERLAYS / "missed.png"))
+    assert picture.shape == (428, 384, 3)
+
+
+def test_nothing_held_out_is_one_sentence(scene, tiny_params):
+    table = pd.read_csv(paths.SPLIT_PAIRS).assign(split="train")
+    table.to_csv(paths.SPLIT_PAIRS, index=False)
+    with pytest.raises(PipelineError, match="validation rows but has none"):
+        evaluate(tiny_params().evaluate)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x80\x04."])
+def test_a_model_that_cannot_be_loaded_is_one_sentence(scene, tiny_params, content):
+    paths.MODEL.write_bytes(content)
+    with pytest.raises(PipelineError, match=r"unet\.keras should be a Keras model"):
+        evaluate(tiny_params().evaluate)
+
+
+def test_a_missing_model_says_what_makes_it(scene, tiny_params):
+    paths.MODEL.unlink()
+    with pytest.raises(PipelineError, match="run `dvc repro train`"):
+        evaluate(tiny_params().evaluate)
+
+
+def test_the_threshold_curve_agrees_with_thresholding():
+    generator = np.random.default_rng(0)
+    mask, prob = generator.random((20, 20)) > 0.5, generator.random((20, 20), np.float32)
+    prob[0, 0] = 0.5  # exactly on a threshold counts as lung
+    curve = dice_at_thresholds(mask, prob)
+    expected = [
+        dice(mask_true=mask, mask_pred=prob >= np.float32(t)) for t in THRESHOLDS
+    ]
+    np.testing.assert_allclose(curve, expected)
+    empty = np.zeros_like(mask)
+    assert np.isnan(dice_at_thresholds(empty, prob * 0)).all()
+
+
+def test_pictures_are_of_the_worst_the_median_and_the_best(tiny_params):
+    table = pd.DataFrame({"pair_id": list("abcdefg"), "dice": [3, 1, 2, 7, 6, 5, None]})
+    params = tiny_params().evaluate.model_copy(update={"overlays_worst": 2})
+    ranks = pictured(table, params)
+    assert ranks == {"b": "worst", "c": "worst", "a": "median", "d": "best"}
+    few = pictured(table[:1], params)
+    assert few == {"a": "worst"}
+
+
+def test_by_class_and_intervals(tiny_params):
+    table = pd.DataFrame(
+        {
+            "pair_id": ["a", "b", "c"],
+            "class_name": ["COVID", "COVID", "Viral Pneumonia"],
+            "group": ["g", "g", "h"],
+            **dict.fromkeys(["iou", "hd95_px", "assd_px"], [1.0, 1.0, 1.0]),
+            "dice": [0.8, 1.0, 0.5],
+        }
+    )
+    metrics = summarise(table, tiny_params().evaluate)
+    assert metrics["by_class"]["COVID"]["dice"]["mean"] == pytest.approx(0.9)
+    assert metrics["by_class"]["Viral Pneumonia"]["num_images"] == 1
+    # One group: nothing to resample, so the interval is its mean.
+    assert metrics["by_class"]["COVID"]["dice"]["ci_low"] == pytest.approx(0.9)
+    assert metrics["dice"]["ci_low"] < metrics["dice"]["mean"] < metrics["dice"]["ci_high"]

@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from stages.core import files, paths
+from stages.core.errors import PipelineError
+from stages.gate import gate
+
+
+@pytest.fixture
+def metrics():
+    files.write_json(
+        paths.METRICS,
+        {
+            "dice": {"mean": 0.9612, "p05": None},
+            "hd95_px": {"mean": 5.0},
+            "by_class": {"Viral Pneumonia": {"dice": {"mean": 0.9}}},
+            "num_undefined": 0,
+        },
+    )
+
+
+def params(tiny_params, minimum=None, maximum=None):
+    return tiny_params(**{"gate.min": minimum or {}, "gate.max": maximum or {}}).gate
+
+
+def verdict():
+    return json.loads(paths.VERDICT.read_text())
+
+
+def test_met_bounds_pass_and_equal_is_met(metrics, tiny_params):
+    gate(
+        params(
+            tiny_params,
+            {"dice.mean": 0.9612, "by_class.Viral Pneumonia.dice.mean": 0.9},
+            {"num_undefined": 0, "hd95_px.mean": 5.5},
+        )
+    )
+    assert verdict()["passed"] is True
+    assert len(verdict()["checks"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "row"),
+    [
+        ({"dice.mean": 0.97}, {}, ["dice.mean", "0.9612", ">= 0.97", "FAILED"]),
+        ({}, {"hd95_px.mean": 4.0}, ["hd95_px.mean", "5.0000", "<= 4", "FAILED"]),
+        ({"dice.p05": 0.0}, {}, ["dice.p05", "undefined", ">= 0", "FAILED"]),
+        ({}, {"dice.typo": 1.0}, ["dice.typo", "undefined", "<= 1", "FAILED"]),
+        ({"dice": 0.5}, {}, ["dice", "undefined", ">= 0.5", "FAILED"]),
+    ],
+)
+def test_what_falls_short_fails_with_the_table(
+    metrics, tiny_params, minimum, maximum, row
+):
+    with pytest.raises(PipelineError) as caught:
+        gate(params(tiny_params, minimum | {"hd95_px.mean": 1.0}, maximum))
+    message = str(caught.value)
+    assert message.startswith("gate: 1 of 2 bounds in params.yaml are not met")
+    assert "  ".join(row) in " ".join(message.split()).replace(" ", "  ").replace(
+        ">=  ", ">= "
+    ).replace("<=  ", "<= ")
+    # The reviewer sees what failed: the verdict is there all the same.
+    assert verdict()["passed"] is False
+
+
+def test_missing_metrics_say_what_makes_them(tiny_params):
+    with pytest.raises(PipelineError, match=r"metrics\.json is missing; run `dvc repro`"):
+        gate(params(tiny_params))

@@ -1,0 +1,190 @@
+"""The house rules, as tests."""
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.core import paths
+from stages.core.params import Params
+from tests.conftest import ROOT
+
+PLAN = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))
+STAGES = list(PLAN["stages"])
+# They hold no value and no code that a result depends on: editing them reruns nothing.
+EXEMPT = {"stages/__init__.py", "stages/core/params.py", "stages/core/paths.py"}
+TENSORFLOW_ROOMS = ("stages/core/nn", "stages/train", "stages/evaluate", "stages/export")
+
+
+def stage_files(stage: str) -> list[Path]:
+    folder = ROOT / "stages" / stage
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+@cache
+def imported(path: Path) -> frozenset[str]:
+    """Modules a file names in its imports, as dotted names, guesses included."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(names)
+
+
+def project_files(module: str) -> list[Path]:
+    """The project's files that importing a dotted name loads."""
+    path = ROOT / module.replace(".", "/")
+    if path.with_suffix(".py").is_file():
+        return [path.with_suffix(".py")]
+    return [path / "__init__.py"] if (path / "__init__.py").is_file() else []
+
+
+def reached(stage: str) -> set[Path]:
+    waiting, seen = stage_files(stage), set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for module in imported(path):
+            if module.split(".")[0] == "stages":
+                waiting += project_files(module)
+    return seen
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def source_files() -> list[Path]:
+    return sorted((ROOT / "stages").rglob("*.py"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_word_in_every_place(stage):
+    assert PLAN["stages"][stage]["cmd"] == f"python -m stages.{stage}"
+    assert PLAN["stages"][stage]["params"] == [stage]
+    assert PLAN["stages"][stage]["desc"]
+    sections = {field.alias or name for name, field in Params.model_fields.items()}
+    assert stage in sections
+    assert all(path.is_file() for path in stage_files(stage))
+    assert (ROOT / "tests" / f"test_{stage}.py").is_file()
+    code = "".join(p.read_text("utf-8") for p in stage_files(stage))
+    assert f"def {stage}(" in code
+    assert re.search(r"^def main\(\)", code, re.M)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_cover_every_file_the_stage_imports(stage):
+    """DVC does not follow imports: a file missing here would silently not rerun it."""
+    deps = PLAN["stages"][stage]["deps"]
+    needed = {relative(path) for path in reached(stage)} - EXEMPT
+    uncovered = {
+        path
+        for path in needed
+        if path not in deps
+        and not any(path.startswith(f"{dep}/") for dep in deps)
+        # A package's own docstring decides nothing.
+        and not path.endswith("core/__init__.py")
+    }
+    assert not uncovered
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_name_nothing_that_the_stage_does_not_use(stage):
+    needed = {relative(path) for path in reached(stage)}
+    for dep in PLAN["stages"][stage]["deps"]:
+        if dep.startswith("stages/"):
+            # ingest finds its layouts and sources by name, not by import.
+            by_name = stage == "ingest" and dep.startswith("stages/core/")
+            assert (ROOT / dep).exists(), dep
+            assert by_name or any(p == dep or p.startswith(f"{dep}/") for p in needed), dep
+
+
+@pytest.mark.parametrize("path", source_files(), ids=relative)
+def test_stages_do_not_import_each_other_nor_core_a_stage(path):
+    place = relative(path)
+    if place.startswith("stages/tools/") or place == "stages/flow.py":
+        return
+    own = place.split("/")[1].removesuffix(".py")
+    for module in imported(path):
+        parts = module.split(".")
+        if parts[0] == "stages" and len(parts) > 1:
+            assert parts[1] in {"core", own}, f"{place} imports {module}"
+
+
+@pytest.mark.parametrize("path", source_files(), ids=relative)
+def test_tensorflow_stays_in_its_rooms(path):
+    if not relative(path).startswith((*TENSORFLOW_ROOMS, "stages/tools/bench")):
+        assert not {m.split(".")[0] for m in imported(path)} & {"tensorflow", "keras"}
+
+
+def test_the_data_stages_run_without_tensorflow():
+    code = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None;"
+        "import stages.ingest, stages.validate, stages.split, stages.gate"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_every_output_has_a_name_in_paths():
+    named = {
+        str(value) for value in vars(paths).values() if isinstance(value, Path)
+    }
+    for stage in STAGES:
+        for kind in ("outs", "metrics", "plots"):
+            for out in PLAN["stages"][stage].get(kind, []):
+                name = out if isinstance(out, str) else next(iter(out))
+                assert name in named
+
+
+def test_outputs_that_git_holds_are_metrics_or_plots():
+    """`cache: false` under plain `outs` would switch a stage's run-cache off."""
+    for stage in STAGES:
+        for out in PLAN["stages"][stage].get("outs", []):
+            assert isinstance(out, str), f"{stage}: {out} should be cached plainly"
+
+
+def test_importing_a_stage_does_nothing(tmp_path):
+    code = "import stages.ingest, stages.validate, stages.split, stages.gate"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        check=True,
+        capture_output=True,
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_pickle_and_no_shell():
+    banned = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
+    for path in source_files():
+        assert not {m.split(".")[0] for m in imported(path)} & banned, path
+        text = path.read_text("utf-8")
+        assert "shell=True" not in text, path
+        assert "os.system" not in text, path
+        assert "allow_pickle=True" not in text, path
+
+
+def test_doctests():
+    """Docstrings promise what the code does."""
+    import doctest
+
+    import numpy as np
+
+    import stages.core.metrics
+    import stages.gate
+
+    for module in (stages.core.metrics, stages.core.paths, stages.gate):
+        outcome = doctest.testmod(module, extraglobs={"np": np})
+        assert outcome.failed == 0

@@ -1,0 +1,215 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import stages.train
+from stages.core import files, paths
+from stages.core.errors import PipelineError
+from stages.core.pairs import Pair, write_shards
+from stages.train import monitored, train
+from tests.conftest import ROOT, lungs, png
+
+OUTPUTS = (paths.MODEL, paths.HISTORY, paths.GRADIENTS, paths.BUILD)
+
+
+def make_data(num_train=8, num_validation=2):
+    pairs, rows = [], []
+    for seed in range(num_train + num_validation):
+        encoded = [png(pixels) for pixels in lungs(seed)]
+        name = f"COVID-{seed + 1}"
+        pairs.append(Pair(name, "COVID", "", "", name, name, *encoded))
+        side = "train" if seed < num_train else "validation"
+        rows.append((name, "COVID", f"g{seed // 2}", side))
+    write_shards(pairs, paths.INGESTED, shard_pairs=4)
+    table = pd.DataFrame(rows, columns=["pair_id", "class_name", "group", "split"])
+    files.write_csv(paths.SPLIT_PAIRS, table)
+    return table
+
+
+def hashes():
+    return {path.name: files.sha256(path) for path in OUTPUTS}
+
+
+def test_writes_a_model_its_curves_and_what_built_it(tiny_params):
+    make_data()
+    train(tiny_params(**{"train.epochs": 2}).train)
+    model = keras.models.load_model(paths.MODEL)
+    assert model.input_shape == (None, 32, 32, 1)
+    history = pd.read_csv(paths.HISTORY)
+    assert list(history.columns) == ["epoch", "loss", "dice", "learning_rate"]
+    assert list(history["epoch"]) == [1, 2]
+    gradients = pd.read_csv(paths.GRADIENTS)
+    assert list(gradients.columns) == ["step", "head", "part", "gradient_norm"]
+    assert set(gradients["head"]) == {0, 1}
+    assert set(gradients["step"]) == {0, 1, 2, 3}
+    assert json.loads(paths.BUILD.read_text())["libraries"]["keras"]
+    assert not paths.CHECKPOINTS.exists()
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process(
+    tiny_values, tiny_params, tmp_path
+):
+    make_data()
+    code = (
+        "import json, sys; from stages.core.params import parse_params;"
+        "from stages.train import configure_runtime, train;"
+        "p = parse_params(json.load(sys.stdin)).train;"
+        "configure_runtime(p.threads); train(p)"
+    )
+    runs = []
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, "-c", code],
+            input=json.dumps(tiny_values).encode(),
+            env={"PYTHONPATH": str(ROOT), "PATH": "", "PYTHONHASHSEED": "random"},
+            capture_output=True,
+            check=True,
+        )
+        runs.append(hashes())
+    assert runs[0] == runs[1]
+
+
+class Killed(BaseException):
+    """As if the process had been killed."""
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(tiny_params, monkeypatch):
+    make_data()
+    epoch = 2
+    params = tiny_params(
+        **{"train.epochs": 3, "train.ema_momentum": 0.9, "train.monitor_fraction": 0.25}
+    ).train
+    train(params)
+    undisturbed = hashes()
+    for path in OUTPUTS:
+        path.unlink()
+
+    save = stages.train.Checkpoint.save
+
+    def save_then_die(self, arrays, table):
+        save(self, arrays, table)
+        if table["epoch"] == epoch:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.train.Checkpoint, "save", save_then_die)
+        with pytest.raises(Killed):
+            train(params)
+    assert not paths.MODEL.exists()
+    assert (paths.CHECKPOINTS / "checkpoint.npz").exists()
+
+    epochs = []
+    batches = stages.train.dataset.batches
+
+    def seen(*args, **kwargs):
+        epochs.append(kwargs["epoch"])
+        return batches(*args, **kwargs)
+
+    monkeypatch.setattr(stages.train.dataset, "batches", seen)
+    train(params)
+    assert epochs == list(range(epoch, 3))  # the finished ones are not run again
+    assert hashes() == undisturbed
+
+
+def test_other_params_do_not_take_up_a_checkpoint(tiny_params, monkeypatch):
+    make_data()
+
+    def die(self, arrays, table):
+        save(self, arrays, table)
+        raise Killed
+
+    save = stages.train.Checkpoint.save
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.train.Checkpoint, "save", die)
+        with pytest.raises(Killed):
+            train(tiny_params().train)
+    other = tiny_params(**{"train.learning_rate": 0.5}).train
+    train(other)
+    with_leftover = hashes()
+    train(other)
+    assert hashes() == with_leftover
+
+
+def test_validation_rows_are_never_read(tiny_params):
+    table = make_data()
+    train(tiny_params().train)
+    first = hashes()
+    # The same split without its validation pairs anywhere.
+    files.remove(paths.INGESTED)
+    pairs = []
+    for seed in range(8):
+        encoded = [png(pixels) for pixels in lungs(seed)]
+        name = f"COVID-{seed + 1}"
+        pairs.append(Pair(name, "COVID", "", "", name, name, *encoded))
+    write_shards(pairs, paths.INGESTED, shard_pairs=4)
+    files.write_csv(paths.SPLIT_PAIRS, table)
+    train(tiny_params().train)
+    assert hashes() == first
+
+
+def test_the_best_monitored_epoch_is_kept(tiny_params, monkeypatch):
+    make_data()
+    scores = iter([(1.0, 0.5), (0.9, 0.8), (0.9, 0.7), (0.9, 0.6)])
+    monkeypatch.setattr(stages.train.Trainer, "evaluate", lambda *_: next(scores))
+    kept = []
+    weights = stages.train.Trainer.weights
+
+    def remember(self):
+        kept.append(weights(self))
+        return kept[-1]
+
+    monkeypatch.setattr(stages.train.Trainer, "weights", remember)
+    train(
+        tiny_params(
+            **{
+                "train.epochs": 9,
+                "train.monitor_fraction": 0.25,
+                "train.early_stopping_patience": 2,
+            }
+        ).train
+    )
+    history = pd.read_csv(paths.HISTORY)
+    assert list(history["monitor_dice"]) == [0.5, 0.8, 0.7, 0.6]  # then patience ended
+    shipped = keras.models.load_model(paths.MODEL).get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(shipped, kept[1], strict=True))
+
+
+def test_monitored_groups_stay_whole(tiny_params):
+    table = make_data(num_train=20, num_validation=4)
+    params = tiny_params(**{"train.monitor_fraction": 0.3}).train
+    train_ids, monitor_ids = monitored(table, params)
+    group = table.set_index("pair_id")["group"]
+    assert not set(group[train_ids]) & set(group[monitor_ids])
+    assert len(monitor_ids) == 6
+    assert set(train_ids) | set(monitor_ids) == set(
+        table.loc[table["split"] == "train", "pair_id"]
+    )
+    assert monitored(table[::-1], params)[1][::-1] == monitor_ids
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.99])
+def test_a_monitor_fraction_that_empties_a_side_is_one_sentence(tiny_params, fraction):
+    table = make_data()
+    with pytest.raises(PipelineError, match=r"train\.monitor_fraction 0\.\d+ of 4"):
+        monitored(table, tiny_params(**{"train.monitor_fraction": fraction}).train)
+
+
+def test_nothing_to_train_on_is_one_sentence(tiny_params):
+    table = make_data().assign(split="validation")
+    with pytest.raises(PipelineError, match="should have train rows but has none"):
+        monitored(table, tiny_params().train)
+
+
+def test_a_loss_that_is_no_number_says_what_to_lower(tiny_params, monkeypatch):
+    make_data()
+    monkeypatch.setattr(
+        stages.train.Trainer, "train_step", lambda *_: (float("nan"), 0.0)
+    )
+    with pytest.raises(PipelineError, match=r"the loss is nan at step 0; lower"):
+        train(tiny_params().train)
+    assert not paths.MODEL.exists()
