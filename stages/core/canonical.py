@@ -4,7 +4,10 @@ Knows no framework: it rewrites what a framework wrote, and the tests load the
 result in the official runtime.
 """
 
+import hashlib
 import json
+import re
+import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,153 @@ def keras_archive(path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, data in members.items():
             archive.writestr(zipfile.ZipInfo(name, EPOCH), data)
+
+
+def onnx_graph(model: Any) -> None:
+    """Rewrites an `onnx.ModelProto`: names and order come from the graph alone.
+
+    A converter names values by counters and lists nodes in an order that hangs on
+    hashes of strings. Nodes are ordered by walking up from the outputs and named
+    by their kind and place; the names of inputs and outputs stay.
+    """
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = _from_outputs([value.name for value in graph.output], makers)
+    names = {value.name: value.name for value in (*graph.input, *graph.output)}
+    for place, node in enumerate(nodes):
+        node.name = f"{node.op_type}_{place}"
+        for index, name in enumerate(node.input):
+            if name in constants:
+                names.setdefault(name, f"{node.name}_input_{index}")
+        for index, name in enumerate(node.output):
+            names.setdefault(name, f"{node.name}_output_{index}" if name else "")
+        node.doc_string = ""
+    for node in nodes:
+        for values in (node.input, node.output):
+            values[:] = [names.get(name, name) for name in values]
+    kept = [constants[name] for name in names if name in constants]
+    for tensor in kept:
+        tensor.name = names[tensor.name]
+    for field, values in (("node", nodes), ("initializer", kept)):
+        copies = [type(value).FromString(value.SerializeToString()) for value in values]
+        graph.ClearField(field)
+        getattr(graph, field).extend(copies)
+    for field in ("value_info", "doc_string"):
+        graph.ClearField(field)
+    graph.name = "unet"
+
+
+def _from_outputs(outputs: list[str], makers: dict[str, Any]) -> list[Any]:
+    """Nodes so that each follows what it reads; the first input's side comes first."""
+    ordered: list[Any] = []
+    seen: set[str] = set()
+    waiting = [(name, False) for name in reversed(outputs)]
+    while waiting:
+        name, is_ready = waiting.pop()
+        node = makers.get(name)
+        if node is None or (node.output[0] in seen and not is_ready):
+            continue
+        if is_ready:
+            ordered.append(node)
+            continue
+        seen.add(node.output[0])
+        waiting.append((name, True))
+        waiting.extend((source, False) for source in reversed(node.input))
+    return ordered
+
+
+# TensorFlow ends a function's name with a number that counts all it ever made.
+_COUNTED = re.compile(r"(.*_)(\d+)")
+
+
+def saved_model(folder: Path, *, graph: Any, fingerprint: Any) -> None:
+    """Rewrites a SavedModel in place: functions numbered from 0, no random id.
+
+    Args:
+        folder: What `tf.saved_model.save` wrote.
+        graph: An empty `SavedModel` message of TensorFlow's.
+        fingerprint: An empty `FingerprintDef` message.
+    """
+    graph.ParseFromString((folder / "saved_model.pb").read_bytes())
+    meta_graph = graph.meta_graphs[0]
+    library = meta_graph.graph_def.library
+    names = _numbered_from_0([f.signature.name for f in library.function])
+    _rename(graph, names)
+    functions = sorted(library.function, key=lambda f: str(f.signature.name))
+    copies = [type(f).FromString(f.SerializeToString()) for f in functions]
+    library.ClearField("function")
+    library.function.extend(copies)
+    content = graph.SerializeToString(deterministic=True)
+    (folder / "saved_model.pb").write_bytes(content)
+
+    # The loader only logs it; what is random in it becomes a hash of the graph.
+    fingerprint.ParseFromString((folder / "fingerprint.pb").read_bytes())
+    digest = hashlib.sha256(content).digest()
+    fingerprint.uuid = str(uuid.UUID(bytes=digest[:16]).int)
+    for field, start in (
+        ("saved_model_checksum", 0),
+        ("graph_def_program_hash", 8),
+        ("signature_def_hash", 16),
+        ("saved_object_graph_hash", 24),
+    ):
+        value = int.from_bytes(digest[start : start + 8], "little")
+        setattr(fingerprint, field, value)
+    (folder / "fingerprint.pb").write_bytes(
+        fingerprint.SerializeToString(deterministic=True)
+    )
+    # Git and DVC know no empty folders.
+    for child in folder.iterdir():
+        if child.is_dir() and not any(child.iterdir()):
+            child.rmdir()
+
+
+def _numbered_from_0(names: list[str]) -> dict[str, str]:
+    """Counted names to the same names counted each from 0, in the order they had."""
+    by_stem: dict[str, list[int]] = {}
+    for name in names:
+        if match := _COUNTED.fullmatch(name):
+            by_stem.setdefault(match[1], []).append(int(match[2]))
+    return {
+        f"{stem}{number}": f"{stem}{place}"
+        for stem, numbers in by_stem.items()
+        for place, number in enumerate(sorted(numbers))
+    }
+
+
+def _rename(message: Any, names: dict[str, str]) -> None:
+    """Replaces whole strings and map keys in a message and all that is in it."""
+    for field, value in message.ListFields():
+        is_map = (
+            field.message_type is not None and field.message_type.GetOptions().map_entry
+        )
+        if is_map:
+            _rename_map(value, field.message_type, names)
+        elif field.message_type is not None:
+            for item in value if field.is_repeated else [value]:
+                _rename(item, names)
+        elif field.type == field.TYPE_STRING:
+            if field.is_repeated:
+                value[:] = [names.get(item, item) for item in value]
+            else:
+                setattr(message, field.name, names.get(value, value))
+
+
+def _rename_map(value: Any, entry: Any, names: dict[str, str]) -> None:
+    kind = entry.fields_by_name["value"]
+    holds_messages = kind.message_type is not None
+    holds_strings = kind.type == kind.TYPE_STRING
+    for key in list(value):
+        if holds_messages:
+            _rename(value[key], names)
+        elif holds_strings:
+            value[key] = names.get(value[key], value[key])
+        if key in names:
+            if holds_messages:
+                value[names[key]].CopyFrom(value[key])
+            else:
+                value[names[key]] = value[key]
+            del value[key]
 
 
 def _renumbered(value: Any, ids: dict[int, int]) -> Any:

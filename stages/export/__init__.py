@@ -1,0 +1,186 @@
+"""What is served: the model in three formats that answer alike, and its card.
+
+Reads:  data/model/unet.keras and build.json, data/gate/verdict.json, and what the
+        earlier stages say of data, split and metrics
+Writes: data/export/: unet.onnx, saved_model/, unet.tflite, model_card.md;
+        data/export.json
+Why:    so that a model that passed the gate runs without this project, says where it
+        came from, and gives the answers that were judged
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from stages.core import files, paths, provenance
+from stages.core.errors import PipelineError
+from stages.core.imaging import Predictor
+from stages.core.nn.inference import load_model, predictor, probabilities
+from stages.core.pairs import read_splits
+from stages.core.params import ExportParams, TrainParams
+from stages.export import card, litert, onnx_file, parity, saved_model, size
+
+logger = logging.getLogger(__name__)
+
+FILES = {"onnx": "unet.onnx", "saved_model": "saved_model", "litert": "unet.tflite"}
+
+
+def export(
+    params: ExportParams,
+    *,
+    train: TrainParams,
+    threshold: float,
+    model_path: Path = paths.MODEL,
+    build: Path = paths.BUILD,
+    metrics: Path = paths.METRICS,
+    verdict: Path = paths.VERDICT,
+    ingested: Path = paths.INGESTED,
+    ingested_summary: Path = paths.INGESTED_SUMMARY,
+    splits: Path = paths.SPLIT_PAIRS,
+    split_summary: Path = paths.SPLIT_SUMMARY,
+    requirements: Path = paths.LOCK,
+    out: Path = paths.EXPORT,
+    summary: Path = paths.EXPORT_SUMMARY,
+) -> Path:
+    """Writes all formats, or none.
+
+    Args:
+        params: The `export` section.
+        train: The `train` section, for the card and the provenance alone: what the
+            network looks like is read from the model.
+        threshold: A pixel at least this probable is foreground, as in evaluate.
+        model_path: What train wrote.
+        build: What it was built with.
+        metrics: What evaluate wrote.
+        verdict: What gate wrote.
+        ingested: Shards, for the images that formats are compared on.
+        ingested_summary: What ingest says of the data.
+        splits: Split table.
+        split_summary: What split says of it.
+        requirements: The lock of the environment.
+        out: Folder to write.
+        summary: JSON to write: size and parity of each format.
+
+    Returns:
+        `out`.
+
+    Raises:
+        PipelineError: If the gate was not passed, an input cannot be read, or a
+            format does not answer as Keras does.
+    """
+    for chatter in ("absl", "tensorflow", "tf2onnx"):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
+    judged = require_passed(verdict)
+    model = load_model(model_path)
+    network = probabilities(model)
+    _, side, _, channels = network.input_shape
+    data = files.read_json(ingested_summary)
+    inputs = {
+        "build": build,
+        "data": ingested_summary,
+        "metrics": metrics,
+        "model": model_path,
+        "requirements": requirements,
+        "split": splits,
+        "split_summary": split_summary,
+        "verdict": verdict,
+    }
+    settings = {
+        "evaluate": {"threshold": threshold},
+        "export": params.model_dump(),
+        "train": train.model_dump(),
+    }
+    facts = provenance.facts(data=data, inputs=inputs, params=settings)
+    keras_predict = predictor(model)
+    wanted = parity.reference(
+        parity.chosen(read_splits(splits), params.parity_images),
+        keras_predict,
+        size=side,
+        channels=channels,
+        threshold=threshold,
+        ingested=ingested,
+    )
+    with files.replacing(out) as partial:
+        partial.mkdir()
+        predictors: dict[str, Predictor] = {}
+        formats: dict[str, dict[str, Any]] = {}
+        for name, file_name in FILES.items():
+            path = partial / file_name
+            predictors[name] = _write_and_load(name, network, path, facts, threshold)
+            found = parity.compare(name, predictors[name], wanted, params)
+            formats[name] = {
+                "bytes": num_bytes(path),
+                "sha256": files.sha256(path),
+                "max_probability_difference": found.probability,
+                "max_dice_difference": found.dice,
+            }
+            logger.info("%s: %s bytes", file_name, f"{formats[name]['bytes']:,}")
+        values = {
+            "formats": formats,
+            "parameters": size.parameters(network),
+            "multiply_adds": size.multiply_adds(network),
+            "image_size": side,
+            "image_channels": channels,
+            "num_parity_images": len(wanted.images),
+        }
+        text = card.render(
+            **values,
+            file_names=FILES,
+            inputs=facts["inputs"],
+            train=train,
+            threshold=threshold,
+            data=data,
+            build=files.read_json(build),
+            split=files.read_json(split_summary),
+            metrics=files.read_json(metrics),
+            verdict=judged,
+        )
+        (partial / "model_card.md").write_text(text, encoding="utf-8", newline="\n")
+        timed = {"keras": keras_predict, **predictors}
+        parity.log_latency(timed, wanted.images[0])
+    files.write_json(summary, values)
+    return out
+
+
+def require_passed(path: Path) -> dict[str, Any]:
+    """The gate's verdict.
+
+    Raises:
+        PipelineError: If there is none, or it is against the model.
+    """
+    judged = files.read_json(path)
+    if not isinstance(judged, dict) or judged.get("passed") is not True:
+        raise PipelineError(
+            f"{path} should say that the gate was passed but does not, so nothing is "
+            "exported; mend the model, or the bounds in gate, and run `dvc repro`"
+        )
+    return judged
+
+
+def num_bytes(path: Path) -> int:
+    """Size of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size
+
+
+def _write_and_load(
+    name: str,
+    network: keras.Model,
+    path: Path,
+    facts: provenance.Facts,
+    threshold: float,
+) -> Predictor:
+    """Writes one format and reads it back with its official runtime."""
+    match name:
+        case "onnx":
+            onnx_file.write(network, path, facts=facts)
+            return onnx_file.load(path)
+        case "saved_model":
+            saved_model.write(network, path, facts=facts, threshold=threshold)
+            return saved_model.load(path)
+        case _:
+            litert.write(network, path, facts=facts)
+            return litert.load(path)

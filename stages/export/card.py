@@ -1,0 +1,63 @@
+"""The model card: what the model is for, what it learnt from, how well, how to use."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from stages.core.errors import PipelineError
+
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+# What Markdown or HTML would take for markup in a foreign name.
+_MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$])")
+
+
+def render(**values: Any) -> str:
+    """Fills the template; same values, same text.
+
+    Args:
+        **values: What `model_card.md.jinja` names.
+
+    Raises:
+        PipelineError: If a stage's summary lacks what the card has to say.
+    """
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown: foreign text goes through `plain`
+    )
+    environment.filters |= {"plain": plain, "number": number, "count": count}
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    try:
+        return template.render(**values)
+    except jinja2.UndefinedError as error:
+        raise PipelineError(
+            f"the model card cannot be written ({error.message}): a summary under "
+            "data/ is of another version of this project; run `dvc repro --force`"
+        ) from None
+
+
+def plain(text: Any) -> str:
+    r"""Foreign text on one line of Markdown, without effect.
+
+    Example:
+        >>> print(plain("a|b\n<i>"))
+        a\|b \<i\>
+    """
+    return _MARKUP.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A metric; `undefined` where there is none."""
+    if value is None or not math.isfinite(value):
+        return "undefined"
+    return f"{value:.{digits}f}"
+
+
+def count(value: int) -> str:
+    """A whole number with thousands apart."""
+    return f"{value:,}"

@@ -1,0 +1,44 @@
+"""LiteRT (once TensorFlow Lite): one image at a time, static shapes, float32."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from stages.core import provenance
+from stages.core.imaging import Float, Predictor
+
+
+def write(network: keras.Model, path: Path, *, facts: provenance.Facts) -> None:
+    """Writes `image` (1, S, S, C) to `probability` (1, S, S, 1).
+
+    The batch is fixed at one, since delegates on devices want static shapes.
+
+    Args:
+        network: Images (B, S, S, C) in [0, 1] to probabilities (B, S, S, 1).
+        path: File to write.
+        facts: Provenance, for the file's metadata.
+    """
+    shape = (1, *network.input_shape[1:])
+    module = tf.Module()
+    module.weights = [variable.value for variable in network.variables]
+    module.serve = tf.function(
+        lambda image: {"probability": network(image, training=False)},
+        input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
+    )
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [module.serve.get_concrete_function()], module
+    )
+    path.write_bytes(provenance.into_litert(converter.convert(), facts))
+
+
+def load(path: Path) -> Predictor:
+    """Reads the file with LiteRT, on one thread."""
+    run = Interpreter(str(path), num_threads=1).get_signature_runner()
+
+    def predict(images: Float) -> Float:
+        return np.concatenate([run(image=one[None])["probability"] for one in images])
+
+    return predict
