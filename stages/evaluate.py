@@ -185,6 +185,7 @@ def summarise(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]
     }
     return {
         **metrics,
+        "threshold": params.threshold,
         "num_images": len(per_image),
         "num_undefined": int(per_image[names].isna().any(axis=1).sum()),
         "by_class": by_class,

@@ -276,7 +276,7 @@ def _build_facts(params: TrainParams) -> dict[str, Any]:
         "processor": _processor(),
         "threads": params.threads,
         "devices": [d.name for d in tf.config.list_logical_devices()],
-        "seed": params.seed,
+        "params": params.model_dump(),
     }
 
 
