@@ -2,6 +2,10 @@
 
 import hashlib
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -88,14 +92,15 @@ def test_form_is_the_targets_at_any_size(drawn, image_size, mask_size):
 
 
 def test_some_images_are_stored_in_colour_with_equal_channels(drawn):
-    images = [imaging.decode(pair.image) for pair in drawn(pairs=80)]
+    images = [imaging.decode(pair.image) for pair in drawn(pairs=48)]
     coloured = [image for image in images if image.ndim == 3]
-    assert 1 <= len(coloured) <= 24
+    assert 1 <= len(coloured) <= 16
     assert all((image == image[:, :, :1]).all() for image in coloured)
 
 
 def test_lungs_are_two_and_darker_than_what_surrounds_them(drawn):
-    pairs = drawn(pairs=24, image_size=128, mask_size=128)
+    # Normal lungs: disease may whiten a whole one.
+    pairs = drawn(pairs=20, classes=["Normal"], image_size=128, mask_size=128)
     two = darker = 0
     for pair in pairs:
         image = imaging.decode_image(pair.image).astype(float)
@@ -103,8 +108,8 @@ def test_lungs_are_two_and_darker_than_what_surrounds_them(drawn):
         two += imaging.num_components(mask) == 2
         wide = cv2.dilate(mask.astype(np.uint8), np.ones((21, 21), np.uint8)) > 0
         darker += image[mask].mean() < image[wide & ~mask].mean() - 5
-    assert two >= 22
-    assert darker >= 22
+    assert two >= 18
+    assert darker == 20
 
 
 def test_mask_is_the_same_anatomy_at_every_size(drawn):
@@ -136,3 +141,32 @@ def test_copies_and_patients_give_the_split_something_to_group(drawn):
     ]
     assert 1 <= len(near) <= 2
     assert all(pairs[i].mask == pairs[j].mask for i, j in near)
+
+
+def test_another_processor_draws_the_same_bytes(drawn, tiny_params):
+    """Without the widest instructions, Intel's library and threads."""
+    here = hashlib.sha256(b"".join(p.image + p.mask for p in drawn(pairs=8)))
+    script = (
+        "import cv2, hashlib, sys\n"
+        "from stages.core.params import IngestParams\n"
+        "from stages.core.sources import phantom\n"
+        "cv2.setNumThreads(1)\n"
+        "params = IngestParams.model_validate_json(sys.stdin.read())\n"
+        "drawn = b''.join(p.image + p.mask for p in phantom.pairs(params))\n"
+        "print(hashlib.sha256(drawn).hexdigest())\n"
+    )
+    plain = {
+        "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4",
+        "OPENCV_CPU_DISABLE": "AVX512-SKX,AVX2,FMA3,AVX",
+        "OPENCV_IPP": "disabled",
+        "PYTHONPATH": str(Path(phantom.__file__).parents[4]),
+    }
+    there = subprocess.run(
+        [sys.executable, "-c", script],
+        input=tiny_params(**{"ingest.phantom.pairs": 8}).ingest.model_dump_json(),
+        env={**os.environ, **plain},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.strip() == here.hexdigest()

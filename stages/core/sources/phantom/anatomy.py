@@ -268,15 +268,15 @@ class Pose:
 
 
 def draw_pose(draw: Random, anatomy: Anatomy) -> Pose:
-    """Draws a pose; one in seven frames cuts the lungs."""
+    """Draws a pose; one in six frames cuts the lungs."""
     u = draw.uniform
     scale_x, scale_y = u(0.88, 1.08), u(0.88, 1.08)
     shift_y = u(-0.05, 0.05)
     kind = draw.random()
-    if kind < 0.14:  # framed too tightly
-        scale_x, scale_y = u(0.95, 1.15), u(1.1, 1.6)
-        shift_y = u(-0.12, 0.05)
-    elif kind < 0.24:  # a small patient on a large film
+    if kind < 0.16:  # framed too tightly
+        scale_x, scale_y = u(0.95, 1.15), u(1.1, 1.9)
+        shift_y = u(-0.2, 0.12)
+    elif kind < 0.26:  # a small patient on a large film
         scale = u(0.6, 0.85)
         scale_x, scale_y = scale * u(0.95, 1.1), scale * u(0.9, 1.05)
         shift_y = u(-0.12, 0.08)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from stages.core.sources.phantom.anatomy import Anatomy, Random, smooth
-from stages.core.sources.phantom.canvas import Canvas, Field, blur, ribbon
+from stages.core.sources.phantom.canvas import Canvas, Field, Stack, blur, ribbon
 
 BACK, SIDE, FRONT = slice(0, 18), slice(13, 22), slice(17, 36)  # parts of a rib's line
 
@@ -14,7 +14,7 @@ def skeleton(canvas: Canvas, draw: Random, anatomy: Anatomy) -> Field:
     width = anatomy.rib_width
     lines = anatomy.ribs()
     parts = (
-        (ribbon(lines[:, BACK], width * np.linspace(0.75, 1.0, 18)), u(0.03, 0.12)),
+        (ribbon(lines[:, BACK], width * np.linspace(0.75, 1.0, 18)), u(0.03, 0.14)),
         (ribbon(lines[:, SIDE], width * 1.05), u(0.0, 0.06)),
         (ribbon(lines[:, FRONT], width * np.linspace(1.0, 1.25, 19)), u(0.0, 0.08)),
         (_chest_wall(anatomy), u(0.0, 0.08)),
@@ -22,13 +22,16 @@ def skeleton(canvas: Canvas, draw: Random, anatomy: Anatomy) -> Field:
         (_shoulder_blades(draw, anatomy), u(0.0, 0.06)),
         (_upper_arms(draw, anatomy), u(0.0, 0.12)),
     )
-    sharp = np.zeros((canvas.size, canvas.size))
+    stack = Stack(canvas)
     for shapes, strength in parts:
-        sharp += canvas.fill(shapes) * (strength / 255.0)
+        stack.add(shapes, strength, 0.0)
+    sharp = stack.total()
     # A bone's shell is denser than its core: brighten the edges.
     shell = u(0.0, 1.0)
-    near, far = u(0.0015, 0.004) * canvas.size, 0.009 * canvas.size
-    return (1.0 + shell) * blur(sharp, near) - shell * blur(sharp, far)
+    field = blur(sharp, u(0.0015, 0.004) * canvas.size)
+    field *= 1.0 + shell
+    field -= shell * blur(sharp, 0.009 * canvas.size)
+    return field
 
 
 def _chest_wall(anatomy: Anatomy) -> list[np.ndarray]:

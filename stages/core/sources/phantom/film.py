@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from stages.core.sources.phantom.anatomy import Anatomy, Random
+from stages.core.sources.phantom.anatomy import Anatomy, Random, smooth
 from stages.core.sources.phantom.canvas import Canvas, Field, Layer, blur, ellipse
 
 FONTS = (
@@ -14,10 +14,10 @@ FONTS = (
 )
 
 
-def devices(canvas: Canvas, draw: Random, anatomy: Anatomy) -> Field:
-    """Leads, electrodes, tubes and buttons; 0 to about 1."""
-    layer = canvas.blank()
+def add_devices(canvas: Canvas, draw: Random, anatomy: Anatomy, depth: Field) -> None:
+    """Adds leads, electrodes, tubes, buttons, and what lies at the edge, to depth."""
     u = draw.uniform
+    layer = canvas.blank()
     count = int(draw.integers(0, 4)) if draw.random() < 0.35 else 0
     for _ in range(count):
         centre = np.array([u(-0.4, 0.4), anatomy.top + u(-0.1, 0.8) * anatomy.height])
@@ -26,15 +26,23 @@ def devices(canvas: Canvas, draw: Random, anatomy: Anatomy) -> Field:
         if draw.random() < 0.5:
             canvas.stroke(np.concatenate([disc, disc[:1]])[None], 0.006, [0.8], layer)
         else:
-            canvas.fill([disc], layer)
+            np.maximum(layer, canvas.fill([disc]), out=layer)
         if draw.random() < 0.6:
-            canvas.stroke(_cable(draw, centre)[None], 0.004, [u(0.35, 0.85)], layer)
+            cable = _cable(draw, centre)
+            canvas.stroke(cable[None], 0.004, [u(0.35, 0.85)], layer)
     if draw.random() < 0.12:  # a tube down the midline
         start = np.array([u(-0.03, 0.03), anatomy.top - 0.2])
         steps = np.linspace(0.0, u(0.3, 1.0), 20)[:, None]
         tube = start + steps * [u(-0.04, 0.06), anatomy.height]
         canvas.stroke(tube[None], 0.008, [u(0.3, 0.7)], layer)
-    return canvas.soft(layer, 0.0015)
+    if layer.any():
+        depth += u(0.15, 0.6) * canvas.soft(layer, 0.0015)
+    if draw.random() < 0.12:  # a hand that holds, a blanket, a shield
+        side = float(draw.choice([-1.0, 1.0]))
+        place = (side * u(0.42, 0.6), u(-0.1, 1.1))
+        shape = ellipse(place, (u(0.06, 0.18), u(0.08, 0.3)))[::5]
+        shape = smooth(shape + draw.normal(0.0, 0.03, shape.shape))
+        depth += u(0.05, 0.5) * canvas.soft(canvas.fill([shape]), 0.003)
 
 
 def _cable(draw: Random, start: np.ndarray) -> np.ndarray:
@@ -61,15 +69,18 @@ def expose(
     gamma = float(
         np.clip(np.log(low / high) / np.log(max(dark, 0.02) / bright), 0.4, 2.6)
     )
-    grey = high * (np.clip(depth, 0.0, None) / bright) ** gamma
+    # A table, since a power for each pixel costs; its steps are 0.1 of a grey level.
+    top = 3.0 * bright
+    table = high * (np.linspace(0.0, top, 16384) / bright) ** gamma
     # Film saturates: bend what is brighter than 215 towards 255.
-    over = np.clip(grey - 215.0, 0.0, None)
-    grey = np.where(grey > 215.0, 215.0 + 40.0 * over / (over + 40.0), grey)
+    over = np.clip(table - 215.0, 0.0, None)
+    table = np.where(over > 0.0, 215.0 + 40.0 * over / (over + 40.0), table)
+    codes = np.clip(depth * (16383.0 / top), 0.0, 16383.0).astype(np.int32)
+    grey = table[codes]
     if draw.random() < 0.6:  # the console's local contrast
         radius = u(0.03, 0.12) * canvas.size
-        grey = grey + u(0.1, 0.7) * (grey - blur(grey, radius)) * np.clip(
-            body, 0.0, 1.0
-        )
+        gain = u(0.1, 0.6) if draw.random() < 0.85 else u(0.6, 1.5)
+        grey = grey + gain * (grey - blur(grey, radius)) * np.clip(body, 0.0, 1.0)
     if draw.random() < 0.3:  # stray light and a film's base fog
         fog = u(5.0, 60.0)
         grey = fog + grey * (1.0 - fog / 255.0)
@@ -79,7 +90,7 @@ def expose(
 def detect(draw: Random, grey: Field) -> Field:
     """The detector's blur, its noise, and the console's sharpening."""
     u = draw.uniform
-    grey = blur(grey, max(0.0, u(-0.4, 0.9)) * grey.shape[0] / 299.0)
+    grey = blur(grey, max(0.0, u(-0.2, 1.1)) * grey.shape[0] / 299.0)
     white = draw.normal(0.0, 1.0, grey.shape)
     if draw.random() < 0.5:
         white = blur(white, 0.6) * 1.9

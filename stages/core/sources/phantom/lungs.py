@@ -29,8 +29,7 @@ def vessels(canvas: Canvas, draw: Random, anatomy: Anatomy) -> Field:
         )
         lines = starts[:, None] + np.cumsum(moves, axis=1)
         lines = np.concatenate([starts[:, None], lines], axis=1)
-        canvas.stroke(lines[:, 4:], 0.6 * width, 0.7 * levels, layer)
-        canvas.stroke(lines[:, :5], width, levels, layer)
+        canvas.stroke(lines, width, levels, layer)
         # Fork half way and at the end.
         starts = np.concatenate([lines[:, 4], lines[:, -1]])
         bends = draw.choice([-1.0, 1.0], 2 * count) * draw.uniform(0.3, 0.8, 2 * count)
@@ -59,6 +58,15 @@ def _blob(canvas: Canvas, at: Points, radii: tuple[float, float]) -> Field:
     cx, cy = canvas.pose(at)
     distance = ((x - cx) / radii[0]) ** 2 + ((y - cy) / radii[1]) ** 2
     return np.asarray(np.exp(-distance))
+
+
+# Probability that disease whitens a lung, whole or in part.
+WHITE_OUT = {
+    "COVID": 0.12,
+    "Lung_Opacity": 0.2,
+    "Normal": 0.0,
+    "Viral Pneumonia": 0.16,
+}
 
 
 def opacities(
@@ -103,9 +111,38 @@ def opacities(
         grain += u(0.15, 0.9)
     else:
         grain += u(0.0, 0.15)
+    for lung in anatomy.lungs:
+        haze += u(0.0, 0.25) * draw.random() * _side(canvas, lung)
+        if draw.random() < WHITE_OUT[class_name]:
+            haze += _white_out(canvas, draw, lung)
     large = canvas.enlarge(haze)
-    large = large * (1.0 + 0.35 * canvas.clouds(draw, 0.08))
+    large = large * (1.0 + 0.3 * canvas.clouds(draw, 0.08, 2))
     return np.clip(large, 0.0, 1.0), np.clip(canvas.enlarge(grain), 0.0, 1.0)
+
+
+def _side(canvas: Canvas, lung: Lung) -> Field:
+    """1 on a lung's side of the midline, 0 on the other."""
+    x, _ = canvas.grid()
+    middle = canvas.pose(np.array([0.0, 0.5]))[0]
+    return np.asarray(1.0 / (1.0 + np.exp(-lung.sign * (x - middle) / 0.015)))
+
+
+def _white_out(canvas: Canvas, draw: Random, lung: Lung) -> Field:
+    """A lung, or its upper or lower part, that lets no more rays through than a heart.
+
+    The mask keeps it: whoever drew the target's masks completed such lungs.
+    """
+    _, y = canvas.grid()
+    part = draw.choice(["whole", "upper", "lower"], p=[0.5, 0.2, 0.3])
+    field = draw.uniform(0.4, 1.05) * _side(canvas, lung)
+    if part != "whole":
+        edge = canvas.pose(
+            np.array([0.0, float(lung.y(np.array(draw.uniform(0.3, 0.7))))])
+        )
+        towards = 1.0 if part == "lower" else -1.0
+        softness = draw.uniform(0.02, 0.12)
+        field = field / (1.0 + np.exp(-towards * (y - edge[1]) / softness))
+    return np.asarray(field)
 
 
 def _fluid(canvas: Canvas, draw: Random, lung: Lung) -> Field:
@@ -113,7 +150,6 @@ def _fluid(canvas: Canvas, draw: Random, lung: Lung) -> Field:
     x, y = canvas.grid()
     top = float(lung.y(np.array(draw.uniform(0.7, 0.95))))
     cx, cy = canvas.pose(np.array([lung.sign * 0.8 * lung.width, top]))
-    own_side = 1.0 / (1.0 + np.exp(-lung.sign * (x - 0.5) / 0.02))
     meniscus = cy + 0.35 * np.abs(cx - x)
     below = 1.0 / (1.0 + np.exp(-(y - meniscus) / 0.02))
-    return np.asarray(draw.uniform(0.5, 1.0) * own_side * below)
+    return np.asarray(draw.uniform(0.5, 1.0) * _side(canvas, lung) * below)

@@ -39,21 +39,29 @@ def draw_image(
     canvas = Canvas(size, pose)
     u = draw.uniform
     body, profile = _body(canvas, draw, anatomy)
-    air = canvas.cover([lung.outline() for lung in anatomy.lungs]) / 255.0
-    air = blur(air, u(0.0015, 0.005) * size)
+    cover = canvas.cover([lung.outline() for lung in anatomy.lungs])
+    air = canvas.soft(cover, u(0.0015, 0.005))
     haze, grain = lungs.opacities(canvas, draw, anatomy, class_name)
 
-    depth = u(0.45, 0.62) + _inside(canvas, draw, anatomy)
-    skeleton = bones.skeleton(canvas, draw, anatomy)
+    depth = _inside(canvas, draw, anatomy)
+    depth += u(0.45, 0.62)
     # Behind heart and belly scatter drowns the bones.
-    depth += skeleton * (u(0.2, 0.6) * (1.0 - air) + air)
+    drowned = u(0.2, 0.6)
+    clear = drowned + (1.0 - drowned) * air
+    clear *= bones.skeleton(canvas, draw, anatomy)
+    depth += clear
     depth *= profile
     depth -= _lung_air(canvas, draw, anatomy, air, haze)
-    texture = u(0.02, 0.1) * lungs.vessels(canvas, draw, anatomy)
-    texture += (0.005 + 0.022 * grain) * canvas.clouds(draw, 0.03)
-    depth += texture * air
-    depth += u(0.15, 0.6) * film.devices(canvas, draw, anatomy)
-    depth *= 1.0 + 0.06 * canvas.noise(draw, 0.4)  # uneven beam and tissue
+    texture = canvas.clouds(draw, 0.03)
+    texture *= 0.005 + 0.022 * grain
+    texture += u(0.015, 0.08) * lungs.vessels(canvas, draw, anatomy)
+    texture *= air
+    depth += texture
+    film.add_devices(canvas, draw, anatomy, depth)
+    uneven = 0.06 * canvas.noise(draw, 0.4)  # beam, muscles, fat, folds
+    uneven += u(0.0, 0.06) * canvas.noise(draw, 0.14)
+    uneven += 1.0
+    depth *= uneven
 
     grey = film.expose(canvas, draw, depth, air, body)
     grey = film.detect(draw, grey)
@@ -90,7 +98,7 @@ def _body(canvas: Canvas, draw: Random, anatomy: Anatomy) -> tuple[Field, Field]
         (wide * u(0.85, 1.1), 2.2),
     ]
     trunk = canvas.fill([smooth(_mirror(np.array(outline)))])
-    arms = canvas.blank()
+    arms = []
     if draw.random() < 0.75:
         raised = draw.random() < 0.3
         for sign in (-1, 1):
@@ -98,15 +106,17 @@ def _body(canvas: Canvas, draw: Random, anatomy: Anatomy) -> tuple[Field, Field]
             end = shoulder - u(0.2, 0.5) if raised else shoulder + u(0.4, 0.9)
             start = ((reach - 0.02) * sign, shoulder + 0.06)
             arm = np.linspace(start, (away, end), 8)
-            canvas.fill([ribbon(arm, u(0.09, 0.16))], arms)
+            arms.append(ribbon(arm, u(0.09, 0.16)))
     sharp = canvas.soft(trunk, u(0.005, 0.012))
     round_ = canvas.soft(trunk, u(0.06, 0.13))
-    limbs = canvas.soft(arms, 0.012)
+    limbs = canvas.soft(canvas.fill(arms), 0.012)
     flat = u(0.2, 0.55)
     profile = sharp * (flat + (1.05 - flat) * round_)
     profile = np.maximum(profile, u(0.3, 0.6) * limbs)
     _, y = canvas.grid()
-    thinner = 1.0 - u(0.0, 0.3) * np.clip(1.0 - (y - 0.02) / 0.45, 0.0, 1.0)
+    apex = canvas.pose(np.array([0.0, top]))[1]
+    fall = np.clip(1.0 - (y - apex + u(0.0, 0.1)) / u(0.25, 0.5), 0.0, 1.0)
+    thinner = 1.0 - u(0.0, 0.45) * fall  # towards the shoulders
     profile *= canvas.enlarge(np.asarray(thinner))
     if draw.random() < 0.35:  # the chin
         at, radii = (u(-0.06, 0.06), top - u(0.16, 0.3)), (u(0.1, 0.16), u(0.1, 0.16))
@@ -120,32 +130,30 @@ def _inside(canvas: Canvas, draw: Random, anatomy: Anatomy) -> Field:
     stack = Stack(canvas)
     edge, soft, wide = u(0.002, 0.008), u(0.005, 0.01), u(0.03, 0.06)
     belly, middle = _belly(anatomy), _mediastinum(anatomy)
-    both = canvas.fill([belly, middle])
-    stack.add(both, u(0.1, 0.3), edge)
-    stack.add(canvas.fill([belly]), u(-0.05, 0.13), wide)
-    stack.add(canvas.fill([middle]), u(-0.02, 0.12), wide)
+    stack.add([belly, middle], u(0.06, 0.3), edge)
+    stack.add([belly], u(-0.05, 0.13), wide)
+    stack.add([middle], u(-0.02, 0.12), wide)
 
     heights = np.linspace(-0.5, 1.6, 60)
     column = np.stack([np.zeros_like(heights), heights], axis=1)
     clear = draw.random() ** 2  # how well the spine shows
-    spine = canvas.fill([ribbon(column, 2.0 * anatomy.spine)])
+    spine = [ribbon(column, 2.0 * anatomy.spine)]
     stack.add(spine, u(0.02, 0.14) * clear, soft)
     stack.add(spine, u(0.0, 0.1), wide)
-    discs, size = canvas.blank(), anatomy.spine
     gap = anatomy.rib_gap
-    for number in range(-3, 18):
-        at = anatomy.top + (number - 0.4) * gap
-        line = np.array([(-size, at), (0.0, at - 0.1 * gap), (size, at)])
-        canvas.fill([ribbon(line, 0.2 * gap)], discs)
+    disc = np.array([(-1.0, 0.0), (0.0, -0.1), (1.0, 0.0)]) * [anatomy.spine, gap]
+    levels = anatomy.top + (np.arange(-3, 18) - 0.4) * gap
+    offsets = np.stack([np.zeros_like(levels), levels], axis=1)
+    discs = ribbon(disc + offsets[:, None], 0.2 * gap)
     stack.add(discs, -u(0.0, 0.09) * clear, soft)
 
     end = float(anatomy.right.y(np.array(u(0.25, 0.38))))
     lean = u(-0.02, 0.02)
     windpipe = np.array([(0.0, -0.5), (0.0, anatomy.top), (lean, end)])
-    airway = canvas.fill([ribbon(windpipe, u(0.025, 0.045))])
+    airway = [ribbon(windpipe, u(0.025, 0.045))]
     for sign in (-1, 1):
         bronchus = np.array([(lean, end - 0.01), (lean + sign * 0.08, end + 0.07)])
-        canvas.fill([ribbon(bronchus, 0.025)], airway)
+        airway.append(ribbon(bronchus, 0.025))
     stack.add(airway, -u(0.01, 0.12), soft)
 
     gas = []
@@ -156,13 +164,13 @@ def _inside(canvas: Canvas, draw: Random, anatomy: Anatomy) -> Field:
     for _ in range(int(draw.integers(0, 5)) if draw.random() < 0.4 else 0):
         place = (u(-0.3, 0.3), anatomy.top + u(1.05, 1.4) * anatomy.height)
         gas.append(ellipse(place, (u(0.02, 0.06), u(0.02, 0.05))))
-    stack.add(canvas.fill(gas), -u(0.08, 0.3), soft)
+    stack.add(gas, -u(0.08, 0.3), soft)
 
     if anatomy.maturity > 0.5 and draw.random() < 0.35:  # breasts
         x, y = u(0.17, 0.24), anatomy.top + u(0.6, 0.85) * anatomy.height
         radii = (u(0.12, 0.18), u(0.1, 0.2))
         breasts = [ellipse((-x, y), radii), ellipse((x, y), radii)]
-        stack.add(canvas.fill(breasts), u(0.02, 0.09), soft)
+        stack.add(breasts, u(0.02, 0.07), u(0.008, 0.03))
     return stack.total()
 
 
@@ -193,7 +201,7 @@ def _mediastinum(anatomy: Anatomy) -> Points:
     for lung in anatomy.lungs:
         t = steps * lung.base
         # Towards the neck it narrows to a point, behind the collar bones.
-        neck = lung.mediastinum * np.clip(1.0 + t / 0.35, 0.0, 1.0)
+        neck = lung.mediastinum * np.clip(1.0 + t / 0.14, 0.0, 1.0)
         x = np.where(t < 0.12, neck, lung.medial(np.clip(t, 0.12, 1.0)))
         sides.append(np.stack([lung.sign * x, lung.y(t)], axis=1))
     return np.concatenate([sides[0], sides[1][::-1]])
@@ -208,9 +216,10 @@ def _lung_air(
     depth = air * ((1.0 - round_) + round_ * blur(air, u(0.03, 0.07) * canvas.size))
     behind = []
     for lung in anatomy.lungs:
-        t = np.linspace(0.1, u(1.0, 1.12), 24)
+        t = np.linspace(0.1, u(1.0, 1.2), 24)
         outer = np.stack([lung.lateral(t) - 0.01, lung.y(t)], axis=1)
-        inner = np.stack([np.full_like(t, anatomy.spine + 0.01), lung.y(t)], axis=1)
+        s = np.linspace(0.1, 0.95, 24)
+        inner = np.stack([np.full_like(s, anatomy.spine + 0.01), lung.y(s)], axis=1)
         behind.append(np.concatenate([outer, inner[::-1]]) * [lung.sign, 1.0])
-    hidden = canvas.soft(canvas.fill(behind), u(0.015, 0.04)) * (1.0 - air)
-    return np.asarray(u(0.12, 0.34) * depth * (1.0 - haze) + u(0.0, 0.08) * hidden)
+    hidden = canvas.soft(canvas.fill(behind), u(0.01, 0.04)) * (1.0 - air)
+    return np.asarray(u(0.12, 0.34) * depth * (1.0 - haze) + u(0.0, 0.16) * hidden)
