@@ -1,5 +1,6 @@
 """One decoding pass over the shards: what is true of each pair, not yet judged."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -74,9 +75,6 @@ def measure(folder: Path, *, max_image_pixels: int) -> pd.DataFrame:
         PipelineError: If the shards are missing or corrupt.
     """
     work = functools.partial(_measure_rows, max_image_pixels=max_image_pixels)
-    level = cv2.utils.logging.getLogLevel()
-    # What OpenCV would print is in the facts.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     threads = os.cpu_count() or 1
     shards = pairs.shard_paths(folder)
     total = sum(
@@ -85,24 +83,33 @@ def measure(folder: Path, *, max_image_pixels: int) -> pd.DataFrame:
         for frame in pairs.read_shard(shard, columns=["pair_id"], batch_pairs=65536)
     )
     measured: list[dict[str, Any]] = []
-    try:
-        with (
-            ThreadPoolExecutor(threads) as pool,
-            tqdm(total=total, unit="pair", desc="measure", disable=None) as bar,
-        ):
-            waiting: deque[Future[list[dict[str, Any]]]] = deque()
-            for rows in _chunks(shards):
-                waiting.append(pool.submit(work, rows))
-                while len(waiting) > 4 * threads:
-                    measured += (done := waiting.popleft().result())
-                    bar.update(len(done))
-            while waiting:
+    with (
+        quiet_opencv(),
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=total, unit="pair", desc="measure", disable=None) as bar,
+    ):
+        waiting: deque[Future[list[dict[str, Any]]]] = deque()
+        for rows in _chunks(shards):
+            waiting.append(pool.submit(work, rows))
+            while len(waiting) > 4 * threads:
                 measured += (done := waiting.popleft().result())
                 bar.update(len(done))
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+        while waiting:
+            measured += (done := waiting.popleft().result())
+            bar.update(len(done))
     table: pd.DataFrame = pa.Table.from_pylist(measured, schema=SCHEMA).to_pandas()
     return table
+
+
+@contextlib.contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Keeps OpenCV from printing what is in the facts anyway."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def phash(image: Grey) -> str:
@@ -166,14 +173,14 @@ def _measure_pair(row: dict[str, Any], max_image_pixels: int) -> dict[str, Any]:
     facts = {name: row[name] for name in (*_TEXT, "problem")}
     missing = [s for s in ("image", "mask") if row[s] is None and not row["problem"]]
     facts["missing"] = " and ".join(missing)
-    image, found = _side(row["image"], row["image_path"], max_image_pixels)
+    image, found = read_side(row["image"], row["image_path"], max_image_pixels)
     facts |= {f"image_{name}": value for name, value in found.items()}
     if image is not None:
         mean, deviation = cv2.meanStdDev(image)
         facts["image_mean"] = round(float(mean[0, 0]), 6)
         facts["image_contrast"] = round(float(deviation[0, 0]), 6)
         facts["image_phash"] = phash(image)
-    mask, found = _side(row["mask"], row["mask_path"], max_image_pixels)
+    mask, found = read_side(row["mask"], row["mask_path"], max_image_pixels)
     facts |= {f"mask_{name}": value for name, value in found.items()}
     if mask is not None:
         foreground = mask > 127  # as `imaging.decode_mask` has it
@@ -183,11 +190,20 @@ def _measure_pair(row: dict[str, Any], max_image_pixels: int) -> dict[str, Any]:
     return facts
 
 
-def _side(
+def read_side(
     encoded: bytes | None, path: str, max_image_pixels: int
 ) -> tuple[Grey | None, dict[str, Any]]:
-    """Decodes one side to 8-bit grey, if it can be, and says what it is."""
-    found: dict[str, Any] = {"problem": "", "named": headers.named_format(path)}
+    """Decodes one side to 8-bit grey, if it can be, and says what it is.
+
+    Args:
+        encoded: The file; None if there is none.
+        path: Its name, for the format it promises.
+        max_image_pixels: An image that declares more is left undecoded.
+
+    Returns:
+        (H, W) grey values or None, and the facts of `_SIDE`.
+    """
+    found: dict[str, Any] = {"problem": ""}
     if encoded is None:
         return None, found
     found["format"] = headers.format_of(encoded)
@@ -201,6 +217,7 @@ def _side(
     height, width = grey.shape
     found |= {
         "readable": True,
+        "named": headers.named_format(path),
         "channels": header.channels,
         "bit_depth": header.bit_depth,
         "has_alpha": header.has_alpha,
@@ -218,9 +235,8 @@ def _refuse(header: headers.Header, encoded: bytes, max_image_pixels: int) -> No
     if not encoded:
         raise UnreadableImageError("the file is empty")
     if header.format not in headers.FORMATS:
-        known = ", ".join(headers.FORMATS)
         what = "of no known format" if header.format == "unknown" else header.format
-        raise UnreadableImageError(f"its content is {what}, expected one of {known}")
+        raise UnreadableImageError(f"its content is {what}")
     if header.width * header.height > max_image_pixels:
         raise UnreadableImageError(
             f"it declares {header.width} x {header.height} pixels, more than "

@@ -1,0 +1,84 @@
+"""Small pictures of pairs, as text to put into a page."""
+
+import base64
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stages.core import imaging
+from stages.core.imaging import Grey
+from stages.core.pairs import read_shard, shard_paths
+from stages.validate.facts import quiet_opencv, read_side
+
+SIDE = 176  # of a thumbnail, pixels
+OUTLINE_BGR = (40, 190, 255)  # amber: seen on black, grey and white
+
+
+def make(
+    rows: Collection[int], ingested: Path, *, max_image_pixels: int
+) -> dict[int, dict[str, str]]:
+    """Makes the thumbnails of some pairs, reading the shards up to the last of them.
+
+    Args:
+        rows: Places of the pairs in shard order: the index of the table of facts.
+        ingested: Shards.
+        max_image_pixels: As in `facts.measure`.
+
+    Returns:
+        Under each place `image`, `mask` and `outlined` (the image with the mask's
+        outline), as data URLs; empty for what cannot be read.
+    """
+    pictures: dict[int, dict[str, str]] = {}
+    if not rows:
+        return pictures
+    start = 0
+    for shard in shard_paths(ingested):
+        for frame in read_shard(shard):
+            for row in sorted(set(rows) & set(range(start, start + len(frame)))):
+                pictures[row] = _pictures(frame.iloc[row - start], max_image_pixels)
+            start += len(frame)
+            if len(pictures) == len(set(rows)):
+                return pictures
+    raise ValueError(f"{ingested} holds {start} pairs, asked for row {max(rows)}")
+
+
+def _pictures(pair: pd.Series, max_image_pixels: int) -> dict[str, str]:
+    with quiet_opencv():
+        image, _ = read_side(pair["image"], pair["image_path"], max_image_pixels)
+        mask, _ = read_side(pair["mask"], pair["mask_path"], max_image_pixels)
+    return {
+        "image": _url(None if image is None else _small(image)),
+        "mask": _url(None if mask is None else _small(mask, is_mask=True)),
+        "outlined": _url(
+            None if image is None or mask is None else _outlined(image, mask)
+        ),
+    }
+
+
+def _small(pixels: Grey, *, is_mask: bool = False) -> Grey:
+    """At most `SIDE` pixels a side; nothing is enlarged."""
+    height, width = pixels.shape
+    scale = min(1.0, SIDE / max(height, width))
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    method = cv2.INTER_NEAREST_EXACT if is_mask else cv2.INTER_AREA
+    return np.asarray(cv2.resize(pixels, size, interpolation=method), np.uint8)
+
+
+def _outlined(image: Grey, mask: Grey) -> NDArray[np.uint8]:
+    """(H, W, 3): the image in grey with the outline of its mask."""
+    picture = np.repeat(_small(image)[:, :, None], 3, axis=2)
+    height, width = picture.shape[:2]
+    edge = imaging.outline(imaging.resize_mask(mask > 127, height, width))
+    picture[edge] = OUTLINE_BGR
+    return picture
+
+
+def _url(pixels: NDArray[np.uint8] | None) -> str:
+    if pixels is None:
+        return ""
+    encoded = base64.b64encode(imaging.encode_png(pixels)).decode("ascii")
+    return f"data:image/png;base64,{encoded}"
