@@ -49,8 +49,8 @@ def gate(
     if not passed:
         short = [check for check in checks if not check["passed"]]
         raise PipelineError(
-            f"gate: {len(short)} of {len(checks)} bounds in params.yaml are not met, so "
-            f"nothing is exported; see {paths.OVERLAYS} for why\n{table(checks)}"
+            f"gate: {len(short)} of {len(checks)} bounds in params.yaml are not met, "
+            f"so nothing is exported; see {paths.OVERLAYS} for why\n{table(checks)}"
         )
     logger.info("gate passed\n%s", table(checks))
     return result
@@ -87,8 +87,9 @@ def table(checks: list[dict[str, Any]]) -> str:
         )
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        .rstrip()
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
         for row in rows
     )
 

@@ -114,9 +114,7 @@ def train(
     return model_path
 
 
-def monitored(
-    table: pd.DataFrame, params: TrainParams
-) -> tuple[list[str], list[str]]:
+def monitored(table: pd.DataFrame, params: TrainParams) -> tuple[list[str], list[str]]:
     """Training and monitored pair ids; whole groups, drawn by seed.
 
     Args:
@@ -136,8 +134,9 @@ def monitored(
     count = round(params.monitor_fraction * len(groups))
     if params.monitor_fraction and not 0 < count < len(groups):
         raise PipelineError(
-            f"train.monitor_fraction {params.monitor_fraction} of {len(groups)} training "
-            f"groups is {count}, which leaves one side empty; change it or set it to 0"
+            f"train.monitor_fraction {params.monitor_fraction} of {len(groups)} "
+            f"training groups is {count}, which leaves one side empty; change it "
+            "or set it to 0"
         )
     is_monitored = rows["group"].isin(groups[:count])
     return list(rows.loc[~is_monitored, "pair_id"]), list(
@@ -182,7 +181,7 @@ def _fit(
 
     while progress.epoch < params.epochs and not _is_stalled(progress, params):
         epoch = progress.epoch
-        print(f"Epoch {epoch + 1}/{params.epochs}", flush=True)
+        logger.info("epoch %d of %d", epoch + 1, params.epochs)
         bar = keras.utils.Progbar(
             steps_per_epoch, verbose=1 if sys.stdout.isatty() else 2
         )
@@ -220,7 +219,9 @@ def _fit(
                 monitor.images, monitor.masks
             )
             logger.info(
-                "monitored Dice %.4f, loss %.4f", row["monitor_dice"], row["monitor_loss"]
+                "monitored Dice %.4f, loss %.4f",
+                row["monitor_dice"],
+                row["monitor_loss"],
             )
             if row["monitor_dice"] > progress.best_dice:
                 progress.best_dice = row["monitor_dice"]

@@ -28,7 +28,9 @@ class Plan:
             capture_output=True,
         ).stdout.decode()
         for name in filter(None, listed.split("\0")):
-            keep = not name.startswith(MADE) or name.endswith((".gitignore", "README.md"))
+            keep = not name.startswith(MADE) or name.endswith(
+                (".gitignore", "README.md")
+            )
             if keep and (ROOT / name).is_file():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, root / name)

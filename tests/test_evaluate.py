@@ -12,7 +12,13 @@ from stages.core.errors import PipelineError
 from stages.core.imaging import decode_mask
 from stages.core.metrics import dice
 from stages.core.pairs import Pair, write_shards
-from stages.evaluate import THRESHOLDS, dice_at_thresholds, evaluate, pictured, summarise
+from stages.evaluate import (
+    THRESHOLDS,
+    dice_at_thresholds,
+    evaluate,
+    pictured,
+    summarise,
+)
 from tests.conftest import lungs, png
 
 SIZE = 32
@@ -36,7 +42,9 @@ def scene():
 
     def add(name, image, mask, split="validation"):
         encoded = [png(image), png(mask)]
-        pairs.append(Pair(name, "COVID", "", "", f"{name}.png", f"{name}.png", *encoded))
+        pairs.append(
+            Pair(name, "COVID", "", "", f"{name}.png", f"{name}.png", *encoded)
+        )
         rows.append((name, "COVID", name, split))
 
     for seed in (1, 2):
@@ -123,7 +131,10 @@ def test_a_missing_model_says_what_makes_it(scene, tiny_params):
 
 def test_the_threshold_curve_agrees_with_thresholding():
     generator = np.random.default_rng(0)
-    mask, prob = generator.random((20, 20)) > 0.5, generator.random((20, 20), np.float32)
+    mask, prob = (
+        generator.random((20, 20)) > 0.5,
+        generator.random((20, 20), np.float32),
+    )
     prob[0, 0] = 0.5  # exactly on a threshold counts as lung
     curve = dice_at_thresholds(mask, prob)
     expected = [
@@ -149,7 +160,7 @@ def test_by_class_and_intervals(tiny_params):
             "pair_id": ["a", "b", "c"],
             "class_name": ["COVID", "COVID", "Viral Pneumonia"],
             "group": ["g", "g", "h"],
-            **dict.fromkeys(["iou", "hd95_px", "assd_px"], [1.0, 1.0, 1.0]),
+            **{name: [1.0] * 3 for name in ("iou", "hd95_px", "assd_px")},
             "dice": [0.8, 1.0, 0.5],
         }
     )
@@ -158,4 +169,6 @@ def test_by_class_and_intervals(tiny_params):
     assert metrics["by_class"]["Viral Pneumonia"]["num_images"] == 1
     # One group: nothing to resample, so the interval is its mean.
     assert metrics["by_class"]["COVID"]["dice"]["ci_low"] == pytest.approx(0.9)
-    assert metrics["dice"]["ci_low"] < metrics["dice"]["mean"] < metrics["dice"]["ci_high"]
+    assert (
+        metrics["dice"]["ci_low"] < metrics["dice"]["mean"] < metrics["dice"]["ci_high"]
+    )

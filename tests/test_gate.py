@@ -65,5 +65,7 @@ def test_what_falls_short_fails_with_the_table(
 
 
 def test_missing_metrics_say_what_makes_them(tiny_params):
-    with pytest.raises(PipelineError, match=r"metrics\.json is missing; run `dvc repro`"):
+    with pytest.raises(
+        PipelineError, match=r"metrics\.json is missing; run `dvc repro`"
+    ):
         gate(params(tiny_params))

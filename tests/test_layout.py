@@ -20,12 +20,19 @@ STAGES = list(PLAN["stages"])
 EXEMPT = {"stages/__init__.py", "stages/core/params.py", "stages/core/paths.py"}
 # The model card and the provenance tell how the model was trained and judged.
 TOLD = {"export": {"evaluate.threshold", "train"}}
-TENSORFLOW_ROOMS = ("stages/core/nn", "stages/train", "stages/evaluate", "stages/export")
+TENSORFLOW_ROOMS = (
+    "stages/core/nn",
+    "stages/train",
+    "stages/evaluate",
+    "stages/export",
+)
 
 
 def stage_files(stage: str) -> list[Path]:
     folder = ROOT / "stages" / stage
-    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    return (
+        sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    )
 
 
 @cache
@@ -142,9 +149,7 @@ def test_the_data_stages_run_without_tensorflow():
 
 
 def test_every_output_has_a_name_in_paths():
-    named = {
-        str(value) for value in vars(paths).values() if isinstance(value, Path)
-    }
+    named = {str(value) for value in vars(paths).values() if isinstance(value, Path)}
     for stage in STAGES:
         for kind in ("outs", "metrics", "plots"):
             for out in PLAN["stages"][stage].get(kind, []):

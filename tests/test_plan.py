@@ -56,14 +56,18 @@ def test_stages_run_when_they_must_and_only_then(tmp_path, tiny_values):
     assert not plan.git("status", "--porcelain")
 
     # A gate that fails: one sentence and the table; nothing is exported.
-    failing = copy.deepcopy(tiny_values) | {"gate": {"min": {"dice.mean": 1.1}, "max": {}}}
+    failing = copy.deepcopy(tiny_values) | {
+        "gate": {"min": {"dice.mean": 1.1}, "max": {}}
+    }
     plan.write_params(failing)
     done = plan.run("dvc", "repro", check=False)
     assert done.returncode != 0
     assert "dice.mean" in done.stderr
     assert "FAILED" in done.stderr
     assert "Traceback" not in done.stderr
-    assert json.loads((tmp_path / "data/gate/verdict.json").read_text())["passed"] is False
+    assert (
+        json.loads((tmp_path / "data/gate/verdict.json").read_text())["passed"] is False
+    )
     done = plan.run("stages.export", check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: ")

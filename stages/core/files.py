@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,13 +38,13 @@ def replacing(target: Path) -> Iterator[Path]:
         if partial.is_dir():
             # A folder cannot be renamed over a full one.
             remove(target)
-        os.replace(partial, target)
+        partial.replace(target)
     finally:
         remove(partial)
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder with all it holds; does nothing where there is none."""
+    """Removes a file or a whole folder; does nothing where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

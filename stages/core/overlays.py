@@ -4,7 +4,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.imaging import Grey, Mask, outline, resize_image, resize_mask
+from stages.core.imaging import (
+    Grey,
+    Mask,
+    outline,
+    resize_image,
+    resize_mask,
+    to_channels,
+)
 
 # Okabe and Ito's colours, told apart by colour-blind readers too. Blue, green, red.
 TRUE_POSITIVE = (115, 158, 0)
@@ -36,7 +43,7 @@ def overlay(
         (SIDE_PX + 2 BAR_PX, SIDE_PX, 3) uint8, blue first.
     """
     grey = resize_image(image, SIDE_PX, SIDE_PX)
-    canvas = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR) if grey.ndim == 2 else grey.copy()
+    canvas = np.array(to_channels(grey, channels=3))
     pred = resize_mask(mask_pred, SIDE_PX, SIDE_PX)
     if mask_true is None:
         regions = [(pred, TRUE_POSITIVE)]
@@ -51,7 +58,7 @@ def overlay(
         line, colour = outline(true), TRUTH
     for region, tint in regions:
         weight = 0.22 if tint == TRUE_POSITIVE else 0.6
-        mixed = canvas[region] * (1 - weight) + np.float64(tint) * weight
+        mixed = canvas[region] * (1 - weight) + np.asarray(tint, np.float64) * weight
         canvas[region] = mixed.round().astype(np.uint8)
     canvas[line] = colour
     legend = LEGEND if mask_true is not None else (("lung", TRUE_POSITIVE),)

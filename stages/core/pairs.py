@@ -1,5 +1,6 @@
 """The pair table: its columns, and how its shards are read and written."""
 
+import errno
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
@@ -50,7 +51,7 @@ SPLITS = ("train", "validation")
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key that puts `COVID-2` before `COVID-10`; total, so any order sorts equal."""
+    """Sort key that puts `COVID-2` before `COVID-10`; a total order."""
     parts = re.split(r"([0-9]+)", name)
     key = [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p]
     return [*key, (2, 0, name)]
@@ -142,9 +143,8 @@ def read_shard(
             for batch in file.iter_batches(batch_size=batch_pairs, columns=wanted):
                 yield batch.to_pandas()
     except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            if not isinstance(error, FileNotFoundError):
-                raise
+        if getattr(error, "errno", None) not in (None, errno.ENOENT):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise PipelineError(
             f"{path} should be a shard that ingest wrote but cannot be read "

@@ -297,8 +297,8 @@ def load_params(path: Path = paths.PARAMS) -> Params:
         ) from None
     if len(content) > MAX_BYTES or content.count(b"[") + content.count(b"{") > 500:
         raise PipelineError(
-            f"{path} should be a page of settings but is {len(content)} bytes with deep "
-            "brackets; restore it with `git checkout params.yaml`"
+            f"{path} should be a page of settings but has {len(content)} bytes and "
+            "deep brackets; restore it with `git checkout params.yaml`"
         )
     try:
         values = YAML(typ="safe", pure=True).load(content.decode("utf-8"))
@@ -332,7 +332,9 @@ def _sentence(error: ValidationError) -> str:
             return f"{key} is missing; add it (the shipped file shows every key)"
         case "value_error":
             message = problem["msg"].removeprefix("Value error, ")
-            tail = "" if "found" in message or "needs" in message else f", found {found}"
+            tail = (
+                "" if "found" in message or "needs" in message else f", found {found}"
+            )
             return f"{key}: {message}{tail}"
         case _:
             message = problem["msg"].removeprefix("Input ").removeprefix("String ")

@@ -10,9 +10,14 @@ from stages.core.errors import PipelineError
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     target = tmp_path / "out" / "table.csv"
     files.write_text(target, "old")
-    with pytest.raises(RuntimeError), files.replacing(target) as partial:
-        partial.write_text("half")
-        raise RuntimeError
+
+    def write_half():
+        with files.replacing(target) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert target.read_text() == "old"
     assert [p.name for p in target.parent.iterdir()] == ["table.csv"]
     assert not list((tmp_path / paths.WORK / "partial").iterdir())

@@ -31,24 +31,40 @@ def test_every_line_has_a_comment():
     ("key", "value", "sentence"),
     [
         ("train.epoch", 3, "train.epoch is not a known key"),
-        ("train.epochs", "three", "train.epochs should be a valid integer, found 'three'"),
+        (
+            "train.epochs",
+            "three",
+            "train.epochs should be a valid integer, found 'three'",
+        ),
         ("train.epochs", True, "train.epochs should be a valid integer, found True"),
         ("train.epochs", 0, "train.epochs should be greater than 0, found 0"),
         ("train.learning_rate", float("nan"), "train.learning_rate should"),
         ("train.architecture", "unet9", "train.architecture: should be one of"),
         ("ingest.layout", "../x", "ingest.layout: should be one of"),
-        ("ingest.source", "web", "ingest.source should be 'phantom', 'folder' or 'kaggle'"),
+        (
+            "ingest.source",
+            "web",
+            "ingest.source should be 'phantom', 'folder' or 'kaggle'",
+        ),
         ("ingest.kaggle.dataset", "x", "ingest.kaggle.dataset should match"),
         ("split.fold", 2, "split: fold should be less than folds (0), found 2"),
         ("split.folds", 1, "split: folds should be 0 (no folds) or at least 2"),
         ("split.validation_fraction", 1.0, "split.validation_fraction should be less"),
         ("train.image_size", 100, "image_size should be a multiple of 16"),
         ("train.supervision_weights", [1.0] * 5, "should have at most 4 entries"),
-        ("train.supervision_weights", [0.0, 1.0], "should start with a positive weight"),
+        (
+            "train.supervision_weights",
+            [0.0, 1.0],
+            "should start with a positive weight",
+        ),
         ("train.early_stopping_patience", 3, "needs a monitor_fraction above 0"),
         ("validate.image_mask_shapes", [["a", "b"]], "should be height x width"),
         ("validate.foreground_min", 0.9, "should be less than foreground_max (0.75)"),
-        ("gate.min", {"dice.mean": "high"}, "gate.min.dice.mean should be a valid number"),
+        (
+            "gate.min",
+            {"dice.mean": "high"},
+            "gate.min.dice.mean should be a valid number",
+        ),
         ("gate.max", [1], "gate.max should be a valid dictionary, found [1]"),
     ],
 )
@@ -76,7 +92,9 @@ def test_bounds_may_be_nested_or_dotted_and_the_later_holds(shipped_values):
     assert params.gate.min == {"dice.mean": 0.6, "dice.p05": 0.4, "num_images": 3}
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"\xff", b"a: 1\na: 2\n", b"[" * 5000, b"3"])
+@pytest.mark.parametrize(
+    "content", [b"a: [", b"\xff", b"a: 1\na: 2\n", b"[" * 5000, b"3"]
+)
 def test_what_is_no_params_file_is_one_sentence(tmp_path, content):
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(PipelineError) as caught:

@@ -21,7 +21,7 @@ from stages.core.imaging import (
     preprocess,
     soft_mask,
 )
-from stages.core.pairs import natural_key, read_shard, shard_paths
+from stages.core.pairs import read_shard, shard_paths
 from stages.core.params import AugmentationParams
 
 
@@ -115,7 +115,6 @@ def batches(
     workers cannot change it.
     """
     order = epoch_order(len(arrays), batch_size=batch_size, seed=seed, epoch=epoch)
-    size = arrays.images.shape[1]
 
     def gather(rows: NDArray[np.int64]) -> tuple[Grey, Grey]:
         return arrays.images[rows], arrays.masks[rows]

@@ -113,11 +113,13 @@ class Trainer:
         self._train = tf.function(self._train_step, jit_compile=False)
         self._evaluate = tf.function(self._evaluate_step, reduce_retracing=True)
 
-    def train_step(self, batch: Any, learning_rate: float) -> tuple[tf.Tensor, tf.Tensor]:
+    def train_step(
+        self, batch: Any, learning_rate: float
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """One step over the global batch.
 
         Args:
-            batch: Images (B, S, S, C) and masks (B, S, S, 1), or their distributed form.
+            batch: Images (B, S, S, C) and masks (B, S, S, 1), or as distributed.
             learning_rate: For this step.
 
         Returns:
@@ -280,7 +282,7 @@ class GradientProbe:
 
 
 def part_of(path: str) -> str:
-    """The part of the network a variable belongs to: `encoder_0`, `middle`, `head_1`."""
+    """The part of the network a variable is in: `encoder_0`, `middle`, `head_1`."""
     layer = path.split("/")[0] if not path.startswith("unet/") else path.split("/")[1]
     words = layer.split("_")
     return "_".join(words[:2]) if len(words) > 1 and words[1].isdigit() else words[0]
@@ -324,7 +326,7 @@ class Checkpoint:
         head = {"fingerprint": self._fingerprint, "table": table}
         flat["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
         with files.replacing(self._path) as partial, partial.open("wb") as file:
-            np.savez(file, **flat)
+            np.savez(file, allow_pickle=False, **flat)
 
     def load(self) -> tuple[dict[str, list[np.ndarray]], dict[str, Any]] | None:
         """The last state, or None: there is none, it is corrupt or of another run."""
@@ -354,6 +356,6 @@ def fingerprint(*parts: bytes | np.ndarray) -> str:
     """One hash of everything a training depends on."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part)
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else part)
         digest.update(b"\0")
     return digest.hexdigest()

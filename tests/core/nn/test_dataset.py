@@ -46,7 +46,9 @@ def shards(folder, count=5):
     pairs = []
     for i in range(count):
         image, mask = (png(pixels) for pixels in lungs(i))
-        pairs.append(Pair(f"p{i}", "COVID", "", "", f"{i}.png", f"{i}.png", image, mask))
+        pairs.append(
+            Pair(f"p{i}", "COVID", "", "", f"{i}.png", f"{i}.png", image, mask)
+        )
     write_shards(pairs, folder, shard_pairs=2)
 
 
@@ -135,7 +137,10 @@ def test_image_and_mask_move_together(arrays, augmentation, moves):
 def test_a_flip_is_a_flip_and_never_upside_down(arrays, augmentation):
     masks = tf.cast(arrays.masks, tf.float32) / 255
     _, moved = dataset.augment(
-        masks, masks, seed=tf.constant([1, 2]), params=augmentation(flip_probability=1.0)
+        masks,
+        masks,
+        seed=tf.constant([1, 2]),
+        params=augmentation(flip_probability=1.0),
     )
     np.testing.assert_allclose(moved, masks[:, :, ::-1], atol=1e-5)
 

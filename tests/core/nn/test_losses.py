@@ -40,7 +40,9 @@ def test_values_by_hand():
 @pytest.mark.parametrize("name", losses.LOSSES)
 @pytest.mark.parametrize("fill", [0.0, 1.0])
 def test_an_empty_or_full_mask_still_teaches(name, fill):
-    logits = tf.Variable(np.random.default_rng(0).normal(size=(1, 8, 8, 1)), dtype="float32")
+    logits = tf.Variable(
+        np.random.default_rng(0).normal(size=(1, 8, 8, 1)), dtype="float32"
+    )
     target = tf.fill((1, 8, 8, 1), fill)
     with tf.GradientTape() as tape:
         loss = losses.LOSSES[name](target, logits)

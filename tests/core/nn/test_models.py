@@ -82,8 +82,17 @@ def test_gradients_reach_every_weight(params):
 
 def test_parts_are_named_by_their_place(params):
     parts = {part_of(v.path) for v in models.build(params).trainable_variables}
-    assert parts >= {"encoder_0", "encoder_2", "middle", "decoder_0", "head_0", "head_2"}
-    assert all(p.split("_")[0] in {"encoder", "middle", "decoder", "head"} for p in parts)
+    assert parts >= {
+        "encoder_0",
+        "encoder_2",
+        "middle",
+        "decoder_0",
+        "head_0",
+        "head_2",
+    }
+    assert all(
+        p.split("_")[0] in {"encoder", "middle", "decoder", "head"} for p in parts
+    )
 
 
 def test_it_loads_with_keras_alone_and_gives_the_same_logits(params, tmp_path):
@@ -102,7 +111,10 @@ def test_the_saved_file_needs_nothing_of_ours(tiny_params, tmp_path):
         "print(json.dumps([m.count_params(), 'stages' in sys.modules]))"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, check=True
+        [sys.executable, "-I", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
     )
     count, imported = json.loads(done.stdout.splitlines()[-1])
     assert count > 0
@@ -125,4 +137,6 @@ def test_what_ships_is_the_finest_head_as_probability(params):
     assert shipped.output_shape == (None, 32, 32, 1)
     assert not any(layer.name in {"head_1", "head_2"} for layer in shipped.layers)
     prob = predictor(model)(images())
-    np.testing.assert_allclose(prob, keras.ops.sigmoid(models.levels(model(images()))[0]), atol=1e-6)
+    np.testing.assert_allclose(
+        prob, keras.ops.sigmoid(models.levels(model(images()))[0]), atol=1e-6
+    )

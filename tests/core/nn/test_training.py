@@ -1,4 +1,5 @@
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ class TestGradientProbe:
 
 
 class TestCheckpoint:
-    arrays = {"state": [np.arange(3.0), np.eye(2)], "best": []}
+    arrays: ClassVar = {"state": [np.arange(3.0), np.eye(2)], "best": []}
 
     def save(self, folder, mark="same"):
         checkpoint = Checkpoint(folder, mark)
