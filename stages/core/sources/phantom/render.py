@@ -118,6 +118,15 @@ def _body(canvas: Canvas, draw: Random, anatomy: Anatomy) -> tuple[Field, Field]
     fall = np.clip(1.0 - (y - apex + u(0.0, 0.1)) / u(0.25, 0.5), 0.0, 1.0)
     thinner = 1.0 - u(0.0, 0.45) * fall  # towards the shoulders
     profile *= canvas.enlarge(np.asarray(thinner))
+    # Dark hollows above the collar bones and in the armpits, which are no lung.
+    hollows = Stack(canvas)
+    for side in (-1.0, 1.0):
+        above, beside = (u(0.13, 0.3), u(-0.14, -0.03)), (u(0.4, 0.5), u(0.02, 0.4))
+        for across, down in (above, beside):
+            place = (side * across, top + down)
+            hollow = ellipse(place, (u(0.03, 0.09), u(0.03, 0.1)))
+            hollows.add([hollow], u(-0.4, 0.1), 0.018)
+    profile *= 1.0 + hollows.total()
     if draw.random() < 0.35:  # the chin
         at, radii = (u(-0.06, 0.06), top - u(0.16, 0.3)), (u(0.1, 0.16), u(0.1, 0.16))
         profile += u(0.15, 0.4) * canvas.soft(canvas.fill([ellipse(at, radii)]), 0.008)
