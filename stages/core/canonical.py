@@ -40,8 +40,14 @@ def onnx_graph(model: Any) -> None:
     A converter names values by counters and lists nodes in an order that hangs on
     hashes of strings. Nodes are ordered by walking up from the outputs and named
     by their kind and place; the names of inputs and outputs stay.
+
+    Raises:
+        ValueError: If a node holds a graph of its own (a loop or a branch).
     """
     graph = model.graph
+    for node in graph.node:
+        if any(attribute.g.node or attribute.graphs for attribute in node.attribute):
+            raise ValueError(f"{node.op_type} {node.name} holds a graph: not supported")
     makers = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
     nodes = _from_outputs([value.name for value in graph.output], makers)
@@ -90,6 +96,9 @@ def _from_outputs(outputs: list[str], makers: dict[str, Any]) -> list[Any]:
 
 # TensorFlow ends a function's name with a number that counts all it ever made.
 _COUNTED = re.compile(r"(.*_)(\d+)")
+_SAID = "_user_specified_name"
+# A loop's unused argument is called after the loop's function.
+_UNUSED = re.compile(r"(.*_\d+)(___redundant_placeholder\d+)")
 
 
 def saved_model(folder: Path, *, graph: Any, fingerprint: Any) -> None:
@@ -146,8 +155,23 @@ def _numbered_from_0(names: list[str]) -> dict[str, str]:
     }
 
 
+def _renamed(text: str, names: dict[str, str]) -> str:
+    if match := _UNUSED.fullmatch(text):
+        for old, new in names.items():
+            if match[1].endswith(f"_{old}"):
+                return match[1].removesuffix(old) + new + match[2]
+    return names.get(text, text)
+
+
 def _rename(message: Any, names: dict[str, str]) -> None:
-    """Replaces whole strings and map keys in a message and all that is in it."""
+    """Replaces whole strings and map keys in a message and all that is in it.
+
+    What a user called an input stays; where nobody did, TensorFlow wrote a count.
+    """
+    if message.DESCRIPTOR.name == "FunctionDef":
+        for argument in message.arg_attr.values():
+            if _SAID in argument.attr and argument.attr[_SAID].s.isdigit():
+                del argument.attr[_SAID]
     for field, value in message.ListFields():
         is_map = (
             field.message_type is not None and field.message_type.GetOptions().map_entry
@@ -159,9 +183,9 @@ def _rename(message: Any, names: dict[str, str]) -> None:
                 _rename(item, names)
         elif field.type == field.TYPE_STRING:
             if field.is_repeated:
-                value[:] = [names.get(item, item) for item in value]
+                value[:] = [_renamed(item, names) for item in value]
             else:
-                setattr(message, field.name, names.get(value, value))
+                setattr(message, field.name, _renamed(value, names))
 
 
 def _rename_map(value: Any, entry: Any, names: dict[str, str]) -> None:
@@ -172,7 +196,7 @@ def _rename_map(value: Any, entry: Any, names: dict[str, str]) -> None:
         if holds_messages:
             _rename(value[key], names)
         elif holds_strings:
-            value[key] = names.get(value[key], value[key])
+            value[key] = _renamed(value[key], names)
         if key in names:
             if holds_messages:
                 value[names[key]].CopyFrom(value[key])

@@ -92,7 +92,7 @@ def load(path: Path) -> Predictor:
 
 def _read(png: tf.Tensor, size: int, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
     """PNG bytes to the network's (S, S, C) in [0, 1], and the picture's own size."""
-    _check_header(png)
+    png = _checked(png)
     # 8 bits become 16 by * 257, so / 257 brings back both kinds; palettes are looked
     # up, transparency is dropped.
     pixels = tf.io.decode_png(png, channels=3, dtype=tf.uint16)
@@ -109,20 +109,31 @@ def _read(png: tf.Tensor, size: int, channels: int) -> tuple[tf.Tensor, tf.Tenso
     return tf.ensure_shape(resized, (size, size, channels)) / 255, shape
 
 
-def _check_header(png: tf.Tensor) -> None:
-    """Refuses what is no PNG, and what declares too many pixels, before decoding."""
+def _checked(png: tf.Tensor) -> tf.Tensor:
+    """The same bytes, once they are known to be a PNG of not too many pixels.
+
+    Checks must come before what they guard: a graph runs in any order it is free to.
+    """
     is_png = tf.strings.length(png) > 32
-    is_png &= tf.strings.substr(png, 0, 8) == PNG_MAGIC
-    tf.debugging.Assert(is_png, ["png should be a PNG file's bytes"])
-    # Width and height, big-endian, behind the magic and the chunk's name.
-    header = tf.io.decode_raw(tf.strings.substr(png, 16, 8), tf.uint8)
+    # Padded, since there is no prefix of what is shorter than it.
+    is_png &= tf.strings.substr(png + PNG_MAGIC, 0, 8) == PNG_MAGIC
+    with tf.control_dependencies(
+        [tf.debugging.Assert(is_png, ["png should be a PNG file's bytes"])]
+    ):
+        # Width and height, big-endian, behind the magic and the chunk's name.
+        header = tf.io.decode_raw(tf.strings.substr(png, 16, 8), tf.uint8)
     places = tf.constant([2**24, 2**16, 2**8, 1], tf.int64)
     sides = tf.reduce_sum(tf.reshape(tf.cast(header, tf.int64), (2, 4)) * places, 1)
     allowed = (sides > 0) & (sides <= MAX_PIXELS)
-    tf.debugging.Assert(
-        tf.reduce_all(allowed) & (tf.reduce_prod(sides) <= MAX_PIXELS),
-        [f"png should have 1 to {MAX_PIXELS} pixels, found width and height", sides],
-    )
+    with tf.control_dependencies(
+        [
+            tf.debugging.Assert(
+                tf.reduce_all(allowed) & (tf.reduce_prod(sides) <= MAX_PIXELS),
+                [f"png should have 1 to {MAX_PIXELS} pixels, found sides", sides],
+            )
+        ]
+    ):
+        return tf.identity(png)
 
 
 def _resize_grey(pixels: tf.Tensor, size: int) -> tf.Tensor:

@@ -1,0 +1,584 @@
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from ruamel.yaml import YAML
+
+from stages.core import canonical, files, imaging, paths, provenance
+from stages.core.errors import PipelineError
+from stages.core.nn import models
+from stages.core.nn.inference import load_model, predictor, probabilities
+from stages.core.pairs import Pair, read_splits, write_shards
+from stages.core.params import Params, parse_params
+from stages.export import (
+    FILES,
+    card,
+    export,
+    litert,
+    onnx_file,
+    parity,
+    saved_model,
+    size,
+)
+from tests.conftest import ROOT, TINY, lungs, png, with_overrides
+
+CLASS = "Viral | <b>Pneumonia"  # a foreign name that Markdown would take for markup
+FORMATS = {"unet.onnx": onnx_file, "saved_model": saved_model, "unet.tflite": litert}
+
+
+def make_inputs(root: Path, values: dict) -> Params:
+    """Lays everything that `export` reads under a folder."""
+    params = parse_params(values)
+    root.mkdir()
+    with (root / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(values, file)
+    pictures = [lungs(seed, image_size=45, mask_size=32) for seed in range(5)]
+    pairs = [
+        Pair(f"{CLASS}-{i}", CLASS, "", "", f"{i}.png", f"{i}.png", png(x), png(y))
+        for i, (x, y) in enumerate(pictures)
+    ]
+    write_shards(pairs, root / paths.INGESTED, shard_pairs=3)
+    table = pd.DataFrame(
+        {
+            "pair_id": [pair.pair_id for pair in pairs],
+            "class_name": CLASS,
+            "group": [pair.pair_id for pair in pairs],
+            "split": ["train", "train", "validation", "validation", "validation"],
+        }
+    )
+    # As split writes it; `replacing` works below the folder that stages start in.
+    (root / paths.SPLIT_PAIRS).parent.mkdir()
+    table.to_csv(root / paths.SPLIT_PAIRS, index=False)
+    statistics = {
+        "mean": 0.91, "median": 0.92, "p05": 0.8, "min": 0.7,
+        "ci_low": 0.88, "ci_high": 0.94,
+    }  # fmt: skip
+    summaries = {
+        paths.BUILD: {"libraries": {"keras": keras.__version__}, "threads": 2},
+        paths.INGESTED_SUMMARY: {
+            "source": "folder", "layout": "pairs", "folder": "Jane_Doe",
+            "version": None, "dataset": "own pairs", "page": "", "citation": "",
+            "licence": "CC BY 4.0", "mask_definition": "white (255) is lung",
+            "num_pairs": 5, "classes": {CLASS: 5}, "sha256": "5" * 64,
+        },
+        paths.METRICS: {
+            "dice": statistics, "iou": statistics, "hd95_px": {"mean": 2.5},
+            "assd_px": {"mean": None}, "num_images": 3, "num_undefined": 1,
+            "by_class": {CLASS: {"num_images": 3, "dice": statistics}},
+        },
+        paths.SPLIT_SUMMARY: {
+            "num_pairs": 5, "num_train": 2, "num_validation": 3, "num_groups": 5,
+            "largest_group": 1,
+            "by_class": {CLASS: {"num_train": 2, "num_validation": 3}},
+        },
+        paths.VERDICT: {
+            "passed": True,
+            "checks": [
+                {"metric": "dice.mean", "value": 0.91, "kind": "min", "bound": 0.5}
+            ],
+        },
+    }  # fmt: skip
+    for path, summary in summaries.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(json.dumps(summary), encoding="utf-8")
+    (root / paths.LOCK).write_text("keras==3\n", encoding="utf-8")
+    (root / paths.MODEL).parent.mkdir(exist_ok=True)
+    network(params).save(root / paths.MODEL)
+    canonical.keras_archive(root / paths.MODEL)
+    return params
+
+
+def network(params: Params) -> keras.Model:
+    """An untrained network whose batch norm has something to say."""
+    keras.utils.set_random_seed(1)
+    model = models.build(params.train)
+    generator = np.random.default_rng(2)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            low = (0.5, -0.3, -0.3, 0.5)
+            layer.set_weights(
+                [generator.uniform(a, a + 1, layer.gamma.shape) for a in low]
+            )
+    return model
+
+
+def run_stage(folder: Path, **env: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.export"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def values(shipped_values) -> dict:
+    return with_overrides(shipped_values, TINY | {"export.parity_images": 3})
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory, values) -> tuple[Path, Path]:
+    """Two folders with the same inputs, exported by two processes at once."""
+    first = tmp_path_factory.mktemp("export") / "first"
+    make_inputs(first, values)
+    second = first.with_name("second")
+    shutil.copytree(first, second)
+    # Whatever hangs on the order of a set differs between these two.
+    runs = [run_stage(first, PYTHONHASHSEED="1"), run_stage(second, PYTHONHASHSEED="2")]
+    for run in runs:
+        log, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, log
+        assert "Traceback" not in log
+    return first, second
+
+
+@pytest.fixture
+def exported(twice, monkeypatch) -> Path:
+    """The folder of the first export, which the test runs in and leaves as it is."""
+    monkeypatch.chdir(twice[0])
+    return twice[0] / paths.EXPORT
+
+
+@pytest.fixture
+def inputs(twice, tmp_path, monkeypatch) -> Path:
+    """A copy of the inputs, before any export."""
+    folder = tmp_path / "inputs"
+    shutil.copytree(twice[0], folder)
+    files.remove(folder / paths.EXPORT)
+    files.remove(folder / paths.EXPORT_SUMMARY)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run_export(params: Params) -> Path:
+    threshold = params.evaluate.threshold
+    return export(params.export, train=params.train, threshold=threshold)
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_bytes(twice):
+    found = [
+        {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted((folder / "data").rglob("*"))
+            if path.is_file()
+        }
+        for folder in twice
+    ]
+    assert found[0].keys() == found[1].keys()
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
+    assert {path.name for path in (twice[0] / paths.EXPORT).iterdir()} == {
+        "unet.onnx", "saved_model", "unet.tflite", "model_card.md",
+    }  # fmt: skip
+    # Git and DVC would lose it.
+    assert not [
+        path
+        for path in (twice[0] / paths.EXPORT).rglob("*")
+        if path.is_dir() and not any(path.iterdir())
+    ]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_answers_as_keras(exported, name):
+    images = np.random.default_rng(3).random((3, 32, 32, 1), np.float32)
+    wanted = predictor(load_model(paths.MODEL))(images)
+    assert wanted.std() > 0.01  # the weights do decide something
+    np.testing.assert_allclose(
+        FORMATS[name].load(exported / name)(images), wanted, atol=1e-5
+    )
+
+
+def test_summary(exported):
+    summary = files.read_json(paths.EXPORT_SUMMARY)
+    assert summary["num_parity_images"] == 3
+    assert (summary["image_size"], summary["image_channels"]) == (32, 1)
+    # The head of level 1 is dropped: 8 weights and a bias.
+    whole = load_model(paths.MODEL).count_params()
+    assert summary["parameters"] == whole - (8 + 1)
+    for name, file_name in FILES.items():
+        row = summary["formats"][name]
+        assert row["sha256"] == files.sha256(exported / file_name)
+        assert 0 <= row["max_probability_difference"] < 1e-5
+        assert row["max_dice_difference"] == 0
+        if name != "saved_model":
+            assert row["bytes"] == (exported / file_name).stat().st_size
+
+
+def test_the_onnx_graph_has_nothing_left_of_training(exported):
+    import onnx
+
+    model = onnx.load(exported / "unet.onnx")
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("Conv") == 11  # 5 blocks of 2 and one head
+    # Batch norm is in the convolutions' weights, NHWC costs no copy with one channel.
+    assert not {"BatchNormalization", "Transpose", "Identity"} & set(kinds)
+    names = [node.name for node in model.graph.node]
+    assert names == [f"{kind}_{place}" for place, kind in enumerate(kinds)]
+    dims = [
+        [d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim]
+        for value in (model.graph.input[0], model.graph.output[0])
+    ]
+    assert [row[1:] for row in dims] == [[32, 32, 1], [32, 32, 1]]
+    assert all(isinstance(row[0], str) for row in dims)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_provenance_is_inside(exported, name):
+    facts = provenance.read(exported / name)
+    assert facts["data"]["sha256"] == "5" * 64
+    assert facts["params"]["train"]["filters"] == [4, 8, 8]
+    assert facts["inputs"].keys() == provenance.INPUTS.keys()
+    for key, path in provenance.INPUTS.items():
+        assert facts["inputs"][key]["sha256"] == files.sha256(path)
+    # A folder may be named after a person.
+    assert "Jane_Doe" not in provenance.text(facts)
+
+
+def test_card(exported):
+    text = (exported / "model_card.md").read_text("utf-8")
+    assert "no medical device" in text
+    assert "CC BY 4.0" in text
+    assert "0.9100 | 0.8800 to 0.9400" in text
+    assert "undefined" in text  # mean surface distance
+    assert r"Viral \| \<b\>Pneumonia" in text
+    assert CLASS not in text
+    assert "Jane_Doe" not in text
+    assert files.sha256(exported / "unet.onnx") in text
+
+
+def test_the_card_speaks_of_lungs_only_where_there_are(exported):
+    values = dict(
+        image_size=32, image_channels=1, parameters=1, multiply_adds=1, formats={},
+        file_names={}, inputs={}, threshold=0.5, num_parity_images=1,
+    )  # fmt: skip
+    summaries = {
+        name: files.read_json(path)
+        for name, path in (
+            ("build", paths.BUILD), ("split", paths.SPLIT_SUMMARY),
+            ("metrics", paths.METRICS), ("verdict", paths.VERDICT),
+        )
+    }  # fmt: skip
+    data = files.read_json(paths.INGESTED_SUMMARY)
+    train = parse_params(YAML(typ="safe").load(Path("params.yaml").read_text())).train
+    values |= {"file_names": {"onnx": "a", "saved_model": "b", "litert": "c"}}
+    formats = files.read_json(paths.EXPORT_SUMMARY)["formats"]
+    values |= {**summaries, "train": train, "formats": formats}
+    brain = data | {"mask_definition": "white (255) is tumour", "dataset": "LGG"}
+    assert "lung" not in card.render(**values, data=brain).lower()
+    del brain["licence"]
+    with pytest.raises(PipelineError, match="licence"):
+        card.render(**values, data=brain)
+
+
+def test_the_cards_snippets_run(exported, monkeypatch):
+    picture, _ = lungs(9, image_size=45)
+    blocks = (exported / "model_card.md").read_text("utf-8").split("```python\n")[1:]
+    codes = [block.split("```")[0] for block in blocks]
+    assert len(codes) == 5
+    assert all(len(code.strip().splitlines()) == 3 for code in codes[1:])
+    monkeypatch.chdir(exported)
+    Path("image.png").write_bytes(png(picture))
+    try:
+        names: dict = {}
+        answers = []
+        for code in codes:
+            exec(code, names)
+            answers.append(names.pop("probability", None))
+    finally:
+        Path("image.png").unlink()
+    pixels = imaging.preprocess(picture, 32)
+    wanted = predictor(load_model(Path("../model/unet.keras")))(
+        imaging.to_input(pixels)[None]
+    )
+    for answer in (answers[1], answers[2], answers[4]):
+        np.testing.assert_allclose(answer, wanted, atol=1e-5)
+    mask = imaging.decode(names["mask_png"])
+    assert mask.shape == (45, 45)
+    prob = imaging.resize_prob(wanted[0, :, :, 0], 45, 45)
+    assert np.mean((mask == 255) != (prob >= 0.5)) < 0.01
+    assert set(np.unique(mask)) <= {0, 255}
+
+
+# The png signature
+
+
+@pytest.fixture(scope="module")
+def png_signature(twice):
+    loaded = tf.saved_model.load(str(twice[0] / paths.EXPORT / "saved_model"))
+    return loaded.signatures["png"], loaded
+
+
+def test_png_signature_takes_pictures_of_different_sizes_at_once(png_signature):
+    signature, _ = png_signature
+    pictures = [lungs(i, image_size=s)[0] for i, s in enumerate((64, 20, 97))]
+    answer = signature(png=tf.constant([png(picture) for picture in pictures]))
+    assert answer["probability"].shape == (3, 32, 32, 1)
+    for picture, mask in zip(pictures, answer["mask"].numpy(), strict=True):
+        assert imaging.decode(mask).shape == picture.shape
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("shape", "worst"),
+    [
+        ((299, 299), 0),
+        ((128, 128), 0),
+        ((64, 64), 0),
+        ((32, 32), 0),
+        ((100, 37), 0),
+        ((32, 200), 0),
+        ((20, 31), 1),
+        ((8, 8), 1),
+        ((16, 90), 1),
+        ((1, 1), 0),
+    ],
+)
+def test_the_signatures_preprocessing_is_the_twin_of_imagings(shape, worst, channels):
+    generator = np.random.default_rng(shape)
+    for picture in (
+        generator.integers(0, 256, shape),
+        generator.integers(0, 256, (*shape, 3)),
+    ):
+        encoded = png(picture.astype(np.uint8))
+        wanted = imaging.preprocess(imaging.decode_image(encoded, channels), 32)
+        found, own_shape = saved_model._read(tf.constant(encoded), 32, channels)
+        assert tuple(own_shape.numpy()) == shape
+        levels = np.abs(found.numpy() * 255 - wanted)
+        # By area a tie may round either way, seldom; linearly OpenCV rounds coarser.
+        assert levels.max() < worst + 0.01 or np.mean(levels > 0.5) < 1e-3
+        assert levels.max() < 1.01
+
+
+def raw_png(pixels: np.ndarray, *, depth: int, kind: int, chunks: bytes = b"") -> bytes:
+    """A PNG as OpenCV does not write it: any depth and colour type."""
+    height, width = pixels.shape[:2]
+    if depth < 8:
+        bits = (pixels[:, :, None] >> np.arange(depth)[::-1]) & 1
+        rows = np.packbits(bits.reshape(height, -1), axis=1)
+    else:
+        rows = pixels.astype(f">u{depth // 8}").reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    return b"".join(
+        (b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunks, chunk(b"IDAT", data),
+         chunk(b"IEND", b""))
+    )  # fmt: skip
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    crc = struct.pack(">I", zlib.crc32(name + data))
+    return struct.pack(">I", len(data)) + name + data + crc
+
+
+PALETTE = chunk(b"PLTE", bytes(range(255, -1, -1)) + bytes(512))
+CLEAR = chunk(b"tRNS", bytes(range(256)))
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "samples", "chunks"),
+    [
+        (1, 0, 1, b""),
+        (4, 0, 1, b""),
+        (8, 0, 1, chunk(b"tRNS", b"\0\7")),
+        (16, 0, 1, b""),
+        (8, 3, 1, PALETTE),
+        (8, 3, 1, PALETTE + CLEAR),
+        (8, 4, 2, b""),
+        (16, 4, 2, b""),
+        (8, 6, 4, b""),
+        (16, 6, 4, b""),
+        (8, 0, 1, chunk(b"gAMA", struct.pack(">I", 45455))),
+    ],
+)
+def test_the_signature_reads_every_kind_of_png_as_imaging_does(
+    depth, kind, samples, chunks
+):
+    generator = np.random.default_rng(depth * 10 + kind)
+    shape = (40, 40) if samples == 1 else (40, 40, samples)
+    pixels = generator.integers(0, 2**depth, shape)
+    encoded = raw_png(pixels, depth=depth, kind=kind, chunks=chunks)
+    wanted = imaging.preprocess(imaging.decode_image(encoded, 1), 32)
+    found, _ = saved_model._read(tf.constant(encoded), 32, 1)
+    assert np.abs(found.numpy() * 255 - wanted).max() < 0.01
+
+
+def huge_png() -> bytes:
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"x" * 99)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "said"),
+    [
+        (b"", "should be a PNG"),
+        (b"GIF89a" + bytes(60), "should be a PNG"),
+        (huge_png(), "16777216 pixels"),
+        (png(lungs(1)[0])[:200], "PNG"),
+        (png(lungs(1)[0])[:40] + bytes(400), "PNG"),
+    ],
+    ids=["empty", "gif", "bomb", "truncated", "overwritten"],
+)
+def test_the_signature_refuses_bad_bytes(png_signature, encoded, said):
+    signature, _ = png_signature
+    with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+        signature(png=tf.constant([encoded]))
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("passed", [False, None, "yes"])
+def test_nothing_is_exported_behind_a_failed_gate(inputs, values, passed):
+    files.write_json(paths.VERDICT, {"passed": passed, "checks": []})
+    with pytest.raises(PipelineError, match=r"verdict\.json"):
+        run_export(parse_params(values))
+    assert not paths.EXPORT.exists()
+
+
+def test_nothing_is_exported_without_a_verdict(inputs, values):
+    paths.VERDICT.unlink()
+    with pytest.raises(PipelineError, match=r"verdict\.json is missing"):
+        run_export(parse_params(values))
+    assert not paths.EXPORT.exists()
+
+
+@pytest.mark.parametrize(
+    "path", [paths.BUILD, paths.LOCK, paths.METRICS, paths.SPLIT_SUMMARY], ids=str
+)
+def test_a_missing_input_is_named(inputs, values, path):
+    path.unlink()
+    with pytest.raises(PipelineError, match=f"{path.name} is missing"):
+        run_export(parse_params(values))
+    assert not paths.EXPORT.exists()
+
+
+def test_a_corrupt_model_is_one_sentence(inputs, values):
+    content = paths.MODEL.read_bytes()
+    paths.MODEL.write_bytes(content[: len(content) // 3])
+    with pytest.raises(PipelineError, match=r"unet\.keras should be a Keras model"):
+        run_export(parse_params(values))
+    assert not paths.EXPORT.exists()
+
+
+def test_no_validation_rows(inputs, values):
+    table = read_splits(paths.SPLIT_PAIRS).assign(split="train")
+    files.write_csv(paths.SPLIT_PAIRS, table)
+    with pytest.raises(PipelineError, match="should have validation rows"):
+        run_export(parse_params(values))
+
+
+def test_a_format_that_answers_otherwise_leaves_no_export(inputs, values, monkeypatch):
+    """An earlier export stays as it was; no half of the new one appears."""
+    load = onnx_file.load
+
+    def crooked(path: Path):
+        predict = load(path)
+        return lambda images: predict(images) + np.float32(0.01)
+
+    monkeypatch.setattr(onnx_file, "load", crooked)
+    paths.EXPORT.mkdir()
+    (paths.EXPORT / "earlier").touch()
+    with pytest.raises(PipelineError, match=r"onnx .* 0\.0100\d\d in probability"):
+        run_export(parse_params(values))
+    assert [path.name for path in paths.EXPORT.iterdir()] == ["earlier"]
+    assert not paths.EXPORT_SUMMARY.exists()
+    assert not list((paths.WORK / "partial").iterdir())
+
+
+# Parts
+
+
+def reference(masks: list[np.ndarray], prob: np.ndarray) -> parity.Reference:
+    return parity.Reference(np.zeros_like(prob), masks, prob, 0.5)
+
+
+def test_parity_measures_both_differences(values):
+    params = parse_params(values).export
+    mask = np.array([[True, True], [False, False]])
+    prob = np.array([[0.9, 0.6], [0.4, 0.1]], np.float32).reshape(1, 2, 2, 1)
+    same = parity.compare("same", lambda _: prob, reference([mask], prob), params)
+    assert same == parity.Differences(0, 0)
+
+    # One pixel goes from 0.5004 to 0.4996: Dice from 1 to 2 * 1 / (2 + 1).
+    here, there = prob.copy(), prob.copy()
+    here[0, 0, 1], there[0, 0, 1] = 0.5004, 0.4996
+    with pytest.raises(PipelineError, match=r"near .* 0\.333333 in Dice"):
+        parity.compare("near", lambda _: there, reference([mask], here), params)
+    with pytest.raises(PipelineError, match="nan in probability"):
+        parity.compare("nan", lambda _: prob * np.nan, reference([mask], prob), params)
+
+
+def test_parity_where_truth_and_prediction_are_empty(values):
+    params = parse_params(values).export
+    prob = np.zeros((1, 2, 2, 1), np.float32)
+    empty = np.zeros((2, 2), bool)
+    found = parity.compare("empty", lambda _: prob, reference([empty], prob), params)
+    assert found == parity.Differences(0, 0)
+    # A whole mask out of nothing is a difference, even if nothing was there.
+    with pytest.raises(PipelineError):
+        parity.compare("full", lambda _: prob + 1, reference([empty], prob), params)
+
+
+def test_images_are_spread_over_the_table():
+    table = pd.DataFrame(
+        {"pair_id": list("abcdefg"), "split": ["train"] + 6 * ["validation"]}
+    )
+    assert parity.chosen(table, 3) == ["b", "d", "g"]
+    assert parity.chosen(table, 99) == list("bcdefg")
+    assert parity.chosen(table, 1) == ["b"]
+
+
+def test_multiply_adds_of_every_kind_of_kernel():
+    layers = keras.layers
+    image = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, padding="same")(image)  # 64 * 3 * 3 * 2 * 4 = 4608
+    x = layers.BatchNormalization()(x)
+    x = layers.Conv2D(4, 3, strides=2, padding="same", groups=2)(x)  # 16 * 9 * 2 * 4
+    x = layers.Conv2DTranspose(3, 2, strides=2)(x)  # 16 * 2 * 2 * 4 * 3 = 768
+    x = layers.DepthwiseConv2D(3, padding="same")(x)  # 64 * 9 * 3 = 1728
+    x = layers.SeparableConv2D(5, 3, padding="same")(x)  # 64 * (9 * 3 + 3 * 5) = 2688
+    x = layers.Dense(1)(x)  # 64 * 5 = 320
+    model = keras.Model(image, x)
+    assert size.multiply_adds(model) == 4608 + 1152 + 768 + 1728 + 2688 + 320
+    assert size.parameters(model) == model.count_params()
+
+
+@pytest.mark.slow
+def test_other_layers_convert_too(values, tmp_path):
+    """Gates, residuals, colour: what other architectures are made of."""
+    layers = keras.layers
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.GroupNormalization(groups=1, center=False, scale=False)(image)
+    x = layers.Conv2D(4, 3, padding="same")(x)
+    skip = layers.BatchNormalization()(x)
+    x = layers.AveragePooling2D(2)(layers.LeakyReLU()(skip))
+    x = layers.SeparableConv2D(4, 3, padding="same", activation="silu")(x)
+    x = layers.UpSampling2D(2, interpolation="bilinear")(x)
+    gate = layers.Activation("sigmoid")(layers.Conv2D(1, 1)(layers.Add()([x, skip])))
+    x = layers.Concatenate()([layers.Multiply()([skip, gate]), x])
+    shipped = probabilities(keras.Model(image, layers.Conv2D(1, 1)(x)))
+    images = np.random.default_rng(4).random((2, 16, 16, 3), np.float32)
+    wanted = shipped(images, training=False).numpy()
+    for name in "ab":  # the second time, TensorFlow's counters stand elsewhere
+        onnx_file.write(shipped, tmp_path / f"{name}.onnx", facts={})
+        litert.write(shipped, tmp_path / f"{name}.tflite", facts={})
+        saved_model.write(shipped, tmp_path / name, facts={}, threshold=0.5)
+    for path, module in (
+        ("a.onnx", onnx_file),
+        ("a.tflite", litert),
+        ("a", saved_model),
+    ):
+        found = module.load(tmp_path / path)(images)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
