@@ -78,7 +78,7 @@ class Lung:
         knob = self.knob * np.exp(-(((t - self.knob_t) / 0.06) ** 2))
         hilum = -self.hilum * np.exp(-(((t - 0.45) / 0.09) ** 2))
         border = self.mediastinum + apex + heart + knob + hilum
-        return np.minimum(np.maximum(border, 0.03), self.lateral(t) - 0.012)
+        return np.minimum(np.maximum(border, 0.03), self.lateral(t) - 0.03)
 
     def diaphragm(self, u: Points) -> Points:
         """`t` of the diaphragm; `u` runs from the heart (0) to the chest wall (1)."""

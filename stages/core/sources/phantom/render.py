@@ -4,6 +4,7 @@ Depth is what the rays meet, 1 being about the thickest part of the trunk; every
 part adds to it or, being air, takes away.
 """
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +30,11 @@ from stages.core.sources.phantom.canvas import (
 def draw_mask(anatomy: Anatomy, pose: Pose, size: int) -> NDArray[np.bool_]:
     """The lungs' mask, (size, size): pixels at least half covered."""
     canvas = Canvas(size, pose)
-    return canvas.cover([lung.outline() for lung in anatomy.lungs]) >= 128
+    mask = canvas.cover([lung.outline() for lung in anatomy.lungs]) >= 128
+    # A costophrenic angle thinner than a pixel falls apart: drop the crumbs.
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    whole = stats[:, cv2.CC_STAT_AREA] >= 0.002 * size * size
+    return np.asarray(mask & whole[labels])
 
 
 def draw_image(
