@@ -27,6 +27,7 @@ def write(network: keras.Model, path: Path, *, facts: provenance.Facts) -> None:
     module.serve = tf.function(
         lambda image: {"probability": network(image, training=False)},
         input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
+        autograph=False,
     )
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [module.serve.get_concrete_function()], module

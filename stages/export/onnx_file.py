@@ -30,7 +30,7 @@ def write(network: keras.Model, path: Path, *, facts: provenance.Facts) -> None:
         return {"probability": network(image, training=False)}
 
     model, _ = tf2onnx.convert.from_function(
-        tf.function(serve, input_signature=signature),
+        tf.function(serve, input_signature=signature, autograph=False),
         input_signature=signature,
         opset=OPSET,
     )

@@ -40,8 +40,13 @@ def write(
     image = tf.TensorSpec((None, size, size, channels), tf.float32, name="image")
     png = tf.TensorSpec((None,), tf.string, name="png")
 
+    # Both signatures share this one copy of the network.
+    @tf.function(input_signature=[image], autograph=False)
+    def forward(image: tf.Tensor) -> tf.Tensor:
+        return network(image, training=False)
+
     def serving_default(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probability": network(image, training=False)}
+        return {"probability": forward(image)}
 
     def from_png(png: tf.Tensor) -> dict[str, tf.Tensor]:
         images, sizes = tf.map_fn(
@@ -53,7 +58,7 @@ def write(
             ),
             parallel_iterations=1,  # one decoded picture in memory at a time
         )
-        prob = network(images, training=False)
+        prob = forward(images)
         masks = tf.map_fn(
             lambda one: _mask_png(one[0], one[1], threshold),
             (prob, sizes),
@@ -65,8 +70,10 @@ def write(
     module = tf.Module()
     module.weights = [variable.value for variable in network.variables]
     signatures = {
-        "serving_default": tf.function(serving_default, input_signature=[image]),
-        "png": tf.function(from_png, input_signature=[png]),
+        "serving_default": tf.function(
+            serving_default, input_signature=[image], autograph=False
+        ),
+        "png": tf.function(from_png, input_signature=[png], autograph=False),
     }
     tf.saved_model.save(module, str(path), signatures=signatures)
     canonical.saved_model(
