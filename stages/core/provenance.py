@@ -130,11 +130,15 @@ def read(path: Path) -> Facts:
             f"{path} should be an exported model but cannot be parsed ({reason}); "
             "remove it and run `dvc repro export`"
         ) from None
-    if not isinstance(facts, dict):
+    if not isinstance(facts, dict) or not _are_inputs(facts.get("inputs")):
         raise PipelineError(
             f"{path} carries no provenance: it was not exported by this pipeline"
         )
     return facts
+
+
+def _are_inputs(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
 
 
 def _from_onnx(path: Path) -> str | None:
@@ -151,7 +155,8 @@ def _from_litert(path: Path) -> str | None:
     if content[4:8] != b"TFL3":
         raise ValueError("the file identifier TFL3 is missing")
     model = schema.Model.GetRootAs(content, 0)
-    for index in range(model.MetadataLength()):
+    # A foreign file may claim billions.
+    for index in range(min(model.MetadataLength(), 1000)):
         entry = model.Metadata(index)
         if entry.Name() == KEY.encode():
             return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).decode()

@@ -1,0 +1,122 @@
+import flatbuffers
+import numpy as np
+import onnx
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from onnx import TensorProto, helper
+
+from stages.core import provenance
+from stages.core.errors import PipelineError
+from stages.core.provenance import read
+
+FACTS = {
+    "inputs": {"model": {"md5": "1", "sha256": "2"}},
+    "data": {"licence": "CC BY 4.0 — ©"},
+    "params": {"train": {"learning_rate": 0.001}},
+}
+
+
+def small_onnx(path, facts=FACTS):
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([], "g", [value], [value])
+    model = helper.make_model(graph)
+    if facts is not None:
+        provenance.into_onnx(model, facts)
+    onnx.save(model, str(path))
+    return path
+
+
+def small_litert(path, facts=FACTS):
+    model = schema.ModelT()
+    model.version, model.buffers, model.subgraphs = 3, [schema.BufferT()], []
+    builder = flatbuffers.Builder(64)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    content = bytes(builder.Output())
+    path.write_bytes(
+        content if facts is None else provenance.into_litert(content, facts)
+    )
+    return path
+
+
+def small_folder(path, facts=FACTS):
+    path.mkdir()
+    (path / "saved_model.pb").touch()
+    if facts is not None:
+        provenance.write_beside(path, facts)
+    return path
+
+
+KINDS = {"m.onnx": small_onnx, "m.tflite": small_litert, "m": small_folder}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_written_is_read(tmp_path, name):
+    assert read(KINDS[name](tmp_path / name)) == FACTS
+
+
+def test_litert_keeps_what_was_there(tmp_path):
+    path = small_litert(tmp_path / "m.tflite", {"inputs": {}, "earlier": 1})
+    content = provenance.into_litert(path.read_bytes(), FACTS)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    assert [entry.name for entry in model.metadata] == [b"provenance"] * 2
+    assert b'"earlier": 1' in np.asarray(model.buffers[1].data, np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_equal_facts_are_equal_bytes(tmp_path, name):
+    turned = dict(reversed(FACTS.items()))
+    assert list(turned) != list(FACTS)
+    assert provenance.text(turned) == provenance.text(FACTS)
+
+
+@pytest.mark.parametrize("facts", [None, [], {"inputs": []}, {"inputs": {"a": 1}}])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_of_others_carries_none(tmp_path, name, facts):
+    with pytest.raises(PipelineError, match="carries no provenance"):
+        read(KINDS[name](tmp_path / name, facts))
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.tflite"])
+def test_bad_bytes_are_one_sentence(tmp_path, name):
+    """Cut, overwritten, or something else: never a traceback."""
+    path = KINDS[name](tmp_path / name)
+    content = path.read_bytes()
+    generator = np.random.default_rng(6)
+    tried = [b"", b"\0" * 50, b"PK\3\4" + bytes(40), content[: len(content) // 2]]
+    for _ in range(300):
+        changed = bytearray(content)
+        for place in generator.integers(0, len(content), 3):
+            changed[place] = generator.integers(256)
+        tried.append(bytes(changed))
+    refused = []
+    for one in tried:
+        path.write_bytes(one)
+        try:
+            read(path)
+        except PipelineError as error:
+            refused.append(str(error))
+    assert len(refused) > 20
+    assert all(sentence.startswith(str(path)) for sentence in refused)
+
+
+def test_what_is_no_exported_model(tmp_path):
+    with pytest.raises(PipelineError, match="is missing"):
+        read(tmp_path / "none.onnx")
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(PipelineError, match=r"should be a \.onnx file"):
+        read(tmp_path / "a.txt")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(PipelineError, match=r"no saved_model\.pb"):
+        read(tmp_path / "folder")
+
+
+def test_a_missing_input_is_named(tmp_path):
+    with pytest.raises(PipelineError, match=r"build\.json is missing"):
+        provenance.facts(data={}, inputs=provenance.INPUTS, params={})
+
+
+def test_facts_tell_of_the_data_but_name_no_file(tmp_path):
+    data = {"dataset": "d", "folder": "Jane Doe", "classes": {"Jane Doe": 1}}
+    facts = provenance.facts(data=data, inputs={}, params={})
+    assert facts["data"]["dataset"] == "d"
+    assert "Jane" not in provenance.text(facts)
