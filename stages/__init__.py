@@ -8,3 +8,9 @@ evaluate  model + validation -> Dice and distances an image, overlays, predicted
 gate      metrics            -> a verdict, or a failed stage
 export    model + verdict    -> ONNX, SavedModel, LiteRT and a model card
 """
+
+import os
+
+# TensorFlow greets every start with pages about hardware that is not there; its
+# errors still arrive as exceptions. Must be set before its first import; yours wins.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
