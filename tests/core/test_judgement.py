@@ -1,0 +1,69 @@
+"""Does Great Expectations say which rows, silently, and never pass what it skipped?"""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from stages.core import paths
+from stages.core.judgement import judge, library
+
+TABLE = pd.DataFrame({"pair_id": ["a", "b", "c", "d"], "size": [1.0, 5.0, None, 9.0]})
+
+
+def between(**bounds: float):
+    return library().expectations.ExpectColumnValuesToBeBetween(column="size", **bounds)
+
+
+def test_rows_are_positions_of_the_unexpected() -> None:
+    verdicts = judge(
+        TABLE,
+        {"small": between(max_value=4), "any": between(min_value=0)},
+        title="sizes",
+    )
+    assert verdicts["small"].rows == (1, 3)
+    assert not verdicts["small"].success
+    assert verdicts["small"].gx_type == "expect_column_values_to_be_between"
+    # A missing value is no offence.
+    assert verdicts["any"].success
+    assert verdicts["any"].rows == ()
+
+
+def test_positions_do_not_depend_on_the_index() -> None:
+    shuffled = TABLE.set_index(pd.Index([7, 7, 3, 1]))
+    verdicts = judge(shuffled, {"small": between(max_value=4)}, title="sizes")
+    assert verdicts["small"].rows == (1, 3)
+
+
+def test_equal_expectations_keep_their_names() -> None:
+    verdicts = judge(
+        TABLE, {"one": between(max_value=6), "two": between(max_value=8)}, title="t"
+    )
+    assert list(verdicts) == ["one", "two"]
+    assert [verdict.rows for verdict in verdicts.values()] == [(3,), (3,)]
+
+
+def test_what_cannot_be_judged_is_not_passed() -> None:
+    unknown = library().expectations.ExpectColumnValuesToBeUnique(column="no_such")
+    with pytest.raises(RuntimeError, match="could not judge 'lost'"):
+        judge(TABLE, {"lost": unknown}, title="sizes")
+
+
+def test_is_silent_and_leaves_nothing(
+    capfd: pytest.CaptureFixture[str], isolated: Path
+) -> None:
+    judge(TABLE, {"small": between(max_value=4)}, title="sizes")
+    assert capfd.readouterr() == ("", "")
+    assert list(isolated.iterdir()) == []
+
+
+def test_writes_the_librarys_own_pages_when_asked() -> None:
+    judge(
+        TABLE,
+        {"small": between(max_value=4)},
+        title="sizes",
+        data_docs=paths.QUALITY_DATA_DOCS,
+    )
+    page = (paths.QUALITY_DATA_DOCS / "index.html").read_text(encoding="utf-8")
+    assert "sizes" in page
+    assert list((paths.WORK / "partial").iterdir()) == []
