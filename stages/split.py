@@ -251,20 +251,18 @@ def _cut(num_groups: int, params: SplitParams) -> tuple[int, int]:
 
 def _check_sides(table: pd.DataFrame, params: SplitParams) -> None:
     """Both sides must hold something."""
+    if params.folds:
+        key, remedy = f"fold {params.fold} of {params.folds}", "use fewer folds or "
+    else:
+        key, remedy = f"validation_fraction {params.validation_fraction:g}", ""
     groups = table["group"].nunique()
     for side in SPLITS:
-        if (table["split"] == side).any():
-            continue
-        key, remedy = (
-            (f"split.fold {params.fold} of {params.folds}", "use fewer folds or")
-            if params.folds
-            else (f"split.validation_fraction {params.validation_fraction:g}", "")
-        )
-        raise PipelineError(
-            f"{key} leaves no pair for {side}: the {len(table)} accepted pairs form "
-            f"{groups} groups of copies and patients that must stay together; "
-            f"{remedy} bring more pairs".replace("  ", " ")
-        )
+        if not (table["split"] == side).any():
+            raise PipelineError(
+                f"split.{key} leaves no pair for {side}: the {len(table)} accepted "
+                f"pairs form {groups} group{'s' if groups > 1 else ''} of copies and "
+                f"patients that stay together; {remedy}bring more pairs"
+            )
 
 
 def _check_promises(table: pd.DataFrame, quality: Path) -> None:

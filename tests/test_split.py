@@ -1,0 +1,319 @@
+"""Are both sides free of each other's patients and copies, balanced and repeatable?"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages import split as stage
+from stages.core import paths
+from stages.core.errors import PipelineError
+from stages.core.pairs import SPLITS, natural_key, read_splits
+from stages.core.params import Params
+from stages.split import split
+
+Build = Callable[..., Params]
+
+
+def hashes(count: int, seed: int = 0) -> list[str]:
+    """Perceptual hashes of unrelated pictures: about 128 bits apart."""
+    generator = np.random.default_rng(seed)
+    return [generator.bytes(32).hex() for _ in range(count)]
+
+
+def flipped(phash: str, bits: int) -> str:
+    """The hash with its first bits inverted."""
+    value = int(phash, 16) ^ (((1 << bits) - 1) << (256 - bits))
+    return f"{value:064x}"
+
+
+def quality(classes: dict[str, int], seed: int = 0) -> pd.DataFrame:
+    """Accepted pairs `CLASS-1` onwards, all different."""
+    ids = [f"{name}-{i + 1}" for name, count in classes.items() for i in range(count)]
+    return pd.DataFrame(
+        {
+            "pair_id": ids,
+            "class_name": [i.rpartition("-")[0] for i in ids],
+            "group": "",
+            "accepted": True,
+            "image_sha256": [f"sha of {i}" for i in ids],
+            "image_phash": hashes(len(ids), seed),
+        }
+    )
+
+
+def write(table: pd.DataFrame) -> None:
+    paths.QUALITY_PAIRS.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(paths.QUALITY_PAIRS)
+
+
+def sides(build: Build, table: pd.DataFrame, **overrides) -> pd.Series:
+    """Splits a quality table; the side of each pair, by id."""
+    write(table)
+    params = build(**{f"split.{name}": value for name, value in overrides.items()})
+    split(params.split)
+    return read_splits().set_index("pair_id")["split"]
+
+
+def summary() -> dict:
+    return json.loads(paths.SPLIT_SUMMARY.read_text(encoding="utf-8"))
+
+
+def put(table: pd.DataFrame, pair_id: str, **values) -> None:
+    for column, value in values.items():
+        table.loc[table["pair_id"] == pair_id, column] = value
+
+
+def test_cuts_each_class_by_the_fraction(tiny_params: Build) -> None:
+    table = quality({"COVID": 20, "Normal": 45})
+    found = sides(tiny_params, table, validation_fraction=0.2)
+    assert sorted(found.index, key=natural_key) == list(found.index)
+    assert set(found.index) == set(table["pair_id"])
+    held_out = (
+        found[found == "validation"].index.str.rpartition("-").get_level_values(0)
+    )
+    assert held_out.value_counts().to_dict() == {"COVID": 4, "Normal": 9}
+    assert summary()["by_class"] == {
+        "COVID": {"num_groups": 20, "num_train": 16, "num_validation": 4},
+        "Normal": {"num_groups": 45, "num_train": 36, "num_validation": 9},
+    }
+    assert summary()["num_train"] == 52
+    assert summary()["num_validation"] == 13
+    assert summary()["validation_fraction"] == 0.2
+
+
+def test_table_has_the_columns_of_the_contract(tiny_params: Build) -> None:
+    sides(tiny_params, quality({"COVID": 5}))
+    lines = paths.SPLIT_PAIRS.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "pair_id,class_name,group,split"
+    assert lines[1].startswith("COVID-1,COVID,COVID-1,")
+
+
+def test_rejected_pairs_stay_out(tiny_params: Build) -> None:
+    table = quality({"COVID": 10})
+    put(table, "COVID-3", accepted=False, image_phash=None, image_sha256=None)
+    assert "COVID-3" not in sides(tiny_params, table).index
+    assert summary()["num_pairs"] == 9
+
+
+def test_any_order_gives_the_same_bytes(tiny_params: Build) -> None:
+    table = quality({"COVID": 12, "Normal": 9})
+    put(table, "COVID-10", image_sha256="one")
+    put(table, "COVID-2", image_sha256="one")
+    put(table, "Normal-7", group="patient")
+    put(table, "COVID-5", group="patient")
+    sides(tiny_params, table)
+    first = paths.SPLIT_PAIRS.read_bytes(), paths.SPLIT_SUMMARY.read_bytes()
+    for seed in range(3):
+        sides(tiny_params, table.sample(frac=1, random_state=seed))
+        again = paths.SPLIT_PAIRS.read_bytes(), paths.SPLIT_SUMMARY.read_bytes()
+        assert again == first
+
+
+def test_another_seed_holds_out_other_pairs(tiny_params: Build) -> None:
+    table = quality({"COVID": 60})
+    assert not sides(tiny_params, table, seed=1).equals(
+        sides(tiny_params, table, seed=2)
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_belongs_together_is_on_one_side(tiny_params: Build, seed: int) -> None:
+    table = quality({"COVID": 12})
+    phash = table.set_index("pair_id")["image_phash"]
+    # An exact copy; a near copy of the copy; and a patient of all three's kin.
+    put(table, "COVID-4", image_sha256="sha of COVID-10", image_phash=phash["COVID-10"])
+    put(table, "COVID-7", image_phash=flipped(phash["COVID-10"], 24))
+    put(table, "COVID-7", group="patient 1")
+    put(table, "COVID-9", group="patient 1")
+    # One bit more than the bound is another picture.
+    put(table, "COVID-12", image_phash=flipped(phash["COVID-1"], 25))
+    found = sides(tiny_params, table, near_copy_bits=24, seed=seed)
+    assert found[["COVID-4", "COVID-7", "COVID-9", "COVID-10"]].nunique() == 1
+    groups = read_splits().set_index("pair_id")["group"]
+    for member in ("COVID-4", "COVID-7", "COVID-9", "COVID-10"):
+        assert groups[member] == "COVID-4"  # the first in natural order
+    assert groups["COVID-12"] == "COVID-12"
+    assert summary()["num_groups"] == 9
+    assert summary()["largest_group"] == 4
+    assert summary()["num_exact_copies"] == 1
+    assert summary()["exact_copies"] == [["COVID-4", "COVID-10"]]
+    assert summary()["num_near_copy_pairs"] == 1
+    assert summary()["near_copies"] == [{"bits": 24, "pairs": ["COVID-4", "COVID-7"]}]
+
+
+def test_a_group_of_two_classes_counts_for_its_first_pairs(tiny_params: Build) -> None:
+    table = quality({"A": 4, "B": 4})
+    for pair_id in ("A-4", "B-1", "B-2", "B-3"):
+        put(table, pair_id, group="patient")
+    sides(tiny_params, table, validation_fraction=0.5)
+    # Four groups begin in A and one in B, which is too few to hold one out.
+    groups = read_splits().drop_duplicates("group")
+    assert groups.groupby("class_name").size().to_dict() == {"A": 4, "B": 1}
+    held_out = groups[groups["split"] == "validation"]
+    assert held_out["class_name"].tolist() == ["A", "A"]
+
+
+def test_added_pairs_move_only_groups_at_the_cut(tiny_params: Build) -> None:
+    large = quality({"COVID": 83, "Normal": 71})
+    before = sides(tiny_params, large[large["pair_id"] != "COVID-83"])
+    after = sides(tiny_params, large)[before.index]
+    assert (before != after).sum() <= 1
+    normal = before.index.str.startswith("Normal")
+    assert (before[normal] == after[normal]).all()
+
+
+def test_each_pair_is_held_out_in_exactly_one_fold(tiny_params: Build) -> None:
+    table = quality({"COVID": 23, "Normal": 17})
+    put(table, "COVID-4", image_sha256="one")
+    put(table, "COVID-9", image_sha256="one")
+    folds = [sides(tiny_params, table, folds=5, fold=fold) for fold in range(5)]
+    held_out = sum((found == "validation").astype(int) for found in folds)
+    assert (held_out == 1).all()
+    sizes = [(found == "validation").sum() for found in folds]
+    assert max(sizes) - min(sizes) <= 3  # one for each class, and the copy
+
+
+@pytest.mark.parametrize(
+    ("classes", "overrides", "expected"),
+    [
+        (
+            {"A": 1},
+            {},
+            r"validation_fraction 0\.34 leaves no pair for validation.*1 gr",
+        ),
+        ({"A": 1, "B": 1, "C": 1}, {}, "leaves no pair for validation"),
+        (
+            {"A": 3},
+            {"folds": 5, "fold": 0},
+            "fold 0 of 5 leaves no pair for valid.*fewer",
+        ),
+        ({"A": 1}, {"folds": 2, "fold": 1}, "fold 1 of 2 leaves no pair for train"),
+    ],
+)
+def test_an_empty_side_is_one_sentence(
+    tiny_params: Build, classes, overrides, expected
+) -> None:
+    with pytest.raises(PipelineError, match=expected):
+        sides(tiny_params, quality(classes), **overrides)
+    assert not paths.SPLIT_PAIRS.exists()
+    assert not paths.SPLIT_SUMMARY.exists()
+
+
+def test_copies_alone_cannot_be_split(tiny_params: Build) -> None:
+    table = quality({"A": 6})
+    table["image_sha256"] = "one"
+    with pytest.raises(PipelineError, match="6 accepted pairs form 1 group of copies"):
+        sides(tiny_params, table)
+
+
+def test_a_class_of_two_groups_is_on_both_sides(tiny_params: Build) -> None:
+    for fraction in (0.01, 0.99):
+        found = sides(
+            tiny_params, quality({"A": 2, "B": 50}), validation_fraction=fraction
+        )
+        assert set(found[["A-1", "A-2"]]) == set(SPLITS)
+
+
+def test_missing_and_corrupt_tables_are_one_sentence(tiny_params: Build) -> None:
+    with pytest.raises(PipelineError, match=r"pairs\.parquet is missing; run"):
+        split(tiny_params().split)
+    paths.QUALITY_PAIRS.parent.mkdir(parents=True)
+    paths.QUALITY_PAIRS.write_bytes(b"PAR1 no such thing")
+    with pytest.raises(PipelineError, match="should be the table that validate wrote"):
+        split(tiny_params().split)
+    quality({"A": 3}).drop(columns="image_phash").to_parquet(paths.QUALITY_PAIRS)
+    with pytest.raises(PipelineError, match="should be the table that validate wrote"):
+        split(tiny_params().split)
+    write(quality({"A": 3}).assign(accepted=False))
+    with pytest.raises(PipelineError, match="holds no accepted pair"):
+        split(tiny_params().split)
+
+
+def test_a_failure_leaves_the_earlier_split(tiny_params: Build) -> None:
+    sides(tiny_params, quality({"A": 9}))
+    before = paths.SPLIT_PAIRS.read_bytes()
+    with pytest.raises(PipelineError):
+        sides(tiny_params, quality({"A": 1}))
+    assert paths.SPLIT_PAIRS.read_bytes() == before
+
+
+def test_a_pair_named_twice_breaks_a_promise(tiny_params: Build) -> None:
+    table = quality({"A": 8})
+    table.loc[table["pair_id"] == "A-8", "pair_id"] = "A-7"
+    with pytest.raises(PipelineError, match="a pair stands in the table once"):
+        sides(tiny_params, table)
+    assert not paths.SPLIT_PAIRS.exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "promise"),
+    [("group", "a group is on one side"), ("image_sha256", "a picture is on one side")],
+)
+def test_the_result_is_checked_by_great_expectations(
+    tiny_params: Build, monkeypatch: pytest.MonkeyPatch, column: str, promise: str
+) -> None:
+    table = quality({"A": 4})
+    put(table, "A-1", **{column: "one"})
+    put(table, "A-2", **{column: "one"})
+    alternating = [SPLITS[i % 2] for i in range(4)]
+    # A splitter gone wrong: groups are not joined, sides alternate.
+    monkeypatch.setattr(stage, "_sides", lambda table, params: alternating)
+    if column == "image_sha256":
+        monkeypatch.setattr(stage, "_names", lambda ids, labels: ids)
+    with pytest.raises(PipelineError, match=promise):
+        sides(tiny_params, table)
+
+
+@pytest.mark.parametrize("bits", [0, 24, 64, 120])
+def test_near_copies_are_all_found_across_blocks(
+    monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    monkeypatch.setattr(stage, "_BLOCK", 32)
+    generator = np.random.default_rng(5)
+    table = generator.integers(0, 2**64, (150, 4), np.uint64)
+    for row in range(0, 150, 3):  # near copies at all distances, far and close by
+        other = int(generator.integers(0, 150))
+        noise = np.packbits(generator.random(256) < generator.random() * 0.3)
+        table[row] = table[other] ^ noise.view(np.uint64)
+    distance = np.bitwise_count(table[:, None] ^ table[None]).sum(2, dtype=int)
+    expected = {
+        (i, j, int(distance[i, j]))
+        for i, j in zip(*np.nonzero(np.triu(distance <= bits, 1)), strict=True)
+    }
+    found = [
+        triple
+        for block in stage._near(table, bits)
+        for triple in zip(*(part.tolist() for part in block), strict=True)
+    ]
+    assert set(found) == expected
+    assert len(found) == len(expected)
+    assert expected or bits == 0
+
+
+def test_thousands_of_near_copies_of_one_picture_are_counted_not_kept(
+    tiny_params: Build,
+) -> None:
+    table = quality({"A": 10, "B": 1500})
+    same = table["class_name"] == "B"
+    table.loc[same, "image_phash"] = "0f" * 32
+    sides(tiny_params, table)
+    assert summary()["largest_group"] == 1500
+    assert summary()["num_near_copy_pairs"] == 1500 * 1499 // 2
+    listed = [entry["pairs"] for entry in summary()["near_copies"]]
+    assert listed == [["B-1", f"B-{number}"] for number in range(2, 52)]
+
+
+def test_command_reads_its_own_section(
+    tiny_params: Build, shipped_values, isolated: Path
+) -> None:
+    from ruamel.yaml import YAML
+
+    write(quality({"A": 20}))
+    with paths.PARAMS.open("w", encoding="utf-8") as file:
+        YAML().dump(shipped_values, file)
+    stage.main()
+    assert (read_splits()["split"] == "validation").sum() == 4
