@@ -1,3 +1,4 @@
+import doctest
 import json
 import os
 import shutil
@@ -256,6 +257,13 @@ def test_card(exported):
     assert CLASS not in text
     assert "Jane_Doe" not in text
     assert files.sha256(exported / "unet.onnx") in text
+
+
+def test_foreign_text_has_no_effect_in_the_card():
+    assert doctest.testmod(card) == (0, 1)
+    assert card.plain("a\n# b\r`c` [d](e) ![f](g) <script>") == (
+        r"a \# b \`c\` \[d\]\(e\) \!\[f\]\(g\) \<script\>"
+    )
 
 
 def test_the_card_speaks_of_lungs_only_where_there_are(exported):

@@ -1,5 +1,7 @@
 """`python -m stages.export`."""
 
+import tensorflow as tf
+
 from stages.core import errors
 from stages.core.nn.training import configure_runtime
 from stages.core.params import load_params
@@ -9,6 +11,8 @@ from stages.export import export
 def main() -> None:
     """Runs the stage with its section of `params.yaml`."""
     params = load_params()
+    # A GPU rounds convolutions to TF32: the formats are compared on the processor.
+    tf.config.set_visible_devices([], "GPU")
     configure_runtime(params.train.threads)
     export(params.export, train=params.train, threshold=params.evaluate.threshold)
 

@@ -41,9 +41,11 @@ def write(
     png = tf.TensorSpec((None,), tf.string, name="png")
 
     # Both signatures share this one copy of the network.
-    @tf.function(input_signature=[image], autograph=False)
-    def forward(image: tf.Tensor) -> tf.Tensor:
-        return network(image, training=False)
+    forward = tf.function(
+        lambda image: network(image, training=False),
+        input_signature=[image],
+        autograph=False,
+    )
 
     def serving_default(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probability": forward(image)}
