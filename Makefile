@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 # No telemetry, here or in what is started from here.
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Writing bytecode is what makes the second start of TensorFlow fast.
@@ -14,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint format types lock clean
+.PHONY: help setup repro schedule test lint format types lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*  ##' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 12
@@ -37,8 +38,11 @@ repro: setup  ## Run the pipeline: ingest, validate, split, train, evaluate, gat
 	$(BIN)/dvc repro
 	@$(BIN)/python -m stages.tools.summary
 
+schedule: setup  ## Serve the flows on their schedules; see http://127.0.0.1:4200
+	$(BIN)/python -m stages.flow
+
 test: setup  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup  ## Style and types
 	$(BIN)/ruff check .
@@ -52,7 +56,7 @@ format: setup  ## Format the code
 	$(BIN)/ruff format .
 
 lock:  ## Resolve requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-annotate --extra dev --extra dicom --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev --extra dicom --output-file requirements.lock
 
 clean:  ## Remove half-written outputs and checkpoints (data/.work)
 	rm -rf data/.work
