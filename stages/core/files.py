@@ -7,12 +7,13 @@ import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from stages.core import paths
 from stages.core.errors import PipelineError
+
+if TYPE_CHECKING:  # its import would be half of what predict takes to start
+    import pandas as pd
 
 
 @contextlib.contextmanager
@@ -20,7 +21,8 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yields a path to write a file or a folder to; puts it at `target` at the end.
 
     An exception or a kill leaves `target` as it was. What an earlier, killed run
-    left behind is removed first.
+    left behind is removed first. What goes below `data/` is made in `data/.work`,
+    anything else in a hidden file or folder beside it.
 
     Args:
         target: Final path, file or folder.
@@ -28,9 +30,11 @@ def replacing(target: Path) -> Iterator[Path]:
     Yields:
         A path that does not exist yet, on the same file system.
     """
-    parent = paths.WORK / "partial"
-    parent.mkdir(parents=True, exist_ok=True)
-    partial = parent / target.as_posix().replace("/", "__").lstrip(".")
+    if target.absolute().is_relative_to(paths.DATA.absolute()):
+        partial = paths.WORK / "partial" / _flat(target)
+    else:
+        partial = target.with_name(f".{target.name}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
     remove(partial)
     try:
         yield partial
@@ -41,6 +45,10 @@ def replacing(target: Path) -> Iterator[Path]:
         partial.replace(target)
     finally:
         remove(partial)
+
+
+def _flat(path: Path) -> str:
+    return path.as_posix().replace("/", "__").lstrip(".")
 
 
 def remove(path: Path) -> None:
@@ -83,7 +91,7 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
     """Writes a CSV whole; floats with 6 digits, so that equal means equal."""
     with replacing(path) as partial:
         table.to_csv(partial, index=False, float_format="%.6f", lineterminator="\n")

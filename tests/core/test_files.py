@@ -7,8 +7,9 @@ from stages.core import files, paths
 from stages.core.errors import PipelineError
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    target = tmp_path / "out" / "table.csv"
+@pytest.mark.parametrize("place", ["data/out", "elsewhere"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, place):
+    target = tmp_path / place / "table.csv"
     files.write_text(target, "old")
 
     def write_half():
@@ -20,7 +21,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_half()
     assert target.read_text() == "old"
     assert [p.name for p in target.parent.iterdir()] == ["table.csv"]
-    assert not list((tmp_path / paths.WORK / "partial").iterdir())
+    work = tmp_path / paths.WORK / "partial"
+    assert work.is_dir() == (place == "data/out")
+    assert not work.is_dir() or not list(work.iterdir())
 
 
 def test_a_folder_is_swapped_whole(tmp_path):
