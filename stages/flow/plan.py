@@ -1,0 +1,34 @@
+"""Which stage waits for which: DVC's own reading of `dvc.yaml`."""
+
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from stages.core.errors import PipelineError
+
+
+def read_plan(root: Path) -> dict[str, list[str]]:
+    """The stages of the plan in an order in which they can run.
+
+    Args:
+        root: A DVC repository.
+
+    Returns:
+        Each stage's name to the stages whose outputs it reads.
+
+    Raises:
+        PipelineError: If `dvc.yaml` cannot be read, or its stages form a circle.
+    """
+    try:
+        with Repo(root) as repo:
+            graph = repo.index.graph
+            upstream = {
+                stage.addressing: sorted(s.addressing for s in graph.successors(stage))
+                for stage in graph
+            }
+    except DvcException as error:
+        reason = " ".join(str(error).split())
+        raise PipelineError(f"dvc.yaml cannot be run: {reason}") from None
+    return {name: upstream[name] for name in TopologicalSorter(upstream).static_order()}
