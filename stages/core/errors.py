@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
+# BSD's EX_TEMPFAIL: who schedules stages can tell what is worth another try.
+TRY_AGAIN = 75
+
 
 class PipelineError(Exception):
     """Something the user can mend.
@@ -16,13 +19,21 @@ class PipelineError(Exception):
     what was found, and what to do next.
     """
 
+    exit_code = 1
+
+
+class NetworkError(PipelineError):
+    """The network, or who should answer over it, failed; it may work later."""
+
+    exit_code = TRY_AGAIN
+
 
 def run(main: Callable[[], None]) -> None:
     """Runs a command's `main`; a mistake of the user's ends in one sentence.
 
     Sets up logging to standard error. Exit codes: 0 done, 1 a sentence was
-    printed, 130 interrupted. Anything unforeseen keeps its traceback: that is a
-    defect, and hiding it would help nobody.
+    printed, 75 a sentence about the network was, 130 interrupted. Anything
+    unforeseen keeps its traceback: that is a defect, and hiding it would help nobody.
 
     Args:
         main: The command, without arguments.
@@ -35,7 +46,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except PipelineError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -31,7 +31,7 @@ from kagglesdk.kaggle_http_client import KaggleHttpClient
 from requests.adapters import HTTPAdapter
 
 from stages.core import layouts
-from stages.core.errors import PipelineError
+from stages.core.errors import NetworkError, PipelineError
 from stages.core.params import IngestParams, KaggleParams
 from stages.core.sources.folder import Pairs, pairs_in
 
@@ -89,8 +89,9 @@ def fetch(kaggle: KaggleParams) -> Path:
         The zip; or a directory, where kagglehub itself has unpacked it earlier.
 
     Raises:
-        PipelineError: If credentials are missing or refused, or Kaggle, the network
-            or the disk will not give it.
+        NetworkError: If Kaggle or the network failed in a way that may pass.
+        PipelineError: If credentials are missing or refused, or Kaggle or the disk
+            will not give it.
     """
     handle = _handle(kaggle)
     unpacked = Cache().load_from_cache(handle)
@@ -220,7 +221,8 @@ def _persistently(
             return call()
         except (requests.RequestException, DataCorruptionError) as error:
             if wait_s is None or not _may_pass(error):
-                raise PipelineError(_sentence(error, handle, client)) from None
+                kind = NetworkError if _may_pass(error) else PipelineError
+                raise kind(_sentence(error, handle, client)) from None
             wait_s = min(max(wait_s, _asked_wait_s(error)), LONGEST_WAIT_S)
             logger.warning(
                 "Kaggle: %s; trying again in %.0f s", _in_short(error), wait_s
