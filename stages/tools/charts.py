@@ -25,6 +25,9 @@ class Series:
     kind: str
     titles: Sequence[str] = ()  # what a point says when pointed at
     links: Sequence[str] = ()  # where a point leads, inside the page
+    spans: Sequence[Point] = ()  # low and high end of each point's interval
+    labels: Sequence[str] = ()  # text beside each point
+    joined: bool = False  # by a line, from left to right
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,17 @@ def scatter_chart(
         }
         marks.append(_tag("line", {**ends, "class": "guide"}))
     for one in series:
+        if one.joined:
+            places = sorted((_x(x, a), _y(y, b)) for a, b in one.points)
+            path = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
+            marks.append(_tag("polyline", {"points": path, "class": "line"}))
         for index, (a, b) in enumerate(one.points):
+            if one.spans and all(map(math.isfinite, one.spans[index])):
+                low, high = (_y(y, value) for value in one.spans[index])
+                place = {"x1": _x(x, a), "x2": _x(x, a), "y1": low, "y2": high}
+                marks.append(_tag("line", {**place, "class": f"span {one.kind}"}))
+            if one.labels:
+                marks.append(_text(_x(x, a) + 8, _y(y, b) + 4, one.labels[index]))
             title_ = one.titles[index] if one.titles else ""
             mark = _marker(one.kind, _x(x, a), _y(y, b), title_)
             if one.links:
@@ -256,7 +269,9 @@ def _vertical(x: float, kind: str) -> Markup:
     return _tag("line", {**ends, "class": kind})
 
 
-def _text(x: float, y: float, text: str, anchor: str, turn: str = "") -> Markup:
+def _text(
+    x: float, y: float, text: str, anchor: str = "start", turn: str = ""
+) -> Markup:
     where: dict[str, str | float] = {"x": x, "y": y, "text-anchor": anchor}
     if turn:
         where["transform"] = turn

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from stages.tools.comment import LIMIT, MARKER
 from stages.tools.review import Review
 from stages.tools.review.comparison import (
     BETTER,
@@ -17,8 +18,6 @@ from stages.tools.review.curves import training_rows
 from stages.tools.review.exported import export_rows
 from stages.tools.review.table import ABSENT, Row, interval, minus, number, signed
 
-LIMIT = 65_000  # characters; a forge refuses a comment of more than 65,536
-MARKER = "<!-- lungmask-review -->"  # by which the comment is found again
 # Metrics that a reader sees without unfolding anything, beside those with a bound.
 _FIRST = (
     *("dice.mean", "dice.p05", "dice.min", "iou.mean", "hd95_px.mean", "assd_px.mean"),
