@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro schedule test lint format types lock clean
+.PHONY: help setup repro schedule pull review experiments test lint format types lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*  ##' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 12
@@ -40,6 +40,20 @@ repro: setup  ## Run the pipeline: ingest, validate, split, train, evaluate, gat
 
 schedule: setup  ## Serve the flows on their schedules; see http://127.0.0.1:4200
 	$(BIN)/python -m stages.flow
+
+pull: setup  ## Fetch outputs and former runs, if a DVC remote is configured
+	@if [ -z "$$($(BIN)/dvc remote list)" ]; then echo "no DVC remote is configured: what is missing is made here"; \
+	else $(BIN)/dvc pull --run-cache --allow-missing || echo "the DVC remote did not answer: what is missing is made here" >&2; fi
+
+BASE ?= main
+OUT ?= .
+review: setup  ## Compare with a Git revision, image by image: make review BASE=main
+	@$(BIN)/python -m stages.tools.review "$(BASE)" $(if $(HEAD),"$(HEAD)") --out "$(OUT)"
+	@# On a forge, the review is the job's summary too.
+	@if [ -n "$$GITHUB_STEP_SUMMARY" ]; then cat "$(OUT)/review.md" >> "$$GITHUB_STEP_SUMMARY"; fi
+
+experiments: setup  ## Compare dvc exp runs: Dice with intervals against multiply-adds
+	@$(BIN)/python -m stages.tools.experiments
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
