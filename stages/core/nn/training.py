@@ -283,8 +283,7 @@ class GradientProbe:
 
 def part_of(path: str) -> str:
     """The part of the network a variable is in: `encoder_0`, `middle`, `head_1`."""
-    layer = path.split("/")[0] if not path.startswith("unet/") else path.split("/")[1]
-    words = layer.split("_")
+    words = path.split("/")[-2].split("_")
     return "_".join(words[:2]) if len(words) > 1 and words[1].isdigit() else words[0]
 
 

@@ -46,3 +46,14 @@ def levels(outputs: Any) -> list[Any]:
 def head(x: keras.KerasTensor, level: int) -> keras.KerasTensor:
     """1x1 convolution to logits; float32, since a float16 loss overflows."""
     return keras.layers.Conv2D(1, 1, dtype="float32", name=f"head_{level}")(x)
+
+
+def conv_block(
+    x: keras.KerasTensor, filters: int, momentum: float, name: str
+) -> keras.KerasTensor:
+    """The article's block: Conv 3x3, ReLU, Conv 3x3, batch norm, ReLU."""
+    x = keras.layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_1")(x)
+    x = keras.layers.ReLU(name=f"{name}_relu_1")(x)
+    x = keras.layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_2")(x)
+    x = keras.layers.BatchNormalization(momentum=momentum, name=f"{name}_norm")(x)
+    return keras.layers.ReLU(name=f"{name}_relu_2")(x)

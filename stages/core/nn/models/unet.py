@@ -12,7 +12,7 @@ With filters 64 to 1024, one channel and two heads: 31,042,498 parameters.
 import keras
 from keras import layers
 
-from stages.core.nn.models import head, inputs
+from stages.core.nn.models import conv_block, head, inputs
 from stages.core.params import TrainParams
 
 
@@ -32,29 +32,18 @@ def build(params: TrainParams) -> keras.Model:
 
     skips = []
     for level, width in enumerate(widths):
-        x = _conv_block(x, width, momentum, f"encoder_{level}")
+        x = conv_block(x, width, momentum, f"encoder_{level}")
         skips.append(x)  # (B, S/2^level, S/2^level, width)
         x = layers.MaxPooling2D(2, name=f"encoder_{level}_pool")(x)
 
-    x = _conv_block(x, middle, momentum, "middle")
+    x = conv_block(x, middle, momentum, "middle")
 
     logits = []
     for level in reversed(range(len(widths))):
         name = f"decoder_{level}"
         x = layers.Conv2DTranspose(widths[level], 2, strides=2, name=f"{name}_up")(x)
         x = layers.Concatenate(name=f"{name}_skip")([x, skips[level]])
-        x = _conv_block(x, widths[level], momentum, name)
+        x = conv_block(x, widths[level], momentum, name)
         if level < len(params.supervision_weights):
             logits.append(head(x, level))
     return keras.Model(image, logits[::-1], name="unet")
-
-
-def _conv_block(
-    x: keras.KerasTensor, filters: int, momentum: float, name: str
-) -> keras.KerasTensor:
-    """Conv 3x3, ReLU, Conv 3x3, batch norm, ReLU."""
-    x = layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_1")(x)
-    x = layers.ReLU(name=f"{name}_relu_1")(x)
-    x = layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_2")(x)
-    x = layers.BatchNormalization(momentum=momentum, name=f"{name}_norm")(x)
-    return layers.ReLU(name=f"{name}_relu_2")(x)
