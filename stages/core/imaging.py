@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Grey = NDArray[np.uint8]  # (H, W) or (H, W, 3)
 Mask = NDArray[np.bool_]  # (H, W)
 Float = NDArray[np.float32]
+# What `decode` is given; other files (READMEs, spreadsheets) are no images.
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
 
 
 class UnreadableImageError(ValueError):

@@ -19,11 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, cast
 
 from stages.core.errors import PipelineError
+from stages.core.imaging import IMAGE_SUFFIXES
 from stages.core.pairs import natural_key
 from stages.core.params import names_in
 
-# What imaging decodes; other files (READMEs, spreadsheets) are no images.
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
 JUNK_FOLDERS = {"__MACOSX", "$RECYCLE.BIN", ".Trashes", ".git"}
 
 

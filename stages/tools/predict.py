@@ -1,0 +1,371 @@
+"""Finds lungs in images: `python -m stages.tools.predict MODEL IMAGE... -o OUT`.
+
+MODEL is the exported `unet.onnx`; IMAGE is a file, a folder or a quoted glob. OUT gets
+
+- `masks/NAME.png`: white is lung, at the image's own size;
+- `overlays/NAME.png`: the outline over the image, to look at;
+- `predictions.csv`: a row an image, with a warning where it is unlike a radiograph
+  that the model can know.
+
+An image whose bytes, model and threshold are those of an earlier run, and whose mask is
+still there, is skipped; --force does it again. Files that are no images are named, with
+the reason, and make the exit code 1. Needs neither TensorFlow nor a checkout.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import itertools
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from stages.core import exported, files, imaging, unlike
+from stages.core.errors import PipelineError, run
+from stages.core.exported import Exported
+from stages.core.imaging import Grey
+from stages.core.overlays import overlay
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    "image",
+    "height",
+    "width",
+    "lung_area_fraction",
+    "components",
+    "mean_confidence",
+    "warning",
+    "problem",
+    "sha256",
+    "model_sha256",
+    "threshold",
+)
+GLOB = set("*?[")
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to look at, and what its results are called."""
+
+    path: Path
+    name: str  # relative, POSIX, without a suffix
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A decoded image on its way into a batch."""
+
+    source: Source
+    image: Grey
+    pixels: NDArray[np.uint8]
+    warnings: tuple[str, ...]
+    sha256: str
+
+
+def sources(arguments: Iterable[str], out: Path) -> list[Source]:
+    """The images that the command line names, each once.
+
+    Names are relative to the folder given, or to what all arguments have in common;
+    a suffix stays where two images would else share a name.
+
+    Args:
+        arguments: Files, folders and globs.
+        out: Where results go: what is in it is no image to predict.
+
+    Raises:
+        PipelineError: If an argument names nothing, or no image.
+    """
+    found: dict[Path, None] = {}
+    roots = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            below = [
+                p
+                for p in sorted(path.rglob("*"))
+                if _is_image(p.relative_to(path), p)
+                and not p.absolute().is_relative_to(out.absolute())
+            ]
+            roots.append(path.absolute())
+        elif path.exists():
+            below = [path]
+            roots.append(path.absolute().parent)
+        else:
+            fixed = list(itertools.takewhile(lambda p: not GLOB & set(p), path.parts))
+            root = Path(*fixed)
+            pattern = "/".join(path.parts[len(fixed) :])
+            matches = sorted(root.glob(pattern)) if pattern else []
+            below = [p for p in matches if _is_image(Path(p.name), p)]
+            roots.append(root.absolute())
+        if not below:
+            raise PipelineError(
+                f"{argument!r} should name an image, a folder of images or a glob, "
+                "but no image is there; give "
+                f"{', '.join(sorted(imaging.IMAGE_SUFFIXES))} files"
+            )
+        found |= dict.fromkeys(p.absolute() for p in below)
+    top = Path(os.path.commonpath(roots))
+    names = {path: path.relative_to(top).as_posix() for path in found}
+    stems: dict[str, list[Path]] = {}
+    for path, name in names.items():
+        stems.setdefault(_stem(name), []).append(path)
+    return [
+        Source(path, name if len(stems[_stem(name)]) > 1 else _stem(name))
+        for path, name in names.items()
+    ]
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(Path(name).suffix)
+
+
+def _is_image(shown: Path, path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in shown.parts)
+    return (
+        not hidden and path.suffix.lower() in imaging.IMAGE_SUFFIXES and path.is_file()
+    )
+
+
+def predict(
+    model_path: Path,
+    images: list[Source],
+    out: Path,
+    *,
+    threshold: float | None = None,
+    batch_size: int = 16,
+    force: bool = False,
+    overlays: bool = True,
+) -> list[Row]:
+    """Predicts all images that have no result yet.
+
+    Args:
+        model_path: An exported ONNX file.
+        images: What `sources` found.
+        out: Folder to write to; what else is in it stays.
+        threshold: A pixel at least this probable is lung; None takes the model's own.
+        batch_size: Images in memory at a time.
+        force: Predict those again that have a result.
+        overlays: Whether to write pictures.
+
+    Returns:
+        The rows of this run's images, as `predictions.csv` holds them.
+
+    Raises:
+        PipelineError: If the model cannot be used.
+    """
+    model = exported.load(model_path)
+    if threshold is None:
+        threshold = model.threshold if model.threshold is not None else 0.5
+    marks = {"model_sha256": files.sha256(model_path), "threshold": f"{threshold:g}"}
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    table = Table(out)
+    skipped = 0
+    batch: list[Waiting] = []
+
+    def flush() -> None:
+        if batch:
+            for row in _predict_batch(model, batch, out, threshold, overlays=overlays):
+                table.rows[row["image"]] = row | marks
+        batch.clear()
+        table.write()
+
+    for source in tqdm(images, desc="predict", unit="image", disable=None):
+        name = _text(source.name)
+        try:
+            encoded = source.path.read_bytes()
+            sha256 = hashlib.sha256(encoded).hexdigest()
+            if not force and table.has(name, marks | {"sha256": sha256}):
+                skipped += 1
+                continue
+            batch.append(_decoded(source, encoded, sha256, model))
+        except (imaging.UnreadableImageError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            row = dict.fromkeys(COLUMNS, "")
+            table.rows[name] = row | {"image": name, "problem": str(reason)} | marks
+            files.remove(_mask_path(out, name))
+            tqdm.write(f"skipped {source.path}: {reason}", file=sys.stderr)
+        if len(batch) == batch_size:
+            flush()
+    flush()
+    if skipped:
+        logger.info("%d of %d images had a result already", skipped, len(images))
+    return [table.rows[_text(source.name)] for source in images]
+
+
+class Table:
+    """`predictions.csv`: what is in it survives, row by row, until it is replaced."""
+
+    def __init__(self, out: Path) -> None:
+        self._path = out / "predictions.csv"
+        self._out = out
+        self.rows: dict[str, Row] = {}
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return
+        except UnicodeDecodeError:
+            text = ""
+        reader = csv.DictReader(io.StringIO(text))
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise PipelineError(
+                f"{self._path} should be a table that this tool wrote but is not; "
+                "move it away, or choose another folder with -o"
+            )
+        self.rows = {row["image"]: row for row in reader}
+
+    def has(self, name: str, marks: Row) -> bool:
+        """Whether an image has a row with these values, and its mask."""
+        row = self.rows.get(name, {})
+        same = all(row.get(key) == value for key, value in marks.items())
+        return same and not row["problem"] and _mask_path(self._out, name).is_file()
+
+    def write(self) -> None:
+        """Replaces the file, rows in order of name."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows[name] for name in sorted(self.rows))
+        files.write_text(self._path, text.getvalue())
+
+
+def _decoded(source: Source, encoded: bytes, sha256: str, model: Exported) -> Waiting:
+    pixels = imaging.decode(encoded)
+    image = imaging.to_channels(pixels, model.image_channels)
+    warnings = unlike.image(pixels, image) if model.is_of_lungs else []
+    return Waiting(
+        source,
+        image,
+        imaging.preprocess(image, model.image_size),
+        tuple(warnings),
+        sha256,
+    )
+
+
+def _predict_batch(
+    model: Exported,
+    batch: list[Waiting],
+    out: Path,
+    threshold: float,
+    *,
+    overlays: bool,
+) -> Iterator[Row]:
+    """Predicts a batch, writes its pictures, yields its rows."""
+    inputs = imaging.to_input(np.stack([one.pixels for one in batch]))
+    for one, small in zip(batch, model.predict(inputs), strict=True):
+        height, width = one.image.shape[:2]
+        prob = imaging.resize_prob(small[:, :, 0], height, width)
+        mask = prob >= threshold
+        confidence = float(prob[mask].mean()) if mask.any() else math.nan
+        warnings = list(one.warnings)
+        if model.is_of_lungs:
+            warnings += unlike.mask(mask, confidence)
+        name = _text(one.source.name)
+        row = {
+            "image": name,
+            "height": str(height),
+            "width": str(width),
+            "lung_area_fraction": f"{mask.mean():.6f}",
+            "components": str(imaging.num_components(mask)),
+            "mean_confidence": "" if math.isnan(confidence) else f"{confidence:.6f}",
+            "warning": "; ".join(warnings),
+            "problem": "",
+            "sha256": one.sha256,
+        }
+        if overlays:
+            caption = f"{name}  {mask.mean():.1%} lung"
+            picture = overlay(
+                one.image,
+                mask_true=None,
+                mask_pred=mask,
+                caption=f"{caption}  UNLIKE, see table" if warnings else caption,
+            )
+            _write_png(out / "overlays" / f"{name}.png", picture)
+        _write_png(_mask_path(out, name), mask.astype(np.uint8) * 255)
+        yield row
+
+
+def _mask_path(out: Path, name: str) -> Path:
+    return out / "masks" / f"{name}.png"
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    with files.replacing(path) as partial:
+        partial.write_bytes(imaging.encode_png(pixels))
+
+
+def _text(name: str) -> str:
+    """A name that a table can hold, whatever bytes the file system has."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.tools.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, help="an exported unet.onnx")
+    parser.add_argument("images", nargs="+", help="file, folder or quoted glob")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--threshold", type=fraction, help="instead of the model's own")
+    parser.add_argument("--batch-size", type=positive, default=16)
+    parser.add_argument("--force", action="store_true", help="predict again")
+    parser.add_argument(
+        "--no-overlays", action="store_true", help="masks and table only"
+    )
+    given = parser.parse_args()
+    rows = predict(
+        given.model,
+        sources(given.images, given.out),
+        given.out,
+        threshold=given.threshold,
+        batch_size=given.batch_size,
+        force=given.force,
+        overlays=not given.no_overlays,
+    )
+    bad = [row for row in rows if row["problem"]]
+    odd = [row for row in rows if row["warning"]]
+    print(
+        f"{len(rows) - len(bad)} of {len(rows)} images have a mask in {given.out}; "
+        f"{len(odd)} with a warning in predictions.csv"
+    )
+    if bad:
+        raise PipelineError(
+            f"{len(bad)} of {len(rows)} images could not be read, such as "
+            f"{bad[0]['image']} ({bad[0]['problem']}); mend or remove them and run the "
+            "same command again"
+        )
+
+
+def fraction(text: str) -> float:
+    """A threshold of the command line."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"should be between 0 and 1, found {text}")
+    return value
+
+
+def positive(text: str) -> int:
+    """A count of the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"should be at least 1, found {text}")
+    return value
+
+
+if __name__ == "__main__":
+    run(main)
