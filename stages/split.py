@@ -171,10 +171,10 @@ def _chain(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Links each row to the first row of the same key: (M,) first, (M,) later."""
     codes, _ = pd.factorize(keys[rows])
-    _, first = np.unique(codes, return_index=True)
-    later = rows[first][codes]
-    apart = later != rows
-    return later[apart], rows[apart]
+    _, places = np.unique(codes, return_index=True)
+    firsts = rows[places][codes]
+    apart = firsts != rows
+    return firsts[apart], rows[apart]
 
 
 def _join(labels: Labels, first: NDArray[np.intp], second: NDArray[np.intp]) -> Labels:

@@ -36,7 +36,9 @@ _PNG_ALPHA = (4, 6)
 _PNG_PALETTE = 3
 # JPEG start-of-frame markers: 0xC0 to 0xCF but for three that mean other things.
 _JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_TIFF_SHORT, _TIFF_PALETTE, _TIFF_ALPHA = 3, 3, (1, 2)
+# TIFF: the type of two bytes; colour models, and samples a pixel without extra ones.
+_TIFF_SHORT, _TIFF_PALETTE = 3, 3
+_TIFF_COLOURS = {0: 1, 1: 1, 2: 3, _TIFF_PALETTE: 1}
 
 
 @dataclass(frozen=True)
@@ -151,30 +153,42 @@ def _tiff(encoded: bytes) -> Header:
             if tag not in (258, 338):
                 continue
         (tags[tag],) = struct.unpack_from(order + code, encoded, where)
+    channels, model = tags.get(277, 1), tags.get(262, 1)
     # A tile may be larger than the picture, and is what memory is taken for.
     return Header(
         "tiff",
         width=max(tags[256], tags.get(322, 0)),
         height=max(tags[257], tags.get(323, 0)),
-        channels=tags.get(277, 1),
+        channels=channels,
         bit_depth=tags.get(258, 1),
-        has_alpha=tags.get(338, 0) in _TIFF_ALPHA,
-        has_palette=tags.get(262) == _TIFF_PALETTE,
+        has_alpha=338 in tags or channels > _TIFF_COLOURS.get(model, channels),
+        has_palette=model == _TIFF_PALETTE,
     )
 
 
 def _bmp(encoded: bytes) -> Header:
     (size,) = struct.unpack_from("<I", encoded, 14)
-    if size == 12:  # OS/2's header has 16-bit sides
+    if size == 12:  # OS/2's header has 16-bit sides and no fourth byte a colour
         width, height, _, bits = struct.unpack_from("<HHHH", encoded, 18)
+        step, used = 3, 0
     else:
         width, height, _, bits = struct.unpack_from("<iiHH", encoded, 18)
+        step, (used,) = 4, struct.unpack_from("<I", encoded, 46)
+    has_palette = False
+    if bits <= 8:
+        length = step * (used or 1 << bits)
+        colours = encoded[14 + size : 14 + size + length]
+        if len(colours) < length:
+            raise ValueError
+        # Grey is stored as a palette, of three equal bytes each.
+        blue, green, red = (colours[sample::step] for sample in range(3))
+        has_palette = not blue == green == red
     return Header(
         "bmp",
         width=abs(width),
         height=abs(height),  # a negative height means top row first
-        channels={16: 3, 24: 3, 32: 4}.get(bits, 3),
+        channels=4 if bits == 32 else 3 if bits > 8 or has_palette else 1,
         bit_depth=8,
         has_alpha=bits == 32,
-        has_palette=bits <= 8,
+        has_palette=has_palette,
     )

@@ -1,0 +1,602 @@
+"""Is every broken pair kept out with its reason, and every usable one kept in?"""
+
+import contextlib
+import json
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from ruamel.yaml import YAML
+
+from stages.core import imaging, paths
+from stages.core.errors import PipelineError
+from stages.core.imaging import UnreadableImageError
+from stages.core.pairs import Pair, write_shards
+from stages.core.params import Params, parse_params
+from stages.validate import QUALITY_SCHEMA, facts, headers, validate
+from stages.validate.__main__ import main
+from tests.conftest import TINY, lungs, png, with_overrides
+
+Build = Callable[..., Params]
+HOSTILE = """<script>alert("1")</script>&'; DROP"""
+
+
+def encode(suffix: str, pixels: np.ndarray, *options: int) -> bytes:
+    ok, buffer = cv2.imencode(suffix, pixels, list(options))
+    assert ok
+    return buffer.tobytes()
+
+
+def pair(number: int = 1, class_name: str = "COVID", **changes: Any) -> Pair:
+    """A usable pair, but for the changes."""
+    image, mask = lungs(number)
+    values: dict[str, Any] = {
+        "pair_id": f"{class_name}-{number}",
+        "class_name": class_name,
+        "group": "",
+        "given_split": "",
+        "image_path": f"{class_name}/images/{class_name}-{number}.png",
+        "mask_path": f"{class_name}/masks/{class_name}-{number}.png",
+        "image": png(image),
+        "mask": png(cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR)),
+    }
+    return Pair(**values | changes)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", zlib.crc32(kind + data))
+    )
+
+
+def png_of(
+    width: int, height: int, colour: int, depth: int, rows: bytes, *extra: bytes
+) -> bytes:
+    """A PNG written by hand: OpenCV writes no palettes and no lies."""
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(
+                b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+            ),
+            *extra,
+            chunk(b"IDAT", zlib.compress(rows)),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+def palette_png(image: np.ndarray) -> bytes:
+    rows = b"".join(b"\0" + row.tobytes() for row in image)
+    greys = bytes(value for value in range(256) for _ in range(3))
+    height, width = image.shape
+    return png_of(width, height, 3, 8, rows, chunk(b"PLTE", greys))
+
+
+IMAGE, MASK = lungs(1)
+GREY_EDGE = cv2.GaussianBlur(MASK, (5, 5), 0)
+SPOTS = np.array(MASK)
+SPOTS[0:6:2, 0:6:2] = 255
+
+# What is wrong with it: id, changes, and what its reason must say.
+REJECTED: dict[str, tuple[dict[str, Any], str]] = {
+    "image of zero bytes": ({"image": b""}, "image cannot be read: the file is empty"),
+    "mask of zero bytes": ({"mask": b""}, "mask cannot be read: the file is empty"),
+    "truncated image": (
+        {"image": png(IMAGE)[:400]},
+        "image cannot be read: not a whole",
+    ),
+    "truncated mask": ({"mask": png(MASK)[:-30]}, "mask cannot be read: not a whole"),
+    "truncated jpeg": (
+        {"image": encode(".jpg", IMAGE)[:500]},
+        "image cannot be read: not a whole",
+    ),
+    "cut in the header": (
+        {"image": png(IMAGE)[:20]},
+        "image cannot be read: its png header is cut short or broken",
+    ),
+    "flipped bit": (
+        {"image": png(IMAGE)[:300] + b"\xff\x00\xff" + png(IMAGE)[303:]},
+        "image cannot be read: not a whole",
+    ),
+    "text": ({"image": b"hello, world"}, "its content is of no known format"),
+    "web page": ({"image": b"<!doctype html><p>404"}, "its content is html or xml"),
+    "dicom": ({"image": bytes(128) + b"DICM" + bytes(90)}, "its content is dicom"),
+    "gif": ({"image": b"GIF89a" + bytes(60)}, "its content is gif"),
+    "pixels of floats": (
+        {"image": encode(".tiff", IMAGE.astype(np.float32))},
+        "pixels of type float32 are not supported",
+    ),
+    "image without mask": ({"mask": None, "mask_path": ""}, "has no mask"),
+    "mask without image": ({"image": None, "image_path": ""}, "has no image"),
+    "not taken": (
+        {"image": None, "problem": "the image holds 9 bytes, more than 8"},
+        "the image holds 9 bytes, more than 8",
+    ),
+    "small image": (
+        {"image": png(IMAGE[:20])},
+        "image is 20x40 and mask 32x32 (expected: image and mask are 40x40 with 32x32)",
+    ),
+    "large mask": (
+        {"mask": png(cv2.resize(MASK, (64, 64), interpolation=cv2.INTER_NEAREST))},
+        "image is 40x40 and mask 64x64",
+    ),
+    "grey mask": ({"mask": png(GREY_EDGE)}, "mask values are 0,"),
+    "mask of 0 and 1": ({"mask": png(MASK // 255)}, "mask values are 0,1 (expected: "),
+    "coloured mask": (
+        {"mask": png(cv2.merge([MASK, MASK * 0, MASK * 0]))},
+        "mask values are 0,29 (expected: mask values are 0 and 255 only)",
+    ),
+    "black mask": (
+        {"mask": png(MASK * 0)},
+        "foreground is 0 of the mask (expected: foreground is 0.02 to 0.75",
+    ),
+    "white mask": ({"mask": png(MASK * 0 + 255)}, "foreground is 1 of the mask"),
+    "flat image": (
+        {"image": png(IMAGE * 0 + 90)},
+        "grey values deviate by 0 (expected: grey values deviate by 4 or more)",
+    ),
+    HOSTILE: ({"mask": png(MASK * 0)}, "foreground is 0 of the mask"),
+}
+NOTED: dict[str, tuple[dict[str, Any], str]] = {
+    "16 bits": (
+        {"image": png(IMAGE.astype(np.uint16) * 257)},
+        "image has 16 bits a sample",
+    ),
+    "16-bit mask": ({"mask": png(MASK.astype(np.uint16) * 257)}, "mask has 16 bits"),
+    "alpha": (
+        {"image": png(cv2.cvtColor(IMAGE, cv2.COLOR_GRAY2BGRA))},
+        "image has an alpha channel",
+    ),
+    "palette": ({"image": palette_png(IMAGE)}, "image has a colour palette"),
+    "jpeg named png": (
+        {"image": encode(".jpg", IMAGE, cv2.IMWRITE_JPEG_QUALITY, 95)},
+        "image is jpeg under the name of png",
+    ),
+    "spots": ({"mask": png(SPOTS)}, "mask has 11 separate regions"),
+}
+PLAIN: dict[str, dict[str, Any]] = {
+    "three equal channels": {"image": png(cv2.cvtColor(IMAGE, cv2.COLOR_GRAY2BGR))},
+    "grey mask file": {"mask": png(MASK)},
+    "tiff": {"image": encode(".tiff", IMAGE), "image_path": "a.TIF"},
+    "bmp": {"image": encode(".bmp", IMAGE), "image_path": "a.bmp"},
+    "Überblick Ж 肺 (1)": {"image_path": "Überblick Ж/肺 (1).png"},
+}
+TWIN = "used twice"
+
+
+@pytest.fixture(scope="module")
+def judged(
+    tmp_path_factory: pytest.TempPathFactory, shipped_values: dict[str, Any]
+) -> dict[str, Any]:
+    """All kinds of pairs in one data set, judged once; a table and what was written."""
+    values = with_overrides(
+        with_overrides(shipped_values, TINY),
+        {"validate.max_rejected_fraction": 1.0, "validate.thumbnails": 9},
+    )
+    kinds = {name: changes for name, (changes, _) in {**REJECTED, **NOTED}.items()}
+    kinds |= PLAIN
+    pairs = [pair(1), pair(2), pair(3, pair_id=TWIN), pair(4, pair_id=TWIN)]
+    pairs += [
+        pair(index + 100, "Klasse Ü", pair_id=name, **changes)
+        for index, (name, changes) in enumerate(kinds.items())
+    ]
+    with contextlib.chdir(tmp_path_factory.mktemp("judged")):
+        write_shards(pairs, paths.INGESTED, shard_pairs=8)
+        validate(parse_params(values).validate_)
+        table = pq.read_table(paths.QUALITY_PAIRS)
+        return {
+            "schema": table.schema,
+            "table": table.to_pandas(),
+            "report": json.loads(paths.QUALITY_REPORT.read_text("utf-8")),
+            "page": (paths.QUALITY_DOCS / "index.html").read_text("utf-8"),
+            "files": sorted(str(p) for p in paths.DATA.rglob("*") if p.is_file()),
+        }
+
+
+def row_of(judged: dict[str, Any], name: str) -> pd.Series:
+    table = judged["table"]
+    return table[table["pair_id"] == name].iloc[0]
+
+
+@pytest.mark.parametrize("name", REJECTED)
+def test_is_rejected_with_its_reason(judged, name: str) -> None:
+    row = row_of(judged, name)
+    assert not row["accepted"]
+    assert REJECTED[name][1] in row["reason"]
+    # One trouble, one reason; but 1 and 29 of 255 are no foreground either.
+    dark = name in ("mask of 0 and 1", "coloured mask")
+    assert row["reason"].count("(expected:") == 1 + dark
+
+
+@pytest.mark.parametrize("name", NOTED)
+def test_is_accepted_with_a_note(judged, name: str) -> None:
+    row = row_of(judged, name)
+    assert row["accepted"]
+    assert row["reason"] == ""
+    assert NOTED[name][1] in row["note"]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_is_accepted_plainly(judged, name: str) -> None:
+    row = row_of(judged, name)
+    assert row["accepted"]
+    # The pictures are one picture, which is worth a note, and the only one.
+    assert row["note"].count("(expected:") <= 1
+    assert "exact copy" in row["note"] or not row["note"]
+
+
+def test_a_repeated_id_rejects_both(judged) -> None:
+    table = judged["table"]
+    rows = table[table["pair_id"] == TWIN]
+    assert rows["accepted"].tolist() == [False, False]
+    assert rows["reason"].str.contains("'used twice' is used more than once").all()
+
+
+def test_facts_are_right(judged) -> None:
+    row = row_of(judged, "COVID-1")
+    image, mask = lungs(1)
+    assert row["image_shape"] == "40x40"
+    assert row["mask_shape"] == "32x32"
+    assert (row["image_format"], row["mask_format"]) == ("png", "png")
+    assert (row["image_channels"], row["mask_channels"]) == (1, 3)
+    assert (row["image_bit_depth"], row["image_has_alpha"]) == (8, False)
+    assert row["mask_values"] == "0,255"
+    assert row["foreground_fraction"] == pytest.approx((mask == 255).mean(), abs=1e-6)
+    assert row["num_components"] == 2
+    assert row["image_mean"] == pytest.approx(image.mean(), abs=1e-5)
+    assert row["image_contrast"] == pytest.approx(image.std(), abs=1e-5)
+    assert re.fullmatch("[0-9a-f]{64}", row["image_phash"])
+
+
+def test_pixels_make_the_hash_not_their_encoding(judged) -> None:
+    rows = [row_of(judged, name) for name in ("three equal channels", "palette", "bmp")]
+    assert {row["image_sha256"] for row in rows} == {
+        row_of(judged, "COVID-1")["image_sha256"]
+    }
+    assert row_of(judged, "COVID-2")["image_sha256"] != rows[0]["image_sha256"]
+
+
+def test_table_has_every_pair_in_order_and_its_schema(judged) -> None:
+    expected = ["COVID-1", "COVID-2", TWIN, TWIN, *REJECTED, *NOTED, *PLAIN]
+    assert judged["table"]["pair_id"].tolist() == expected
+    assert judged["schema"].equals(QUALITY_SCHEMA)
+
+
+def test_report_counts_and_names(judged) -> None:
+    report = judged["report"]
+    rejected = len(REJECTED) + 2
+    total = rejected + len(NOTED) + len(PLAIN) + 2
+    assert (report["num_pairs"], report["num_rejected"]) == (total, rejected)
+    assert report["num_accepted"] == total - rejected
+    assert report["rejected_fraction"] == round(rejected / total, 6)
+    assert report["success"] is True
+    assert report["by_class"]["COVID"] == {
+        "num_accepted": 2,
+        "num_pairs": 4,
+        "num_rejected": 2,
+    }
+    assert report["rejected_by"]["id_unique"] == 2
+    assert report["rejected_by"]["not_orphan"] == 2
+    assert report["noted_by"]["image_alpha"] == 1
+    by_name = {entry["name"]: entry for entry in report["expectations"]}
+    orphans = by_name["not_orphan"]
+    assert orphans["examples"] == ["image without mask", "mask without image"]
+    assert (orphans["severity"], orphans["success"]) == ("critical", False)
+    assert by_name["shapes"]["expectation"] == "expect_column_pair_values_to_be_in_set"
+    assert by_name["components"]["severity"] == "warning"
+    assert by_name["class_known"]["success"] is True
+    assert by_name["min_pairs"]["scope"] == "all"
+    assert 0 < report["accepted_statistics"]["foreground_fraction"]["median"] < 0.75
+
+
+def test_page_escapes_what_comes_from_the_data(judged) -> None:
+    page = judged["page"]
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(" in page
+    assert "Klasse Ü" in page
+    assert "Überblick Ж 肺 (1)" in page
+
+
+def test_page_stands_alone(judged) -> None:
+    page = judged["page"]
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "url(" not in page
+    assert "@import" not in page
+    # Nothing beside it, nor anything else but the outputs: no half-written file, and
+    # no page of Great Expectations' own, which nobody asked for.
+    assert [name for name in judged["files"] if "ingested" not in name] == [
+        "data/quality/docs/index.html",
+        "data/quality/pairs.parquet",
+        "data/quality/report.json",
+    ]
+
+
+def test_page_shows_offenders_and_reasons(judged) -> None:
+    page = judged["page"]
+    figures = re.findall(r'<figure class="card">.*?</figure>', page, re.S)
+    offenders = [figure for figure in figures if 'class="why"' in figure]
+    assert len(offenders) == 9  # validate.thumbnails
+    # Reasons take turns: nine offenders show the nine reasons there are.
+    for words in (
+        "more than once",
+        "has no ",
+        "more than 8",
+        "image cannot be read",
+        "mask cannot be read",
+        "and mask",
+        "mask values are",
+        "foreground is",
+        "deviate by 0",
+    ):
+        assert any(words in figure for figure in offenders), words
+    assert "no readable image" in page
+    assert page.count("<svg ") == 4
+    assert "prefers-color-scheme: dark" in page
+
+
+def run(build: Build, pairs: list[Pair], **overrides: Any) -> pd.DataFrame:
+    """Validates the pairs; the table written."""
+    write_shards(pairs, paths.INGESTED, shard_pairs=4)
+    params = build(**{f"validate.{name}": value for name, value in overrides.items()})
+    return pq.read_table(validate(params.validate_)).to_pandas()
+
+
+def test_too_many_rejected_fails_but_shows_why(tiny_params: Build) -> None:
+    paths.QUALITY_PAIRS.parent.mkdir(parents=True)
+    paths.QUALITY_PAIRS.write_bytes(b"of an earlier run")
+    broken = [pair(n, image=b"") for n in (1, 2)] + [pair(3, mask=png(MASK * 0))]
+    good = [pair(n) for n in range(4, 9)]
+    with pytest.raises(PipelineError) as failure:
+        run(tiny_params, broken + good)
+    sentence = str(failure.value)
+    assert "3 of 8 pairs are rejected (0.375)" in sentence
+    assert "at most 0.05 of the pairs are rejected" in sentence
+    assert "image_readable 2, foreground 1" in sentence
+    assert "data/quality/docs/index.html" in sentence
+    assert "validate.max_rejected_fraction" in sentence
+    report = json.loads(paths.QUALITY_REPORT.read_text("utf-8"))
+    assert report["success"] is False
+    assert "stage failed" in (paths.QUALITY_DOCS / "index.html").read_text("utf-8")
+    # Nothing that a later stage could take for a result.
+    assert not paths.QUALITY_PAIRS.exists()
+
+
+def test_the_bound_itself_is_allowed(tiny_params: Build) -> None:
+    pairs = [pair(1, image=b""), *(pair(n) for n in range(2, 11))]
+    table = run(tiny_params, pairs, max_rejected_fraction=0.1)
+    assert table["accepted"].sum() == 9
+
+
+def test_too_few_accepted_fails(tiny_params: Build) -> None:
+    with pytest.raises(
+        PipelineError,
+        match=r"2 pairs are accepted where .* 3 pairs.*validate\.min_pairs",
+    ):
+        run(tiny_params, [pair(1), pair(2)], min_pairs=3)
+
+
+def test_nothing_readable_fails_in_one_sentence(tiny_params: Build) -> None:
+    with pytest.raises(PipelineError, match="3 of 3 pairs are rejected"):
+        run(tiny_params, [pair(n, image=b"", mask=b"") for n in (1, 2, 3)])
+
+
+def test_unknown_classes_are_rejected(tiny_params: Build) -> None:
+    table = run(
+        tiny_params,
+        [*(pair(n) for n in (1, 2, 3)), pair(1, "Other")],
+        classes=["COVID", "Normal"],
+        max_rejected_fraction=0.5,
+    )
+    assert table["accepted"].tolist() == [True, True, True, False]
+    assert table["reason"].iloc[3] == (
+        "class is 'Other' (expected: class is one of COVID, Normal)"
+    )
+    report = json.loads(paths.QUALITY_REPORT.read_text("utf-8"))
+    emptied = next(e for e in report["expectations"] if e["name"] == "classes_filled")
+    assert emptied["found"] == "no pair is accepted of Other"
+
+
+def test_copies_are_noted_and_listed(tiny_params: Build) -> None:
+    table = run(
+        tiny_params,
+        [pair(1), pair(2), pair(3, image=png(lungs(1)[0])), pair(4)],
+    )
+    assert table["accepted"].all()
+    assert (table["note"] != "").tolist() == [True, False, True, False]
+    page = (paths.QUALITY_DOCS / "index.html").read_text("utf-8")
+    copies = page[page.index("<h2>Copies</h2>") :]
+    assert "COVID-1, COVID-3" in copies
+    assert "! differ" in copies  # one image with two masks
+
+
+def test_same_data_same_bytes(tiny_params: Build) -> None:
+    pairs = [pair(n) for n in range(1, 6)] + [pair(6, mask=b"")]
+    outputs = []
+    for _ in range(2):
+        run(tiny_params, pairs, max_rejected_fraction=0.5)
+        outputs.append(
+            [
+                path.read_bytes()
+                for path in (
+                    paths.QUALITY_PAIRS,
+                    paths.QUALITY_REPORT,
+                    paths.QUALITY_DOCS / "index.html",
+                )
+            ]
+        )
+    assert outputs[0] == outputs[1]
+
+
+def test_no_thumbnails_no_pictures(tiny_params: Build) -> None:
+    pairs = [pair(1, mask=b""), pair(2), pair(3)]
+    run(tiny_params, pairs, thumbnails=0, max_rejected_fraction=0.5)
+    page = (paths.QUALITY_DOCS / "index.html").read_text("utf-8")
+    assert "<img" not in page
+    assert "mask cannot be read: the file is empty" in page
+
+
+def test_great_expectations_own_pages_on_request(tiny_params: Build) -> None:
+    run(tiny_params, [pair(1), pair(2)], data_docs=True)
+    assert (paths.QUALITY_DATA_DOCS / "index.html").is_file()
+
+
+def test_missing_and_corrupt_shards_are_one_sentence(tiny_params: Build) -> None:
+    with pytest.raises(
+        PipelineError, match="should hold Parquet shards but holds none"
+    ):
+        validate(tiny_params().validate_)
+    paths.INGESTED.mkdir(parents=True)
+    (paths.INGESTED / "COVID-00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(PipelineError, match="should be a shard that ingest wrote"):
+        validate(tiny_params().validate_)
+    assert not paths.QUALITY_REPORT.exists()
+
+
+def test_command_reads_its_own_section(tiny_values: dict[str, Any]) -> None:
+    write_shards([pair(1), pair(2)], paths.INGESTED, shard_pairs=4)
+    with paths.PARAMS.open("w", encoding="utf-8") as file:
+        YAML().dump(tiny_values, file)
+    main()
+    assert pq.read_table(paths.QUALITY_PAIRS).num_rows == 2
+
+
+def bombs() -> dict[str, bytes]:
+    """Small files that declare pictures of 400 million pixels or more."""
+    jpeg = encode(".jpg", IMAGE)
+    frame = jpeg.index(b"\xff\xc0")
+    tiff = encode(".tiff", IMAGE, cv2.IMWRITE_TIFF_COMPRESSION, 1)
+    width_tag = tiff.index(struct.pack("<HH", 256, 3))
+    wide = bytearray(tiff)
+    struct.pack_into("<HHII", wide, width_tag, 256, 4, 1, 10_000_000)
+    bmp = bytearray(encode(".bmp", IMAGE))
+    struct.pack_into("<ii", bmp, 18, 30_000, -30_000)
+    return {
+        "png": png_of(30_000, 30_000, 0, 8, bytes(1000)),
+        "jpeg": jpeg[: frame + 5]
+        + struct.pack(">HH", 60_000, 60_000)
+        + jpeg[frame + 9 :],
+        "tiff": bytes(wide),
+        "bmp": bytes(bmp),
+    }
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff", "bmp"])
+def test_a_bomb_is_never_decoded(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    def explode(encoded: bytes) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(imaging, "decode", explode)
+    pixels, found = facts.read_side(bombs()[kind], f"a.{kind}", 2**26)
+    assert pixels is None
+    assert found["readable"] is False
+    assert "more than validate.max_image_pixels (67108864)" in found["problem"]
+
+
+def test_the_size_bound_itself_is_decoded() -> None:
+    assert facts.read_side(png(IMAGE), "a.png", 1600)[1]["readable"]
+    assert not facts.read_side(png(IMAGE), "a.png", 1599)[1]["readable"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [(".png", "png"), (".jpg", "jpeg"), (".tiff", "tiff"), (".bmp", "bmp")],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_headers_say_what_opencv_decodes(suffix: str, kind: str, channels: int) -> None:
+    pixels = np.zeros((7, 11, channels), np.uint8)
+    header = headers.read_header(encode(suffix, pixels))
+    assert (header.format, header.width, header.height) == (kind, 11, 7)
+    assert header.bit_depth == 8
+    assert not header.has_alpha
+    assert header.channels == channels
+    assert not header.has_palette
+
+
+def test_headers_see_a_palette_of_colours() -> None:
+    bmp = bytearray(encode(".bmp", IMAGE))
+    bmp[54 + 4 * 7] ^= 0x40  # the eighth grey gets some blue
+    assert headers.read_header(bytes(bmp)).has_palette
+    assert headers.read_header(bytes(bmp)).channels == 3
+    assert headers.read_header(palette_png(IMAGE)).has_palette
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_headers_see_16_bits_and_alpha(suffix: str) -> None:
+    header = headers.read_header(encode(suffix, np.zeros((7, 11, 4), np.uint16)))
+    assert (header.bit_depth, header.channels, header.has_alpha) == (16, 4, True)
+
+
+def test_headers_see_transparency_beside_the_pixels() -> None:
+    rows = bytes(8 * 9)
+    plain = png_of(8, 8, 0, 8, rows)
+    transparent = png_of(8, 8, 0, 8, rows, chunk(b"tRNS", b"\0\0"))
+    assert not headers.read_header(plain).has_alpha
+    assert headers.read_header(transparent).has_alpha
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".bmp"])
+def test_a_header_cut_anywhere_is_unreadable_or_whole(suffix: str) -> None:
+    encoded = encode(suffix, IMAGE)
+    whole = headers.read_header(encoded)
+    for length in [*range(200), *range(200, len(encoded), 37)]:
+        try:
+            header = headers.read_header(encoded[:length])
+        except UnreadableImageError:
+            continue
+        assert header == whole or header.width == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("a/b.PNG", "png"), ("a.jpg", "jpeg"), ("a.b/c", ""), ("x.tif", "tiff"), ("", "")],
+)
+def test_the_format_a_name_promises(path: str, expected: str) -> None:
+    assert headers.named_format(path) == expected
+
+
+def bits_apart(a: np.ndarray, b: np.ndarray) -> int:
+    return (int(facts.phash(a), 16) ^ int(facts.phash(b), 16)).bit_count()
+
+
+def texture(seed: int) -> np.ndarray:
+    """A picture with something to see at every scale, as a radiograph has."""
+    generator = np.random.default_rng(seed)
+    layers = [
+        cv2.resize(generator.normal(0, side**-0.5, (side, side)), (299, 299))
+        for side in (4, 8, 16, 32)
+    ]
+    return (128 + 80 * sum(layers)).clip(0, 255).astype(np.uint8)
+
+
+def test_phash_knows_a_picture_again() -> None:
+    image = texture(1)
+    jpeg = encode(".jpg", image, cv2.IMWRITE_JPEG_QUALITY, 75)
+    assert bits_apart(image, image) == 0
+    assert bits_apart(image, cv2.add(image, 10)) <= 24
+    assert bits_apart(image, imaging.decode_image(jpeg)) <= 24
+    assert bits_apart(image, cv2.resize(image, (256, 256))) <= 24
+    assert bits_apart(image, cv2.resize(image, (1200, 1200))) <= 24
+    assert bits_apart(image, np.roll(image, 1, axis=1)) <= 24
+    assert bits_apart(image, texture(2)) > 80
+    assert bits_apart(image, image[:, ::-1].copy()) > 80
+
+
+def test_phash_of_one_grey_is_zero() -> None:
+    assert facts.phash(np.full((40, 50), 77, np.uint8)) == "0" * 64
+
+
+def test_phash_has_as_many_ones_as_zeros() -> None:
+    assert int(facts.phash(IMAGE), 16).bit_count() == 128
