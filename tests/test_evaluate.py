@@ -12,13 +12,8 @@ from stages.core.errors import PipelineError
 from stages.core.imaging import decode_mask
 from stages.core.metrics import dice
 from stages.core.pairs import Pair, write_shards
-from stages.evaluate import (
-    THRESHOLDS,
-    dice_at_thresholds,
-    evaluate,
-    pictured,
-    summarise,
-)
+from stages.core.scoring import THRESHOLDS, dice_at_thresholds, pictured, summarise
+from stages.evaluate import evaluate
 from tests.conftest import lungs, png
 
 SIZE = 32
