@@ -27,7 +27,8 @@ def dice(*, mask_true: Mask, mask_pred: Mask) -> float:
         ValueError: If shapes differ or a mask is not boolean.
 
     Example:
-        >>> a = np.array([[True, True, False]]); b = np.array([[False, True, True]])
+        >>> a = np.array([[True, True, False]])
+        >>> b = np.array([[False, True, True]])
         >>> dice(mask_true=a, mask_pred=b)
         0.5
     """
@@ -42,7 +43,8 @@ def iou(*, mask_true: Mask, mask_pred: Mask) -> float:
     """Intersection over union, `|T and P| / |T or P|`; args and errors as `dice`.
 
     Example:
-        >>> a = np.array([[True, True, False]]); b = np.array([[False, True, True]])
+        >>> a = np.array([[True, True, False]])
+        >>> b = np.array([[False, True, True]])
         >>> round(iou(mask_true=a, mask_pred=b), 4)
         0.3333
     """
