@@ -56,6 +56,7 @@ SCHEMA = pa.schema(
 MASK_VALUES_SHOWN = 8
 _HASH_SIDE = 64  # pixels that a perceptual hash looks at
 _HASH_BITS = 256
+_THREADS_MAX = 8  # one reader feeds them; each may hold an image of the largest size
 _CHUNK = 16  # pairs a task: few enough to balance, enough to outweigh its overhead
 
 
@@ -75,7 +76,7 @@ def measure(folder: Path, *, max_image_pixels: int) -> pd.DataFrame:
         PipelineError: If the shards are missing or corrupt.
     """
     work = functools.partial(_measure_rows, max_image_pixels=max_image_pixels)
-    threads = os.cpu_count() or 1
+    threads = min(os.cpu_count() or 1, _THREADS_MAX)
     shards = pairs.shard_paths(folder)
     total = sum(
         len(frame)

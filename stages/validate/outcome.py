@@ -102,7 +102,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
     accepted = table[table["accepted"]]
     return {
         **{name: value for name, value in totals.items() if name != "empty_classes"},
-        "num_noted": int((table["note"] != "").sum()),
+        "num_noted": int((accepted["note"] != "").sum()),
         "num_exact_copies": int(accepted["image_sha256"].duplicated().sum()),
         "success": not outcome.failed,
         "by_class": _by_class(table),
