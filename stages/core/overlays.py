@@ -84,4 +84,6 @@ def _legend(entries: tuple[tuple[str, tuple[int, int, int]], ...]) -> NDArray[np
 
 def _text(bar: NDArray[np.uint8], text: str, x: int, colour: tuple[int, ...]) -> None:
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.42
+    (width, _), _ = cv2.getTextSize(text, font, scale, 1)
+    scale *= min(1.0, (SIDE_PX - x - 4) / max(width, 1))  # a long name stays whole
     cv2.putText(bar, text, (x, 15), font, scale, colour, 1, cv2.LINE_AA)
