@@ -50,11 +50,16 @@ SHARD_SCHEMA = pa.schema(
 SPLITS = ("train", "validation")
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Sort key that puts `COVID-2` before `COVID-10`; a total order."""
-    parts = re.split(r"([0-9]+)", name)
-    key = [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p]
-    return [*key, (2, 0, name)]
+    key = []
+    for place, part in enumerate(re.split(r"([0-9]+)", name)):
+        if place % 2:  # digits, compared as a number of any length
+            digits = part.lstrip("0")
+            key.append((0, len(digits), digits))
+        elif part:
+            key.append((1, 0, part))
+    return key, name
 
 
 def write_shards(pairs: Iterable[Pair], folder: Path, *, shard_pairs: int) -> int:
