@@ -35,6 +35,7 @@ from stages.core.errors import PipelineError, run
 from stages.core.exported import Exported
 from stages.core.imaging import Grey
 from stages.core.overlays import overlay
+from stages.tools import arguments
 
 logger = logging.getLogger(__name__)
 
@@ -75,14 +76,14 @@ class Waiting:
     sha256: str
 
 
-def sources(arguments: Iterable[str], out: Path) -> list[Source]:
+def sources(wanted: Iterable[str], out: Path) -> list[Source]:
     """The images that the command line names, each once.
 
     Names are relative to the folder given, or to what all arguments have in common;
     a suffix stays where two images would else share a name.
 
     Args:
-        arguments: Files, folders and globs.
+        wanted: Files, folders and globs.
         out: Where results go: what is in it is no image to predict.
 
     Raises:
@@ -90,7 +91,7 @@ def sources(arguments: Iterable[str], out: Path) -> list[Source]:
     """
     found: dict[Path, None] = {}
     roots = []
-    for argument in arguments:
+    for argument in wanted:
         path = Path(argument)
         if path.is_dir():
             below = [
@@ -321,8 +322,10 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="an exported unet.onnx")
     parser.add_argument("images", nargs="+", help="file, folder or quoted glob")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--threshold", type=fraction, help="instead of the model's own")
-    parser.add_argument("--batch-size", type=positive, default=16)
+    parser.add_argument(
+        "--threshold", type=arguments.fraction, help="instead of the model's own"
+    )
+    parser.add_argument("--batch-size", type=arguments.positive, default=16)
     parser.add_argument("--force", action="store_true", help="predict again")
     parser.add_argument(
         "--no-overlays", action="store_true", help="masks and table only"
@@ -349,22 +352,6 @@ def main() -> None:
             f"{bad[0]['image']} ({bad[0]['problem']}); mend or remove them and run the "
             "same command again"
         )
-
-
-def fraction(text: str) -> float:
-    """A threshold of the command line."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"should be between 0 and 1, found {text}")
-    return value
-
-
-def positive(text: str) -> int:
-    """A count of the command line."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"should be at least 1, found {text}")
-    return value
 
 
 if __name__ == "__main__":
