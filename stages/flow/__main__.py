@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 DEPLOYMENTS = Path("prefect.yaml")
 LOOPBACK = "127.0.0.1"
-START_S = 90  # a cold start takes 10 to 24 s
+START_S = 180  # a cold start takes 10 to 24 s on an idle machine
 
 
 def main() -> None:

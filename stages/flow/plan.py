@@ -2,10 +2,12 @@
 
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from stages.core import paths
 from stages.core.errors import PipelineError
 
 
@@ -25,10 +27,19 @@ def read_plan(root: Path) -> dict[str, list[str]]:
         with Repo(root) as repo:
             graph = repo.index.graph
             upstream = {
-                stage.addressing: sorted(s.addressing for s in graph.successors(stage))
+                _address(stage): sorted(map(_address, graph.successors(stage)))
                 for stage in graph
             }
     except DvcException as error:
         reason = " ".join(str(error).split())
         raise PipelineError(f"dvc.yaml cannot be run: {reason}") from None
     return {name: upstream[name] for name in TopologicalSorter(upstream).static_order()}
+
+
+def _address(stage: Any) -> str:
+    """What `dvc repro` calls a stage at the repository's root, wherever this runs."""
+    path = str(stage.path_in_repo)
+    name = getattr(stage, "name", None)
+    if name is None:  # a .dvc file
+        return path
+    return str(name) if path == paths.PLAN.name else f"{path}:{name}"

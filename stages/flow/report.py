@@ -63,7 +63,8 @@ def compare(now: dict[str, Any], before: dict[str, Any]) -> list[dict[str, str]]
         '+0.0100'
     """
     rows = []
-    for name in sorted({*now, *before}):
+    # The whole first, its classes after it.
+    for name in sorted({*now, *before}, key=lambda n: (n.startswith("by_class"), n)):
         new, old = now.get(name), before.get(name)
         difference = ""
         if isinstance(new, int | float) and isinstance(old, int | float):

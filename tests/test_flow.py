@@ -1,0 +1,568 @@
+"""The flows for real: a Prefect server, processes, and runs that are killed."""
+
+import contextlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import zc.lockfile
+from ruamel.yaml import YAML
+
+from stages.core import errors
+from tests.conftest import ROOT, TINY, radiography_tree, with_overrides
+from tests.kaggle_standin import KaggleStandIn
+from tests.plan import Plan
+
+STAGES = ["ingest", "validate", "split", "train", "evaluate", "gate", "export"]
+DATASET = "tawsifurrahman/covid19-radiography-database"
+
+
+def wait_for(condition: Callable[[], Any], *, seconds: float, what: str) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.1)
+    return found
+
+
+def processes_in(folder: Path, words: str = "") -> list[psutil.Process]:
+    """Others' processes that work in a folder and have some words in their command."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            there = process.pid != os.getpid() and Path(process.cwd()) == folder
+            if there and words in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def assert_unlocked(root: Path) -> None:
+    """Nobody holds DVC's lock, and nobody is written down as reading or writing."""
+    zc.lockfile.LockFile(str(root / ".dvc/tmp/lock")).close()
+    held = YAML(typ="safe").load((root / ".dvc/tmp/rwlock").read_text("utf-8"))
+    assert not any(held.values()), held
+
+
+# What needs no server.
+
+
+def test_prefect_yaml_has_no_key_that_prefect_would_drop():
+    from prefect.cli.deploy import _models as models
+    from prefect.utilities.importtools import import_object
+
+    from stages.flow import pipeline, refresh
+
+    plan = YAML(typ="safe").load((ROOT / "prefect.yaml").read_text("utf-8"))
+
+    def check(values: dict[str, Any], model: Any) -> None:
+        known = {f.alias or name for name, f in model.model_fields.items()}
+        assert set(values) <= known, model.__name__
+        model.model_validate(values)
+
+    check(plan, models.PrefectYamlModel)
+    for step in plan["pull"]:
+        for name, words in step.items():
+            import_object(name)(**words | {"directory": str(ROOT)})
+    flows = {"stages.flow.pipeline": pipeline, "stages.flow.refresh": refresh}
+    names = []
+    for deployment in plan["deployments"]:
+        check(deployment, models.DeploymentConfig)
+        check(deployment["work_pool"], models.WorkPoolConfig)
+        check(deployment["concurrency_limit"], models.ConcurrencyLimitSpec)
+        for schedule in deployment["schedules"]:
+            check(schedule, models.RawScheduleConfig)
+            assert schedule["cron"]
+            assert schedule["timezone"]
+        assert deployment["concurrency_limit"]["limit"] == 1
+        flows[deployment["entrypoint"]].validate_parameters(deployment["parameters"])
+        names.append(deployment["name"])
+    assert names == ["nightly", "weekly-refresh"]
+
+
+def test_an_override_changes_its_own_line_only():
+    from stages.flow.overrides import override, parse
+
+    text = (ROOT / "params.yaml").read_text("utf-8")
+    assert override(text, {}) == text
+    changed = override(text, {"train.epochs": 3, "gate.min.dice.mean": 0.5})
+    lines = zip(text.splitlines(), changed.splitlines(), strict=True)
+    different = [new for old, new in lines if new != old]
+    assert [line.split("#")[0].split() for line in different] == [
+        ["epochs:", "3"],
+        ["mean:", "0.5"],
+    ]
+    assert parse(changed).train.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("train.epoch", 3, "train.epoch is not a known key"),
+        ("trains.epochs", 3, "trains is not a known key"),
+        ("train.epochs", "3", "train.epochs should be a valid integer, found '3'"),
+        ("train.epochs.most", 3, "epochs is a value, not a section"),
+        ("split.validation_fraction", 2.0, "should be less than 1"),
+    ],
+)
+def test_an_override_that_does_not_fit_is_one_sentence(name, value, words):
+    from stages.flow.overrides import override
+
+    text = (ROOT / "params.yaml").read_text("utf-8")
+    with pytest.raises(errors.PipelineError, match=words):
+        override(text, {name: value})
+
+
+def test_only_the_network_exits_as_worth_another_try(capsys):
+    codes = {}
+    for kind in (errors.PipelineError, errors.NetworkError):
+
+        def main(kind=kind):
+            raise kind("it failed")
+
+        with pytest.raises(SystemExit) as left:
+            errors.run(main)
+        codes[kind.__name__] = left.value.code
+    assert codes == {"PipelineError": 1, "NetworkError": 75}
+    assert capsys.readouterr().err == "error: it failed\n" * 2
+
+
+def test_what_a_killed_run_had_started_ends_with_it(tmp_path):
+    """Even when nothing of the run's own could still be done."""
+    code = """
+        import sys
+        from pathlib import Path
+        from stages.flow import processes
+        child = "import time; print('up', flush=True); time.sleep(600)"
+        # A grandchild, as a stage is of the run.
+        words = ["sh", "-c", f'"{sys.executable}" -c "{child}"; exit 3']
+        processes.run(words, cwd=Path.cwd(), heard=lambda line: print(line, flush=True))
+    """
+    run = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    )
+    assert run.stdout.readline() == b"up\n"
+    assert processes_in(tmp_path, "time.sleep")
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    run.stdout.close()
+    wait_for(lambda: not processes_in(tmp_path), seconds=10, what="all ended")
+
+
+def test_a_command_is_heard_line_by_line_and_its_code_returned(tmp_path):
+    from stages.flow import processes
+
+    times = {}
+    script = "import time; print('a'); time.sleep(0.5); print('b\\rc'); exit(7)"
+    code = processes.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        heard=lambda line: times.setdefault(line, time.monotonic()),
+    )
+    assert code == 7
+    assert list(times) == ["a", "b", "c"]
+    assert times["b"] - times["a"] > 0.3
+    thread = threading.Thread(
+        target=processes.run,
+        args=([sys.executable, "-c", "import time; time.sleep(600)"],),
+        kwargs={"cwd": tmp_path, "heard": print},
+    )
+    with processes.ended_with_this():
+        thread.start()
+        wait_for(
+            lambda: processes_in(tmp_path, "sleep(600)"), seconds=10, what="started"
+        )
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    assert not processes_in(tmp_path, "sleep(600)")
+
+
+# What needs one; it is started once, as `make schedule` starts it.
+
+
+@pytest.fixture(scope="session")
+def served(
+    tmp_path_factory: pytest.TempPathFactory, shipped_values: dict[str, Any]
+) -> Iterator[tuple[Plan, str]]:
+    """A plan with tiny params whose flows are served, and the server's address."""
+    folder = tmp_path_factory.mktemp("served")
+    plan = Plan(folder / "plan", with_overrides(shipped_values, TINY))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    env = plan.environment() | {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    log = folder / "log.txt"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stages.flow"],
+            cwd=plan.root,
+            env=env,
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        wait_for(
+            lambda: process.poll() is not None or "Deployments" in log.read_text(),
+            seconds=240,
+            what="serving",
+        )
+        assert process.poll() is None, log.read_text()
+        yield plan, url
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    wait_for(lambda: not processes_in(plan.root), seconds=30, what="all ended")
+
+
+@pytest.fixture
+def api(served: tuple[Plan, str]) -> Iterator[Any]:
+    """Prefect's client, and flows that are called here, on that server."""
+    from prefect.client.orchestration import get_client
+    from prefect.logging.handlers import APILogHandler
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with (
+        temporary_settings({PREFECT_API_URL: served[1]}),
+        get_client(sync_client=True) as client,
+    ):
+        yield client
+        APILogHandler().flush()
+
+
+def task_states(api: Any, flow_run_id: Any) -> dict[str, str]:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+
+    def read() -> dict[str, str]:
+        return {
+            r.name: r.state.name for r in api.read_task_runs(flow_run_filter=chosen)
+        }
+
+    # Task states reach the server as events, a moment after the run has ended.
+    unfinished = {"Pending", "Running", "Scheduled"}
+    wait_for(
+        lambda: read() and not unfinished & set(read().values()),
+        seconds=20,
+        what="task states",
+    )
+    return read()
+
+
+def artifacts(api: Any, flow_run_id: Any) -> dict[str, Any]:
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+    return {a.key: a.data for a in api.read_artifacts(artifact_filter=chosen)}
+
+
+def run_flow(flow: Any, **parameters: Any) -> Any:
+    """Runs a flow in this process, in this folder; its final state."""
+    return flow(**parameters, return_state=True)
+
+
+@pytest.mark.slow
+def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
+    served, api, monkeypatch
+):
+    from prefect.states import Cancelling
+
+    from stages.core import files, paths
+    from stages.flow import pipeline
+
+    plan, url = served
+    port = int(url.split(":")[2].split("/")[0])
+    listening = [c.laddr.ip for c in psutil.net_connections() if c.laddr.port == port]
+    assert set(listening) == {"127.0.0.1"}
+
+    # Both are served as prefect.yaml says, and the scheduler schedules them.
+    nightly = api.read_deployment_by_name("pipeline/nightly")
+    weekly = api.read_deployment_by_name("refresh/weekly-refresh")
+    for deployment in (nightly, weekly):
+        (schedule,) = deployment.schedules
+        assert schedule.active
+        assert schedule.schedule.timezone == "Etc/UTC"
+        assert deployment.global_concurrency_limit.limit == 1
+    assert nightly.schedules[0].schedule.cron == "30 1 * * *"
+    assert weekly.schedules[0].schedule.cron == "0 3 * * 0"
+    wait_for(
+        lambda: (
+            {r.deployment_id for r in api.read_flow_runs()} >= {nightly.id, weekly.id}
+        ),
+        seconds=60,
+        what="scheduled runs",
+    )
+
+    # A run, cancelled in the middle of train: nothing of it is left.
+    run = api.create_flow_run_from_deployment(nightly.id)
+    wait_for(
+        lambda: processes_in(plan.root, "-m stages.train"), seconds=180, what="training"
+    )
+    api.set_flow_run_state(run.id, Cancelling())
+    wait_for(
+        lambda: api.read_flow_run(run.id).state.name == "Cancelled",
+        seconds=60,
+        what="cancelled",
+    )
+    wait_for(
+        lambda: not processes_in(plan.root, "dvc"), seconds=30, what="processes ended"
+    )
+    assert not processes_in(plan.root, "-m stages.train")
+    assert_unlocked(plan.root)
+
+    # The next goes on from there.
+    monkeypatch.chdir(plan.root)
+    monkeypatch.setenv("PYTHONPATH", "")
+    state = run_flow(pipeline)
+    flow_run_id = state.state_details.flow_run_id
+    assert state.name == "Completed", state.message
+    assert state.message.startswith("7 stages up to date: 3 cached, 4 executed; ")
+    expected = dict.fromkeys(STAGES, "Executed")
+    expected |= dict.fromkeys(STAGES[:3], "Cached")
+    assert task_states(api, flow_run_id) == expected
+    assert_unlocked(plan.root)
+    found = artifacts(api, flow_run_id)
+    metrics = files.read_json(paths.METRICS)
+    rows = {row["metric"]: row for row in YAML(typ="safe").load(found["metrics"])}
+    assert rows["dice.mean"]["value"] == f"{metrics['dice']['mean']:.4f}"
+    assert rows["dice.mean"]["last commit"] == ""
+    assert found["verdict"].splitlines()[1] == "gate passed: all 1 bounds are met"
+    assert found["worst-overlays"].count("data:image/jpeg;base64,") == 4
+    worst = files.read_json(paths.METRICS)["dice"]["min"]
+    assert f"Dice {worst:.4f}" in found["worst-overlays"].splitlines()[0]
+
+    # Restored without dvc.lock; a bound that is not met fails the run with the table.
+    plan.commit("results")
+    (plan.root / "dvc.lock").unlink()
+    values = YAML(typ="safe").load((plan.root / "params.yaml").read_text())
+    plan.write_params(with_overrides(values, {"gate.min": {"dice.mean": 1.1}}))
+    state = run_flow(pipeline)
+    flow_run_id = state.state_details.flow_run_id
+    assert state.name == "Failed"
+    assert state.message.splitlines() == [
+        "gate FAILED: 1 of 1 bounds are not met",
+        "metric     value   bound   verdict",
+        f"dice.mean  {metrics['dice']['mean']:.4f}  >= 1.1  FAILED",
+    ]
+    expected = dict.fromkeys(STAGES[:5], "Restored")
+    expected |= {"gate": "Failed", "export": "NotReady"}
+    # A stage that never started is pending for ever.
+    assert {**task_states(api, flow_run_id)} == expected
+    found = artifacts(api, flow_run_id)
+    rows = {row["metric"]: row for row in YAML(typ="safe").load(found["metrics"])}
+    assert rows["dice.mean"]["difference"] == "+0.0000"
+    assert "gate FAILED" in found["verdict"]
+
+
+STEP = """
+import sys, time
+from pathlib import Path
+name, *read = sys.argv[1:]
+if name == "ingest" and not Path("tried").exists():
+    Path("tried").touch()
+    sys.exit(75)
+if name in ("left", "right"):
+    time.sleep(2)
+if name == "join" and Path("broken").exists():
+    print("error: join fell apart", file=sys.stderr)
+    sys.exit(1)
+texts = [Path(other + ".txt").read_text() for other in read]
+Path(name + ".txt").write_text("".join([*texts, name]))
+"""
+
+
+@pytest.fixture
+def diamond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A plan of four quick stages, two of which could run at once."""
+    graph = {"ingest": [], "left": ["ingest"], "right": ["ingest"]}
+    graph |= {"join": ["left", "right"]}
+    stages = {
+        name: {
+            "cmd": f"python step.py {' '.join([name, *read])}",
+            "deps": [f"{other}.txt" for other in read],
+            "outs": [f"{name}.txt"],
+        }
+        for name, read in reversed(graph.items())
+    }
+    (tmp_path / "step.py").write_text(STEP)
+    with (tmp_path / "dvc.yaml").open("w") as file:
+        YAML().dump({"stages": stages}, file)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_stages_run_at_once_where_they_can_and_only_the_network_is_tried_again(
+    diamond, api, monkeypatch
+):
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    from stages.flow import pipeline, running
+
+    monkeypatch.setattr(running, "RETRY_DELAYS", [0.1])
+    (diamond / "broken").touch()
+    state = run_flow(pipeline)
+    assert (state.name, state.message) == ("Failed", "join: join fell apart")
+    flow_run_id = state.state_details.flow_run_id
+    assert task_states(api, flow_run_id) == {
+        "ingest": "Executed",
+        "left": "Executed",
+        "right": "Executed",
+        "join": "Failed",
+    }
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    runs = {r.name: r for r in api.read_task_runs(flow_run_filter=chosen)}
+    assert {name: r.run_count for name, r in runs.items()} == {
+        "ingest": 2,
+        "left": 1,
+        "right": 1,
+        "join": 1,
+    }
+    assert runs["left"].start_time < runs["right"].end_time
+    assert runs["right"].start_time < runs["left"].end_time
+    assert runs["ingest"].end_time <= runs["left"].start_time
+    assert_unlocked(diamond)
+
+    (diamond / "broken").unlink()
+    state = run_flow(pipeline)
+    assert state.name == "Completed"
+    assert "3 cached, 1 executed" in state.message
+    assert (diamond / "join.txt").read_text() == "ingestleftingestrightjoin"
+
+
+def radiography_zip(folder: Path, pairs: int) -> bytes:
+    top = radiography_tree(folder, {"COVID": pairs})
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as target:
+        for path in sorted(top.rglob("*.png")):
+            target.write(path, path.relative_to(folder).as_posix())
+    return archive.getvalue()
+
+
+@pytest.mark.slow
+def test_refresh_keeps_newer_data_as_a_branch(tmp_path, tiny_values, api, monkeypatch):
+    from stages.core.params import parse_params
+    from stages.flow import refresh
+    from stages.flow.news import look
+    from stages.flow.overrides import override
+
+    root = tmp_path / "plan"
+    plan = Plan(root, tiny_values)
+    # With the comments and the indents of the shipped file, so that a diff is one line.
+    text = (ROOT / "params.yaml").read_text("utf-8")
+    values = TINY | {"ingest.source": "kaggle", "ingest.kaggle.version": 1}
+    (root / "params.yaml").write_text(override(text, values), "utf-8")
+    # The other stages are pipeline's to show; this is about what surrounds them.
+    stages = YAML(typ="safe").load((root / "dvc.yaml").read_text("utf-8"))["stages"]
+    with (root / "dvc.yaml").open("w", encoding="utf-8") as file:
+        YAML().dump({"stages": {"ingest": stages["ingest"]}}, file)
+    plan.run("dvc", "remote", "add", "--default", "store", "../store")
+    base = plan.commit("ingest alone")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    versions = {(DATASET, 1): radiography_zip(tmp_path / "one", 4)}
+    with KaggleStandIn(versions) as kaggle:
+        for name, value in kaggle.environment(tmp_path / "home").items():
+            monkeypatch.setenv(name, value)
+        begin = time.monotonic()
+        state = run_flow(refresh)
+        assert state.name == "Nothing new"
+        assert state.message == f"nothing new: {DATASET} is still at version 1"
+        assert time.monotonic() - begin < 30
+        assert not kaggle.asked("DownloadDataset")
+
+        kaggle.archives[DATASET, 2] = radiography_zip(tmp_path / "two", 6)
+        state = run_flow(refresh)
+        assert state.name == "Completed", state.message
+        assert "branch refresh/v2 holds the result" in state.message
+        assert task_states(api, state.state_details.flow_run_id) == {
+            "ingest": "Executed"
+        }
+        assert run_flow(refresh).message == (
+            "nothing new: branch refresh/v2 is there already"
+        )
+
+    # The working tree is as it was; the branch has params, lock and metrics.
+    assert plan.git("rev-parse", "HEAD") == base
+    assert plan.git("status", "--porcelain") == ""
+    assert not (root / "dvc.lock").exists()
+    assert len(plan.git("worktree", "list").splitlines()) == 1
+    assert not list((root / "data/.work/rooms").glob("*/"))
+    changed = plan.git("diff", "--name-only", base, "refresh/v2").splitlines()
+    assert {"params.yaml", "dvc.lock", "data/ingested.json"} <= set(changed)
+    assert not [name for name in changed if name.startswith((".dvc/", "data/.work"))]
+    lines = plan.git("diff", "-U0", base, "refresh/v2", "--", "params.yaml")
+    assert [line.split()[:3] for line in lines.splitlines() if line[:2] == "+ "] == [
+        ["+", "version:", "2"]
+    ]
+    experiments = plan.git("for-each-ref", "--format=%(refname)", "refs/exps")
+    assert experiments.splitlines() == [f"refs/exps/{base[:2]}/{base[2:]}/refresh-v2"]
+    assert [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
+
+    # A merged branch is up to date without running anything; then a folder changes.
+    plan.git("merge", "-q", "refresh/v2")
+    assert plan.repro() == {"ingest": "cached"}
+    values = YAML(typ="safe").load((root / "params.yaml").read_text("utf-8"))
+    folder = parse_params(with_overrides(values, {"ingest.source": "folder"})).ingest
+    assert look(root, folder).sentence == "nothing new: data/incoming is as it was"
+    (root / "data/incoming/more.txt").write_text("more")
+    assert look(root, folder).name.startswith("folder-")
+
+
+@pytest.mark.slow
+def test_prefect_deploys_what_prefect_yaml_says(served, api):
+    """Last: it gives the deployments that were served to a work pool."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    plan, url = served
+    api.create_work_pool(WorkPoolCreate(name="lungmask", type="process"))
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=plan.root,
+        env=plan.environment() | {"PREFECT_API_URL": url, "PWD": str(plan.root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, cron in (
+        ("pipeline/nightly", "30 1 * * *"),
+        ("refresh/weekly-refresh", "0 3 * * 0"),
+    ):
+        deployment = api.read_deployment_by_name(name)
+        (schedule,) = deployment.schedules
+        assert schedule.schedule.cron == cron
+        assert schedule.schedule.timezone == "Etc/UTC"
+        assert deployment.global_concurrency_limit.limit == 1
+        assert deployment.concurrency_options.collision_strategy == "ENQUEUE"
+        assert deployment.work_pool_name == "lungmask"
+        assert deployment.parameters == {"params": {}}
+        assert deployment.pull_steps == [
+            {
+                "prefect.deployments.steps.set_working_directory": {
+                    "directory": str(plan.root)
+                }
+            }
+        ]
