@@ -369,8 +369,7 @@ def test_too_many_rejected_fails_but_shows_why(tiny_params: Build) -> None:
     with pytest.raises(PipelineError) as failure:
         run(tiny_params, broken + good)
     sentence = str(failure.value)
-    assert "3 of 8 pairs are rejected (0.375)" in sentence
-    assert "at most 0.05 of the pairs are rejected" in sentence
+    assert "3 of 8 pairs are rejected (37.5 %), expected at most 5 %" in sentence
     assert "image_readable 2, foreground 1" in sentence
     assert "data/quality/docs/index.html" in sentence
     assert "validate.max_rejected_fraction" in sentence
@@ -390,7 +389,7 @@ def test_the_bound_itself_is_allowed(tiny_params: Build) -> None:
 def test_too_few_accepted_fails(tiny_params: Build) -> None:
     with pytest.raises(
         PipelineError,
-        match=r"2 pairs are accepted where .* 3 pairs.*validate\.min_pairs",
+        match=r"2 pairs are accepted, expected at least 3 pairs.*validate\.min_pairs",
     ):
         run(tiny_params, [pair(1), pair(2)], min_pairs=3)
 

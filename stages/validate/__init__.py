@@ -92,7 +92,7 @@ def validate(
 def _sentence(outcome: Outcome, values: dict[str, Any], page: Path) -> str:
     """What fell short, the commonest reasons, and where to look."""
     short = " and ".join(
-        f"{finding.found} where validate expects {finding.check.expected}"
+        f"{finding.found}, expected {finding.check.expected}"
         for finding in outcome.failed
     )
     counts = sorted(values["rejected_by"].items(), key=lambda item: (-item[1], item[0]))

@@ -223,10 +223,10 @@ def total_checks(params: ValidateParams) -> list[Check]:
         Check(
             "max_rejected_fraction",
             "critical",
-            f"at most {params.max_rejected_fraction:.4g} of the pairs are rejected",
+            f"at most {100 * params.max_rejected_fraction:.4g} % are rejected",
             lambda row: (
                 f"{row['num_rejected']} of {row['num_pairs']} pairs are rejected "
-                f"({row['rejected_fraction']:.4g})"
+                f"({100 * row['rejected_fraction']:.4g} %)"
             ),
             gxe.ExpectColumnValuesToBeBetween(
                 column="rejected_fraction", max_value=params.max_rejected_fraction
