@@ -38,10 +38,12 @@ def run(main: Callable[[], None]) -> None:
     Args:
         main: The command, without arguments.
     """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_named)
     logging.basicConfig(
         level=os.environ.get("LOG_LEVEL", "INFO").upper(),
         format="%(levelname).1s %(name)s: %(message)s",
-        stream=sys.stderr,
+        handlers=[handler],
     )
     try:
         main()
@@ -56,6 +58,13 @@ def run(main: Callable[[], None]) -> None:
         if sentence is None:
             raise
         sys.exit(f"error: {sentence}")
+
+
+def _named(record: logging.LogRecord) -> bool:
+    """`python -m stages.train` logs as `stages.train`, not as `__main__`."""
+    if record.name == "__main__":
+        record.name = f"stages.{record.module}"
+    return True
 
 
 def _system_sentence(error: OSError) -> str | None:
