@@ -2,7 +2,8 @@
 
 import copy
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,47 @@ from ruamel.yaml import YAML
 from stages.core.params import Params, parse_params
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))),
+    None,
+)
+
+
+def pytest_report_header() -> str:
+    """Says in which browser pages are tested, or that they are not."""
+    return f"browser: {CHROMIUM or 'no Chromium here, its tests are deselected'}"
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Deselects what needs a browser where there is none, unless one is required."""
+    if CHROMIUM or os.environ.get("BROWSER_TESTS") == "required":
+        return
+    left_out = [item for item in items if item.get_closest_marker("browser")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window; it asks the network nothing of its own."""
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM, "a Chromium is required to test pages; install chromium"
+    quiet = (
+        *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update"),
+        "--disable-sync",
+    )
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=list(quiet)
+        )
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(autouse=True)

@@ -67,7 +67,7 @@ class Axis:
         factors = (1, 2, 5) if last - first <= 3 else (1,)
         step = max(1, (last - first) // 6)
         values = [f * 10.0**e for e in range(first, last + 1, step) for f in factors]
-        return [(v, f"{v:.4g}") for v in values if self.low <= v <= self.high]
+        return [(v, _short(v)) for v in values if self.low <= v <= self.high]
 
 
 def nice_step(least: float) -> float:
@@ -214,9 +214,9 @@ def interval_bar(mean: float, low: float, high: float, kind: str) -> Markup:
 
 def standalone(svg: Markup, style: str) -> str:
     """An SVG file of its own, with the style that a page would give it."""
-    start = svg.index(">") + 1
-    head = svg[:start].replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    return f"{head}<style>{style}</style>{svg[start:]}\n"
+    opening, rest = str(svg).split(">", 1)
+    named = opening.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return f"{named}><style>{style}</style>{rest}\n"
 
 
 def _frame(title: str, x: Axis, y: Axis, marks: Sequence[Markup]) -> Markup:
@@ -297,6 +297,14 @@ def _x(axis: Axis, value: float) -> float:
 
 def _y(axis: Axis, value: float) -> float:
     return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
+
+
+def _short(value: float) -> str:
+    """2000000 as `2M`; small numbers as they are."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size * (1 - 1e-9):
+            return f"{value / size:.4g}{letter}"
+    return f"{value:.4g}"
 
 
 def _number(value: float, places: int) -> str:

@@ -8,7 +8,6 @@ Compares two Git revisions from what Git and the DVC cache hold, and runs no sta
 from dataclasses import dataclass
 
 from stages.core import paths
-from stages.tools.review import repository
 from stages.tools.review.changes import Changes, changes
 from stages.tools.review.comparison import (
     BETTER,
@@ -20,6 +19,8 @@ from stages.tools.review.comparison import (
 )
 from stages.tools.review.evidence import CACHED, Evidence, load
 from stages.tools.review.panels import Picture, pictures
+from stages.tools.review.side import pull as fetch
+from stages.tools.review.side import sides_of
 from stages.tools.review.table import (
     ClassRow,
     Row,
@@ -29,7 +30,11 @@ from stages.tools.review.table import (
 )
 
 # A change of these changes what a score means, not only how high it is.
-_SCORING = ("stages/core/metrics.py", "stages/evaluate.py")
+_SCORING = (
+    "stages/core/metrics.py",
+    "stages/core/scoring.py",
+    "stages/evaluate.py",
+)
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,9 @@ def review(
     Raises:
         PipelineError: If a revision is unknown or holds nothing to compare.
     """
-    sides = repository.sides_of(base, head)
+    sides = sides_of(base, head)
     if pull:
-        repository.pull(list(sides), CACHED)
+        fetch(list(sides), CACHED)
     before, after = (load(side) for side in sides)
     comparison = compare(before, after)
     what = changes(before, after)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from stages.core import paths
 from stages.core.errors import PipelineError
 from stages.core.pairs import read_splits
-from stages.tools.review.repository import Side
+from stages.tools.review.side import Side
 
 METRICS = ("dice", "iou", "hd95_px", "assd_px")
 TEXT = ("pair_id", "class_name")

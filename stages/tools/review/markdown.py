@@ -1,6 +1,5 @@
 """The review as Markdown: a comment that reads well without pictures."""
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,15 +16,13 @@ from stages.tools.review.comparison import (
 from stages.tools.review.curves import training_rows
 from stages.tools.review.exported import export_rows
 from stages.tools.review.table import ABSENT, Row, interval, minus, number, signed
+from stages.tools.review.text import code, escaped
 
 # Metrics that a reader sees without unfolding anything, beside those with a bound.
 _FIRST = (
     *("dice.mean", "dice.p05", "dice.min", "iou.mean", "hd95_px.mean", "assd_px.mean"),
     *("num_undefined", "num_images"),
 )
-_ZERO_WIDTH = "\N{ZERO WIDTH SPACE}"
-# An underscore between letters is only an underscore.
-_MARKUP = re.compile(r"[\\`*{}\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _SIGNS = {BETTER: "🟢", WORSE: "🔴", NOT_COMPARABLE: "⚪"}
 
 
@@ -58,38 +55,6 @@ def headline(review: Review) -> str:
 def gate_word(passed: bool | None) -> str:
     """`passed`, `FAILED` or `not asked`."""
     return {True: "passed", False: "FAILED", None: "not asked"}[passed]
-
-
-def visible(text: object) -> str:
-    """Text of one line in which nothing is hidden: no control, no bidi character."""
-    line = " ".join(str(text).split())
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in line
-    )
-
-
-def escaped(text: object, most: int = 120) -> str:
-    """Foreign text as Markdown that shows it and does nothing else.
-
-    No markup, no table cell, no link, and no mention that would call a person.
-    """
-    line = visible(text)
-    if len(line) > most:
-        line = line[: most - 1] + "…"
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    line = re.sub(
-        r"([\\`*{}\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", line
-    )
-    line = re.sub(r"([@#])", rf"\1{_ZERO_WIDTH}", line)
-    return re.sub(r"(?i)(:)(?=//)|(www)(?=\.)", rf"\1\2{_ZERO_WIDTH}", line)
-
-
-def code(text: object, most: int = 120) -> str:
-    """Foreign text as a code span of one line, which a table's cell may hold."""
-    line = visible(text).replace("`", "'")
-    if len(line) > most:
-        line = line[: most - 1] + "…"
-    return f"`{line.replace('|', chr(92) + '|')}`" if line else ""
 
 
 def _lines(review: Review, most: int) -> list[str]:

@@ -25,8 +25,9 @@ from stages.tools.review.comparison import (
 )
 from stages.tools.review.curves import charts, training_rows
 from stages.tools.review.exported import export_rows
-from stages.tools.review.markdown import gate_word, headline, visible
+from stages.tools.review.markdown import gate_word, headline
 from stages.tools.review.table import ABSENT, interval, minus, number, signed
+from stages.tools.review.text import visible
 
 _FOLDER = Path(__file__).parent
 _KINDS = {
