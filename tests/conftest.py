@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,16 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 import cv2
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 from ruamel.yaml import YAML
 
 from stages.core.params import Params, parse_params
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# TensorFlow's logger closes the stream it was made with when logging is configured
+# anew, as Prefect does at its import: that stream would be pytest's own capture.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 CHROMIUM = next(
