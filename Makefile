@@ -70,7 +70,7 @@ format: setup  ## Format the code
 	$(BIN)/ruff format .
 
 lock:  ## Resolve requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev --extra dicom --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate --no-header --extra dev --extra dicom --output-file requirements.lock
 
 clean:  ## Remove half-written outputs and checkpoints (data/.work)
 	rm -rf data/.work

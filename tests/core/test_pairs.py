@@ -72,7 +72,7 @@ def test_read_pairs_finds_some_and_names_a_missing_one(tmp_path):
     write_shards((pair(n) for n in range(5)), tmp_path, shard_pairs=2)
     found = [row["pair_id"] for row in read_pairs(["COVID-3", "COVID-0"], tmp_path)]
     assert found == ["COVID-0", "COVID-3"]
-    with pytest.raises(PipelineError, match="lacks 1 pairs .* such as 'COVID-9'"):
+    with pytest.raises(PipelineError, match=r"lacks 1 pairs .* such as 'COVID-9'"):
         list(read_pairs(["COVID-9"], tmp_path))
 
 

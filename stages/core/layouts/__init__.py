@@ -176,7 +176,7 @@ def told_by(folder: str, stem: str) -> str:
     return stem if not folder or stem.startswith(folder) else f"{folder}-{stem}"
 
 
-def _order(entry: Entry) -> tuple[list[tuple[int, int, str]], str, str]:
+def _order(entry: Entry) -> tuple[tuple[list[tuple[int, int, str]], str], str, str]:
     return natural_key(entry.pair_id), entry.image_path, entry.mask_path
 
 

@@ -29,8 +29,8 @@ DAMAGE = (
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,
     OverflowError,
+    RuntimeError,
     ValueError,
 )
 

@@ -16,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.core import files
-from stages.core.errors import PipelineError
+from stages.core.errors import NetworkError, PipelineError
 from stages.core.params import IngestParams, Params
 from stages.core.sources import kaggle
 from tests.conftest import ROOT, radiography_tree, with_overrides
@@ -284,6 +284,7 @@ class TestCredentials:
         with pytest.raises(PipelineError) as error:
             kaggle.fetch(ingest_params().kaggle)
         assert "does not accept these credentials (401)" in str(error.value)
+        assert not isinstance(error.value, NetworkError)
         assert TOKEN[::-1] not in str(error.value)
         assert len(pointed.requests) == 1
 
@@ -304,7 +305,7 @@ class TestPatience:
         self, pointed: KaggleStandIn, ingest_params: Build, status: int, sentence: str
     ) -> None:
         pointed.failures = [(status, {})] * 4
-        with pytest.raises(PipelineError) as error:
+        with pytest.raises(NetworkError) as error:
             kaggle.fetch(ingest_params().kaggle)
         assert sentence in str(error.value)
         assert len(pointed.requests) == 4
@@ -334,7 +335,7 @@ class TestPatience:
     ) -> None:
         for name in ("HTTP_PROXY", "http_proxy"):
             monkeypatch.setenv(name, "http://127.0.0.1:1")
-        with pytest.raises(PipelineError, match="the connection failed") as error:
+        with pytest.raises(NetworkError, match="the connection failed") as error:
             kaggle.fetch(ingest_params().kaggle)
         assert "see to the network" in str(error.value)
         assert "\n" not in str(error.value)
