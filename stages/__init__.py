@@ -7,6 +7,8 @@ train     splits             -> a U-Net, its curves, the gradients its heads sen
 evaluate  model + validation -> Dice and distances an image, overlays, predicted masks
 gate      metrics            -> a verdict, or a failed stage
 export    model + verdict    -> ONNX, SavedModel, LiteRT and a model card
+
+flow      the corridor       -> Prefect over the plan: schedules, retries, a page to see
 """
 
 import os

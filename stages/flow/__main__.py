@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 DEPLOYMENTS = Path("prefect.yaml")
 LOOPBACK = "127.0.0.1"
+# A busy machine: its default of 10 s ends in "database is locked" while a stage trains.
+SERVER_SETTINGS = {"PREFECT_SERVER_DATABASE_TIMEOUT": "60"}
 START_S = 180  # a cold start takes 10 to 24 s on an idle machine
 
 
@@ -97,7 +99,7 @@ def server() -> Iterator[str]:
     # On a leash, in a group of its own: Ctrl-C pauses the schedules before it ends.
     started = subprocess.Popen(
         [sys.executable, "-I", leash.__file__, sys.executable, *words],
-        env={**os.environ, "PREFECT_API_URL": url},
+        env={**SERVER_SETTINGS, **os.environ, "PREFECT_API_URL": url},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from stages.core import paths
 from stages.core.errors import TRY_AGAIN
 from stages.flow import processes, report
 from stages.flow.plan import read_plan
@@ -101,7 +102,7 @@ def run_plan(root: Path) -> PlanResult:
     }
     if SCORER in completed:
         report.publish_metrics(root)
-    if JUDGE in completed or JUDGE in failed:
+    if {JUDGE} & {*completed, *failed} and (root / paths.VERDICT).is_file():
         report.publish_verdict(root)
     return PlanResult(completed, failed, _message(completed, failed))
 
@@ -144,7 +145,7 @@ def run_stage(stage: str, root: str) -> State[Any]:
 def _failure(stage: str, root: Path, printed: str, code: int) -> State[Any]:
     """Why a stage failed: its own sentence, or else DVC's."""
     exited = EXITED.search(printed)
-    if stage == JUDGE and exited and int(exited[1]) == 1:
+    if stage == JUDGE and (root / paths.VERDICT).is_file():
         return Failed(message=report.verdict(root))
     sentences = re.findall(r"^(?:error|ERROR): (.*)", printed, re.MULTILINE)
     reason = sentences[0] if sentences else f"ended with {code}"
