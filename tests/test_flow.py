@@ -126,6 +126,22 @@ def test_an_override_that_does_not_fit_is_one_sentence(name, value, words):
         override(text, {name: value})
 
 
+def test_metrics_are_compared_with_the_last_commit_the_classes_last():
+    from stages.flow.report import compare
+
+    rows = compare(
+        {"by_class.A.dice.mean": 0.5, "dice.mean": 0.96, "num_images": 3, "new": None},
+        {"by_class.A.dice.mean": 0.75, "dice.mean": 0.95, "gone": 1},
+    )
+    assert [tuple(row.values()) for row in rows] == [
+        ("dice.mean", "0.9600", "0.9500", "+0.0100"),
+        ("gone", "", "1", ""),
+        ("new", "", "", ""),
+        ("num_images", "3", "", ""),
+        ("by_class.A.dice.mean", "0.5000", "0.7500", "-0.2500"),
+    ]
+
+
 def test_only_the_network_exits_as_worth_another_try(capsys):
     codes = {}
     for kind in (errors.PipelineError, errors.NetworkError):

@@ -7,6 +7,12 @@ pipeline  every stage, one task each, in the working tree or as an experiment
 refresh   the pipeline as a branch of its own, if there are newer data
 """
 
+import os
+
+# Nothing is sent home; Prefect reads these when it is imported.
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
 from stages.flow.flows import pipeline, refresh
 
 __all__ = ["pipeline", "refresh"]

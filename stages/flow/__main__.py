@@ -6,7 +6,6 @@ ends with this process and keeps its history in PREFECT_HOME.
 
 import contextlib
 import importlib
-import logging
 import os
 import subprocess
 import sys
@@ -32,8 +31,6 @@ from ruamel.yaml import YAML
 from stages.core.errors import PipelineError, run
 from stages.flow import leash
 
-logger = logging.getLogger(__name__)
-
 DEPLOYMENTS = Path("prefect.yaml")
 LOOPBACK = "127.0.0.1"
 # A busy machine: its default of 10 s ends in "database is locked" while a stage trains.
@@ -45,7 +42,6 @@ def main() -> None:
     """Serves until interrupted; the schedules pause with it."""
     found = deployments(DEPLOYMENTS)
     with server() as url, temporary_settings({PREFECT_API_URL: url}):
-        logger.info("Prefect's page: %s", url.removesuffix("/api"))
         serve(*found)
 
 
