@@ -1,7 +1,7 @@
 """A lung-segmentation pipeline that reads like a plan; `dvc.yaml` is the plan.
 
 ingest    a source           -> Parquet shards, one row an image/mask pair
-validate  shards             -> facts a pair, a Great Expectations report, pages to look at
+validate  shards             -> facts a pair, a Great Expectations report, pages to see
 split     accepted pairs     -> train and validation, copies and patients kept together
 train     splits             -> a U-Net, its curves, the gradients its heads send
 evaluate  model + validation -> Dice and distances an image, overlays, predicted masks
