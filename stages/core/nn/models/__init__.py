@@ -7,12 +7,17 @@ layers are Keras's own and named by their part (`encoder_0_…`, `middle_…`,
 project and the gradient table can be read.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import keras
+from keras import layers
 
 from stages.core.params import TrainParams
+
+Block = Callable[[keras.KerasTensor, int, float, str], keras.KerasTensor]
+Gate = Callable[[keras.KerasTensor, keras.KerasTensor, int, str], keras.KerasTensor]
 
 
 def build(params: TrainParams) -> keras.Model:
@@ -20,6 +25,49 @@ def build(params: TrainParams) -> keras.Model:
     module = import_module(f"{__name__}.{params.architecture}")
     model: keras.Model = module.build(params)
     return model
+
+
+def u_shape(
+    params: TrainParams,
+    *,
+    name: str,
+    block: Block,
+    down: Block,
+    gate: Gate = lambda skip, *_: skip,
+) -> keras.Model:
+    """Encoder, middle, decoder and supervised heads, from the parts that differ.
+
+    Args:
+        params: Uses image_size, image_channels, filters (one an encoder stage, the
+            middle last), batch_norm_momentum, supervision_weights, input_normalization.
+        name: Of the network.
+        block: (x, filters, batch-norm momentum, name) to features of the same size.
+        down: The same at half the size.
+        gate: (skip, decoder features, filters, name) to what the decoder is shown.
+
+    Returns:
+        Image (B, S, S, C) to a list of logits, finest first.
+    """
+    *widths, middle = params.filters
+    momentum = params.batch_norm_momentum
+    image, x = inputs(params)  # (B, S, S, C)
+
+    skips = []
+    for level, width in enumerate(widths):
+        x = (down if level else block)(x, width, momentum, f"encoder_{level}")
+        skips.append(x)  # (B, S/2^level, S/2^level, width)
+    x = down(x, middle, momentum, "middle")
+
+    logits = []
+    for level in reversed(range(len(widths))):
+        part, width = f"decoder_{level}", widths[level]
+        x = layers.Conv2DTranspose(width, 2, strides=2, name=f"{part}_up")(x)
+        skip = gate(skips[level], x, width, f"{part}_gate")
+        x = layers.Concatenate(name=f"{part}_skip")([x, skip])
+        x = block(x, width, momentum, part)
+        if level < len(params.supervision_weights):
+            logits.append(head(x, level))
+    return keras.Model(image, logits[::-1], name=name)
 
 
 def inputs(params: TrainParams) -> tuple[keras.KerasTensor, keras.KerasTensor]:
@@ -32,7 +80,7 @@ def inputs(params: TrainParams) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     image = keras.Input(shape, name="image")
     if params.input_normalization == "none":
         return image, image
-    normalised = keras.layers.GroupNormalization(
+    normalised = layers.GroupNormalization(
         groups=1, center=False, scale=False, dtype="float32", name="standardize"
     )(image)
     return image, normalised
@@ -45,15 +93,23 @@ def levels(outputs: Any) -> list[Any]:
 
 def head(x: keras.KerasTensor, level: int) -> keras.KerasTensor:
     """1x1 convolution to logits; float32, since a float16 loss overflows."""
-    return keras.layers.Conv2D(1, 1, dtype="float32", name=f"head_{level}")(x)
+    return layers.Conv2D(1, 1, dtype="float32", name=f"head_{level}")(x)
 
 
 def conv_block(
     x: keras.KerasTensor, filters: int, momentum: float, name: str
 ) -> keras.KerasTensor:
     """The article's block: Conv 3x3, ReLU, Conv 3x3, batch norm, ReLU."""
-    x = keras.layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_1")(x)
-    x = keras.layers.ReLU(name=f"{name}_relu_1")(x)
-    x = keras.layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_2")(x)
-    x = keras.layers.BatchNormalization(momentum=momentum, name=f"{name}_norm")(x)
-    return keras.layers.ReLU(name=f"{name}_relu_2")(x)
+    x = layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_1")(x)
+    x = layers.ReLU(name=f"{name}_relu_1")(x)
+    x = layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_2")(x)
+    x = layers.BatchNormalization(momentum=momentum, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu_2")(x)
+
+
+def pooled_conv_block(
+    x: keras.KerasTensor, filters: int, momentum: float, name: str
+) -> keras.KerasTensor:
+    """2x2 max pooling, then `conv_block`."""
+    x = layers.MaxPooling2D(2, name=f"{name}_pool")(x)
+    return conv_block(x, filters, momentum, name)

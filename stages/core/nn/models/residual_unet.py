@@ -7,43 +7,23 @@ Changed: post-activation blocks, a transposed convolution as in `unet` for upsam
 supervised decoder levels.
 """
 
+from functools import partial
+
 import keras
 from keras import layers
 
-from stages.core.nn.models import head, inputs
+from stages.core.nn.models import u_shape
 from stages.core.params import TrainParams
 
 
 def build(params: TrainParams) -> keras.Model:
-    """Builds the network.
-
-    Args:
-        params: Uses image_size, image_channels, filters (one an encoder stage, the
-            middle last), batch_norm_momentum, supervision_weights, input_normalization.
-
-    Returns:
-        Image (B, S, S, C) to a list of logits, finest first.
-    """
-    *widths, middle = params.filters
-    image, x = inputs(params)  # (B, S, S, C)
-    momentum = params.batch_norm_momentum
-
-    skips = []
-    for level, width in enumerate(widths):
-        stride = 1 if level == 0 else 2
-        x = _residual_block(x, width, momentum, f"encoder_{level}", stride)
-        skips.append(x)  # (B, S/2^level, S/2^level, width)
-    x = _residual_block(x, middle, momentum, "middle", stride=2)
-
-    logits = []
-    for level in reversed(range(len(widths))):
-        name, width = f"decoder_{level}", widths[level]
-        x = layers.Conv2DTranspose(width, 2, strides=2, name=f"{name}_up")(x)
-        x = layers.Concatenate(name=f"{name}_skip")([x, skips[level]])
-        x = _residual_block(x, width, momentum, name)
-        if level < len(params.supervision_weights):
-            logits.append(head(x, level))
-    return keras.Model(image, logits[::-1], name="residual_unet")
+    """Builds the network; args and result as `u_shape`'s."""
+    return u_shape(
+        params,
+        name="residual_unet",
+        block=_residual_block,
+        down=partial(_residual_block, stride=2),
+    )
 
 
 def _residual_block(
