@@ -25,19 +25,20 @@ def run(words: list[str], *, cwd: Path, heard: Callable[[str], None]) -> int:
     Returns:
         Its exit code; 128 and the signal's number where one ended it.
     """
-    started = subprocess.Popen(
-        [sys.executable, "-I", leash.__file__, *words],
-        cwd=cwd,
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
+    # Under the lock: whoever lets go of all that runs waits for this one too.
     with _changing:
+        started = subprocess.Popen(
+            [sys.executable, "-I", leash.__file__, *words],
+            cwd=cwd,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
         _running.add(started)
     try:
         assert started.stdout is not None
