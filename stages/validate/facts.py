@@ -17,9 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from stages.core import imaging, pairs
+from stages.core import headers, imaging, pairs
 from stages.core.imaging import Grey, UnreadableImageError
-from stages.validate import headers
 
 _TEXT = ("pair_id", "class_name", "group", "given_split", "image_path", "mask_path")
 # Facts of both sides, under `image_` and `mask_`; null where it cannot be read.
@@ -212,8 +211,7 @@ def read_side(
         return None, found
     found["format"] = headers.format_of(encoded)
     try:
-        header = headers.read_header(encoded)
-        _refuse(header, encoded, max_image_pixels)
+        header = headers.inspect(encoded, max_image_pixels, "validate.max_image_pixels")
         pixels = imaging.decode(encoded)
         grey = imaging.to_channels(pixels)
     except UnreadableImageError as error:
@@ -232,20 +230,6 @@ def read_side(
         "sha256": hashlib.sha256(f"{height}x{width}:".encode() + grey.data).hexdigest(),
     }
     return grey, found
-
-
-def _refuse(header: headers.Header, encoded: bytes, max_image_pixels: int) -> None:
-    """Keeps from the decoder what is no image, or one that would fill the memory."""
-    if not encoded:
-        raise UnreadableImageError("the file is empty")
-    if header.format not in headers.FORMATS:
-        what = "of no known format" if header.format == "unknown" else header.format
-        raise UnreadableImageError(f"its content is {what}")
-    if header.width * header.height > max_image_pixels:
-        raise UnreadableImageError(
-            f"it declares {header.width} x {header.height} pixels, more than "
-            f"validate.max_image_pixels ({max_image_pixels}), and was not decoded"
-        )
 
 
 def _values(mask: Grey) -> str:

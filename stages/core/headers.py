@@ -101,6 +101,32 @@ def read_header(encoded: bytes) -> Header:
         ) from None
 
 
+def inspect(encoded: bytes, max_pixels: int, bound: str) -> Header:
+    """Reads the header of what may be decoded, and refuses everything else.
+
+    Args:
+        encoded: A whole file.
+        max_pixels: An image that declares more would fill the memory.
+        bound: What the user calls `max_pixels`.
+
+    Raises:
+        UnreadableImageError: If it is empty, no image of `FORMATS`, broken, or too
+            large.
+    """
+    if not encoded:
+        raise UnreadableImageError("the file is empty")
+    header = read_header(encoded)
+    if header.format not in FORMATS:
+        what = "of no known format" if header.format == "unknown" else header.format
+        raise UnreadableImageError(f"its content is {what}")
+    if header.width * header.height > max_pixels:
+        raise UnreadableImageError(
+            f"it declares {header.width} x {header.height} pixels, more than {bound} "
+            f"({max_pixels}), and was not decoded"
+        )
+    return header
+
+
 def _png(encoded: bytes) -> Header:
     width, height, depth, colour = struct.unpack_from(">IIBB", encoded, 16)
     if encoded[12:16] != b"IHDR":
