@@ -31,6 +31,7 @@ from stages.export import (
     saved_model,
     size,
 )
+from stages.tools.score import open_model
 from tests.conftest import ROOT, TINY, lungs, png, with_overrides
 
 CLASS = "Viral | <b>Pneumonia"  # a foreign name that Markdown would take for markup
@@ -76,6 +77,9 @@ def make_inputs(root: Path, values: dict) -> Params:
             "dice": statistics, "iou": statistics, "hd95_px": {"mean": 2.5},
             "assd_px": {"mean": None}, "num_images": 3, "num_undefined": 1,
             "by_class": {CLASS: {"num_images": 3, "dice": statistics}},
+        },
+        paths.QUALITY_REPORT: {
+            "accepted_statistics": {"image_mean": {"min": 60.5, "max": 180, "p05": 70}}
         },
         paths.SPLIT_SUMMARY: {
             "num_pairs": 5, "num_train": 2, "num_validation": 3, "num_groups": 5,
@@ -239,12 +243,23 @@ def test_the_onnx_graph_has_nothing_left_of_training(exported):
 def test_provenance_is_inside(exported, name):
     facts = provenance.read(exported / name)
     assert facts["data"]["sha256"] == "5" * 64
+    assert facts["data"]["usual"] == {"image_mean": [60.5, 180]}
     assert facts["params"]["train"]["filters"] == [4, 8, 8]
     assert facts["inputs"].keys() == provenance.INPUTS.keys()
     for key, path in provenance.INPUTS.items():
         assert facts["inputs"][key]["sha256"] == files.sha256(path)
     # A folder may be named after a person.
     assert "Jane_Doe" not in provenance.text(facts)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_score_takes_every_format(exported, name):
+    images = np.random.default_rng(3).random((2, 32, 32, 1), np.float32)
+    model = open_model(exported / name)
+    assert (model.image_size, model.image_channels) == (32, 1)
+    assert model.mask_definition == "white (255) is lung"
+    wanted = predictor(load_model(paths.MODEL))(images)
+    np.testing.assert_allclose(model.predict(images), wanted, atol=1e-5)
 
 
 def test_card(exported):
@@ -463,7 +478,12 @@ def test_nothing_is_exported_without_a_verdict(inputs, values):
 
 
 @pytest.mark.parametrize(
-    "path", [paths.BUILD, paths.LOCK, paths.METRICS, paths.SPLIT_SUMMARY], ids=str
+    "path",
+    [
+        *(paths.BUILD, paths.LOCK, paths.METRICS),
+        *(paths.QUALITY_REPORT, paths.SPLIT_SUMMARY),
+    ],
+    ids=str,
 )
 def test_a_missing_input_is_named(inputs, values, path):
     path.unlink()

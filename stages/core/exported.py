@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from stages.core import provenance
+from stages.core import provenance, unlike
 from stages.core.errors import PipelineError
 from stages.core.imaging import Float, Predictor
 
@@ -40,9 +40,25 @@ class Exported:
         """Whether it finds lungs; taken for granted where it does not say."""
         return not self.mask_definition or "lung" in self.mask_definition
 
+    @property
+    def usual(self) -> unlike.Usual | None:
+        """What is usual in the data that it learnt from; None where nobody knows."""
+        data = self.facts.get("data")
+        ranges = data.get("usual") if isinstance(data, dict) else None
+        return unlike.usual(
+            ranges if isinstance(ranges, dict) else {},
+            is_of_lungs=self.is_of_lungs,
+            is_grey=self.image_channels == 1,
+        )
 
-def load(path: Path) -> Exported:
+
+def load(path: Path, *, threads: int = 0) -> Exported:
     """Opens a file that `export` wrote with ONNX Runtime, on the CPU.
+
+    Args:
+        path: The file.
+        threads: Threads for one prediction; 0 takes as many as there are cores, 1
+            suits a caller that predicts in several threads at once.
 
     Raises:
         PipelineError: If it is missing, no ONNX model, or takes or gives something
@@ -54,9 +70,11 @@ def load(path: Path) -> Exported:
             "`dvc pull` makes data/export/unet.onnx)"
         )
     onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(
-            path.read_bytes(), providers=["CPUExecutionProvider"]
+            path.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
         metadata = session.get_modelmeta().custom_metadata_map
     except OSError:

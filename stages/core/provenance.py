@@ -24,6 +24,7 @@ INPUTS = {
     "data": paths.INGESTED_SUMMARY,
     "metrics": paths.METRICS,
     "model": paths.MODEL,
+    "quality": paths.QUALITY_REPORT,
     "requirements": paths.LOCK,
     "split": paths.SPLIT_PAIRS,
     "split_summary": paths.SPLIT_SUMMARY,
@@ -33,19 +34,28 @@ INPUTS = {
 DATA = ("dataset", "licence", "mask_definition", "num_pairs", "sha256", "source")
 
 
-def facts(*, data: Facts, inputs: dict[str, Path], params: Facts) -> Facts:
+def facts(
+    *,
+    data: Facts,
+    inputs: dict[str, Path],
+    params: Facts,
+    quality: Facts | None = None,
+) -> Facts:
     """Collects what a file carries.
 
     Args:
         data: What ingest says of the data.
         inputs: Files under the names of `INPUTS`.
         params: Sections of `params.yaml`.
+        quality: What validate says of the data, for what is usual in it.
 
     Raises:
         PipelineError: If an input is missing.
     """
+    statistics = (quality or {}).get("accepted_statistics", {})
     return {
-        "data": {name: data.get(name) for name in (*DATA, "version")},
+        "data": {name: data.get(name) for name in (*DATA, "version")}
+        | {"usual": {key: [row["min"], row["max"]] for key, row in statistics.items()}},
         "inputs": {name: of_file(path) for name, path in inputs.items()},
         "params": params,
     }

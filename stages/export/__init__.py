@@ -38,6 +38,7 @@ def export(
     verdict: Path = paths.VERDICT,
     ingested: Path = paths.INGESTED,
     ingested_summary: Path = paths.INGESTED_SUMMARY,
+    quality: Path = paths.QUALITY_REPORT,
     splits: Path = paths.SPLIT_PAIRS,
     split_summary: Path = paths.SPLIT_SUMMARY,
     requirements: Path = paths.LOCK,
@@ -57,6 +58,7 @@ def export(
         verdict: What gate wrote.
         ingested: Shards, for the images that formats are compared on.
         ingested_summary: What ingest says of the data.
+        quality: What validate says of the data: what is usual in it is carried along.
         splits: Split table.
         split_summary: What split says of it.
         requirements: The lock of the environment.
@@ -82,6 +84,7 @@ def export(
         "data": ingested_summary,
         "metrics": metrics,
         "model": model_path,
+        "quality": quality,
         "requirements": requirements,
         "split": splits,
         "split_summary": split_summary,
@@ -92,7 +95,9 @@ def export(
         "export": params.model_dump(),
         "train": train.model_dump(),
     }
-    facts = provenance.facts(data=data, inputs=inputs, params=settings)
+    facts = provenance.facts(
+        data=data, inputs=inputs, params=settings, quality=files.read_json(quality)
+    )
     keras_predict = predictor(model)
     wanted = parity.reference(
         parity.chosen(read_splits(splits), params.parity_images),

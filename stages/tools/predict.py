@@ -30,10 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from stages.core import exported, files, imaging, unlike
+from stages.core import exported, files, headers, imaging, unlike
 from stages.core.errors import PipelineError, run
 from stages.core.exported import Exported
-from stages.core.imaging import Grey
+from stages.core.imaging import Float, Grey, Mask
 from stages.core.overlays import overlay
 from stages.tools import arguments
 
@@ -53,6 +53,8 @@ COLUMNS = (
     "threshold",
 )
 GLOB = set("*?[")
+# An image that declares more is left undecoded: a few kilobytes can declare a billion.
+MAX_PIXELS = 2**26
 
 Row = dict[str, str]
 
@@ -66,13 +68,31 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A decoded image, what is odd about it, and what the network takes of it."""
+
+    image: Grey  # (H, W) or (H, W, 3)
+    pixels: Grey  # (S, S, C)
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a model found in an image."""
+
+    mask: Mask  # (H, W), the image's own size
+    area_fraction: float
+    components: int
+    mean_confidence: float  # of the pixels in the mask; NaN if there are none
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Waiting:
-    """A decoded image on its way into a batch."""
+    """An image on its way into a batch."""
 
     source: Source
-    image: Grey
-    pixels: NDArray[np.uint8]
-    warnings: tuple[str, ...]
+    prepared: Prepared
     sha256: str
 
 
@@ -123,8 +143,9 @@ def sources(wanted: Iterable[str], out: Path) -> list[Source]:
     stems: dict[str, list[Path]] = {}
     for path, name in names.items():
         stems.setdefault(_stem(name), []).append(path)
+    taken = set(names.values()) | {stem for stem in stems if len(stems[stem]) > 1}
     return [
-        Source(path, name if len(stems[_stem(name)]) > 1 else _stem(name))
+        Source(path, name if _stem(name) in taken else _stem(name))
         for path, name in names.items()
     ]
 
@@ -147,6 +168,7 @@ def predict(
     *,
     threshold: float | None = None,
     batch_size: int = 16,
+    max_pixels: int = MAX_PIXELS,
     force: bool = False,
     overlays: bool = True,
 ) -> list[Row]:
@@ -158,6 +180,7 @@ def predict(
         out: Folder to write to; what else is in it stays.
         threshold: A pixel at least this probable is lung; None takes the model's own.
         batch_size: Images in memory at a time.
+        max_pixels: An image that declares more is a bad file.
         force: Predict those again that have a result.
         overlays: Whether to write pictures.
 
@@ -168,11 +191,10 @@ def predict(
         PipelineError: If the model cannot be used.
     """
     model = exported.load(model_path)
-    if threshold is None:
-        threshold = model.threshold if model.threshold is not None else 0.5
+    threshold = chosen_threshold(model, threshold)
     marks = {"model_sha256": files.sha256(model_path), "threshold": f"{threshold:g}"}
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    table = Table(out)
+    table = Table(out, overlays=overlays)
     skipped = 0
     batch: list[Waiting] = []
 
@@ -191,7 +213,7 @@ def predict(
             if not force and table.has(name, marks | {"sha256": sha256}):
                 skipped += 1
                 continue
-            batch.append(_decoded(source, encoded, sha256, model))
+            batch.append(Waiting(source, prepare(encoded, model, max_pixels), sha256))
         except (imaging.UnreadableImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             row = dict.fromkeys(COLUMNS, "")
@@ -209,8 +231,9 @@ def predict(
 class Table:
     """`predictions.csv`: what is in it survives, row by row, until it is replaced."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, *, overlays: bool) -> None:
         self._path = out / "predictions.csv"
+        self._overlays = overlays
         self._out = out
         self.rows: dict[str, Row] = {}
         try:
@@ -228,10 +251,12 @@ class Table:
         self.rows = {row["image"]: row for row in reader}
 
     def has(self, name: str, marks: Row) -> bool:
-        """Whether an image has a row with these values, and its mask."""
+        """Whether an image has a row with these values, and its pictures."""
         row = self.rows.get(name, {})
         same = all(row.get(key) == value for key, value in marks.items())
-        return same and not row["problem"] and _mask_path(self._out, name).is_file()
+        pictures = [_mask_path(self._out, name)]
+        pictures += [_overlay_path(self._out, name)] if self._overlays else []
+        return same and not row["problem"] and all(p.is_file() for p in pictures)
 
     def write(self) -> None:
         """Replaces the file, rows in order of name."""
@@ -242,16 +267,58 @@ class Table:
         files.write_text(self._path, text.getvalue())
 
 
-def _decoded(source: Source, encoded: bytes, sha256: str, model: Exported) -> Waiting:
+def chosen_threshold(model: Exported, wanted: float | None) -> float:
+    """The threshold that is asked for, or else the one the model was judged at."""
+    if wanted is not None:
+        return wanted
+    return model.threshold if model.threshold is not None else 0.5
+
+
+def prepare(encoded: bytes, model: Exported, max_pixels: int) -> Prepared:
+    """Decodes an image file for a model.
+
+    Args:
+        encoded: The file.
+        model: Which takes so many pixels and channels, and knows what is usual.
+        max_pixels: An image that declares more is not decoded.
+
+    Raises:
+        UnreadableImageError: If it is no image that can be decoded.
+    """
+    headers.inspect(encoded, max_pixels, "--max-pixels")
     pixels = imaging.decode(encoded)
     image = imaging.to_channels(pixels, model.image_channels)
-    warnings = unlike.image(pixels, image) if model.is_of_lungs else []
-    return Waiting(
-        source,
+    usual = model.usual
+    return Prepared(
         image,
         imaging.preprocess(image, model.image_size),
-        tuple(warnings),
-        sha256,
+        tuple(unlike.image(pixels, image, usual) if usual else ()),
+    )
+
+
+def found(
+    prepared: Prepared, prob: Float, model: Exported, threshold: float
+) -> Finding:
+    """Measures what the network says of an image, at the image's own size.
+
+    Args:
+        prepared: The image.
+        prob: The network's probabilities, (S, S).
+        model: The network.
+        threshold: A pixel at least this probable is in the mask.
+    """
+    height, width = prepared.image.shape[:2]
+    prob = imaging.resize_prob(prob, height, width)
+    mask = prob >= threshold
+    confidence = float(prob[mask].mean()) if mask.any() else math.nan
+    usual = model.usual
+    warnings = unlike.mask(mask, confidence, usual) if usual else []
+    return Finding(
+        mask,
+        float(mask.mean()),
+        imaging.num_components(mask),
+        confidence,
+        (*prepared.warnings, *warnings),
     )
 
 
@@ -264,42 +331,44 @@ def _predict_batch(
     overlays: bool,
 ) -> Iterator[Row]:
     """Predicts a batch, writes its pictures, yields its rows."""
-    inputs = imaging.to_input(np.stack([one.pixels for one in batch]))
-    for one, small in zip(batch, model.predict(inputs), strict=True):
-        height, width = one.image.shape[:2]
-        prob = imaging.resize_prob(small[:, :, 0], height, width)
-        mask = prob >= threshold
-        confidence = float(prob[mask].mean()) if mask.any() else math.nan
-        warnings = list(one.warnings)
-        if model.is_of_lungs:
-            warnings += unlike.mask(mask, confidence)
+    inputs = imaging.to_input(np.stack([one.prepared.pixels for one in batch]))
+    for one, prob in zip(batch, model.predict(inputs), strict=True):
+        finding = found(one.prepared, prob[:, :, 0], model, threshold)
+        height, width = finding.mask.shape
+        confidence = finding.mean_confidence
         name = _text(one.source.name)
         row = {
             "image": name,
             "height": str(height),
             "width": str(width),
-            "lung_area_fraction": f"{mask.mean():.6f}",
-            "components": str(imaging.num_components(mask)),
+            "lung_area_fraction": f"{finding.area_fraction:.6f}",
+            "components": str(finding.components),
             "mean_confidence": "" if math.isnan(confidence) else f"{confidence:.6f}",
-            "warning": "; ".join(warnings),
+            "warning": "; ".join(finding.warnings),
             "problem": "",
             "sha256": one.sha256,
         }
         if overlays:
-            caption = f"{name}  {mask.mean():.1%} lung"
+            caption = f"{name}  {finding.area_fraction:.1%} lung"
+            if finding.warnings:
+                caption += "  UNLIKE, see table"
             picture = overlay(
-                one.image,
+                one.prepared.image,
                 mask_true=None,
-                mask_pred=mask,
-                caption=f"{caption}  UNLIKE, see table" if warnings else caption,
+                mask_pred=finding.mask,
+                caption=caption,
             )
-            _write_png(out / "overlays" / f"{name}.png", picture)
-        _write_png(_mask_path(out, name), mask.astype(np.uint8) * 255)
+            _write_png(_overlay_path(out, name), picture)
+        _write_png(_mask_path(out, name), finding.mask.astype(np.uint8) * 255)
         yield row
 
 
 def _mask_path(out: Path, name: str) -> Path:
     return out / "masks" / f"{name}.png"
+
+
+def _overlay_path(out: Path, name: str) -> Path:
+    return out / "overlays" / f"{name}.png"
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -326,6 +395,12 @@ def main() -> None:
         "--threshold", type=arguments.fraction, help="instead of the model's own"
     )
     parser.add_argument("--batch-size", type=arguments.positive, default=16)
+    parser.add_argument(
+        "--max-pixels",
+        type=arguments.positive,
+        default=MAX_PIXELS,
+        help="an image that declares more is a bad file (default: %(default)s)",
+    )
     parser.add_argument("--force", action="store_true", help="predict again")
     parser.add_argument(
         "--no-overlays", action="store_true", help="masks and table only"
@@ -337,6 +412,7 @@ def main() -> None:
         given.out,
         threshold=given.threshold,
         batch_size=given.batch_size,
+        max_pixels=given.max_pixels,
         force=given.force,
         overlays=not given.no_overlays,
     )

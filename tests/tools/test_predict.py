@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stages.core import exported, files, paths, provenance
+from stages.core import exported, files, headers, paths, provenance
 from stages.core.errors import PipelineError
 from stages.core.imaging import decode_mask
 from stages.tools.predict import predict, sources
@@ -183,6 +183,41 @@ def test_names_of_files_folders_and_globs(images, monkeypatch):
     for nothing in ("c", "*.gif", "out"):
         with pytest.raises(PipelineError, match="should name an image"):
             names(nothing)
+
+
+def test_names_that_end_in_another_suffix_stay_apart(images):
+    for name in ("one.jpg", "one.png.png"):
+        (images / "a" / name).write_bytes(b"")
+    found = [s.name for s in sources([str(images / "a")], images / "out")]
+    assert len(found) == 4
+    assert len(set(found)) == 4
+
+
+def test_pictures_that_are_missing_are_made(model, images):
+    out, _ = run_all(model, images, overlays=False)
+    assert not (out / "overlays").exists()
+    run_all(model, images)
+    assert (out / "overlays" / "a" / "one.png").is_file()
+
+
+def test_a_bomb_is_a_bad_file(model, images, monkeypatch):
+    monkeypatch.setattr("stages.core.imaging.decode", None)
+    header = headers.inspect((images / "a" / "one.png").read_bytes(), 60 * 60, "")
+    assert (header.height, header.width) == (60, 60)
+    _, rows = run_all(model, images, max_pixels=60 * 60 - 1)
+    assert rows[0]["problem"] == (
+        "it declares 60 x 60 pixels, more than --max-pixels (3599), and was not decoded"
+    )
+    assert {row["components"] for row in rows} == {""}
+
+
+def test_the_training_sets_own_range_is_what_is_usual(images):
+    """The model's file carries it: what is bright for one is usual for another."""
+    usual = {"image_mean": [20, 40], "foreground_fraction": [0.1, 0.6]}
+    facts = {"data": {"mask_definition": "white is lung", "usual": usual}}
+    model = dark_is_lung(images.parent / "own.onnx", SIZE, facts=facts)
+    _, rows = run_all(model, images)
+    assert {row["warning"][:17] for row in rows} == {"very bright (mean"}
 
 
 def test_a_model_of_something_else_expects_no_lungs(images):
