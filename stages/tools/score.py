@@ -1,10 +1,11 @@
 """Scores a model on labelled data: `python -m stages.tools.score MODEL FOLDER`.
 
-MODEL is an exported `.onnx` file or a `.keras` one; FOLDER is a folder or a zip in a
-layout of `stages/core/layouts`. OUT (data/.work/scores/NAME by default) gets
-`metrics.json`, `per_image.csv` and `overlays/`. The numbers are those of `evaluate`, so
-a model can be read across data sets. Pairs that cannot be read are named, are not in
-the numbers, and make the exit code 1.
+MODEL is anything that export wrote (`unet.onnx`, `unet.tflite`, `saved_model/`) or a
+`.keras` file; FOLDER is a folder or a zip in a layout of `stages/core/layouts`. OUT
+(data/.work/scores/NAME by default) gets `metrics.json`, `per_image.csv` and
+`overlays/`. The numbers are those of `evaluate`, so a model can be read across data
+sets. Pairs that cannot be read are named, are not in the numbers, and make the exit
+code 1.
 """
 
 import argparse
@@ -18,7 +19,15 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from stages.core import exported, files, imaging, layouts, paths, scoring
+from stages.core import (
+    exported,
+    files,
+    imaging,
+    layouts,
+    paths,
+    provenance,
+    scoring,
+)
 from stages.core.errors import PipelineError, run
 from stages.core.exported import Exported
 from stages.core.imaging import UnreadableImageError
@@ -43,7 +52,7 @@ def score(
     """Predicts every readable pair of a data set and scores it.
 
     Args:
-        model_path: `.onnx` or `.keras`.
+        model_path: What `open_model` takes.
         folder: Directory or zip.
         out: Folder to write; its metrics, table and overlays are replaced.
         ingest: The layout, which classes, how many pairs, and bounds on files.
@@ -112,11 +121,19 @@ def score(
 
 
 def open_model(path: Path) -> Exported:
-    """Either kind of model; only `.keras` needs TensorFlow, which takes seconds.
+    """Any model of this pipeline; all but `.onnx` need TensorFlow, which takes seconds.
 
     A `.keras` file does not say what its masks mean; where it is the checkout's own,
     `data/ingested.json` does.
+
+    Args:
+        path: `*.onnx`, `*.tflite`, a SavedModel's folder or `*.keras`.
+
+    Raises:
+        PipelineError: If it is none of these.
     """
+    if path.suffix == ".tflite" or path.is_dir():
+        return _open_other_format(path)
     if path.suffix != ".keras":
         return exported.load(path)
     from stages.core.nn.inference import load_model, predictor
@@ -127,6 +144,22 @@ def open_model(path: Path) -> Exported:
     known = is_own and paths.INGESTED_SUMMARY.is_file()
     facts = {"data": files.read_json(paths.INGESTED_SUMMARY)} if known else {}
     return Exported(predictor(model), size, channels, facts)
+
+
+def _open_other_format(path: Path) -> Exported:
+    """LiteRT or a SavedModel: what it takes stands in its own provenance."""
+    facts = provenance.read(path)
+    train = facts.get("params", {}).get("train", {})
+    size, channels = train.get("image_size"), train.get("image_channels")
+    if not isinstance(size, int) or channels not in (1, 3):
+        raise PipelineError(
+            f"{path} should say which image size and channels it takes but does not; "
+            "name the unet.onnx that lies beside it"
+        )
+    from stages.export import litert, saved_model
+
+    loader = saved_model.load if path.is_dir() else litert.load
+    return Exported(loader(path), size, channels, facts)
 
 
 def warn_of_definitions(of_model: str, of_data: str) -> None:
@@ -232,7 +265,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     known = names_in(Path(layouts.__file__).parent)
-    parser.add_argument("model", type=Path, help=".onnx or .keras file")
+    parser.add_argument("model", type=Path, help="what export wrote, or a .keras file")
     parser.add_argument("folder", type=Path, help="labelled data: a folder or a zip")
     parser.add_argument("-o", "--out", type=Path, help="folder to write")
     parser.add_argument("--layout", choices=known, help="default: what fits the data")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.core import files, layouts
+from stages.core import files, layouts, provenance
 from stages.core.errors import PipelineError
 from stages.core.metrics import dice
 from stages.core.pairs import Pair, write_shards
@@ -154,6 +154,13 @@ def test_the_threshold_is_the_models_own_unless_told(tmp_path, data, tiny_params
     model = dark_is_lung(tmp_path / "own.onnx", SIZE, facts=facts)
     metrics = run_score(tmp_path, data, tiny_params, model=model)
     assert metrics["threshold"] == 0.75
+
+
+def test_a_file_that_does_not_say_what_it_takes_is_one_sentence(tmp_path):
+    (tmp_path / "saved_model.pb").touch()
+    provenance.write_beside(tmp_path, {"inputs": {}, "params": {}})
+    with pytest.raises(PipelineError, match="which image size and channels"):
+        open_model(tmp_path)
 
 
 def test_the_layout_is_found(tmp_path, data, tiny_params):
