@@ -29,15 +29,23 @@ _MAGIC = {
 }
 FORMATS = ("png", "jpeg", "tiff", "bmp")
 _EXTENSIONS = {"jpg": "jpeg", "tif": "tiff", "dib": "bmp", "jpe": "jpeg"}
+_EXTENSIONS |= {"dcm": "png", "dicom": "png"}  # ingest stores their pixels as PNG
 
 # PNG colour types: samples a pixel, and which of them carry transparency.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _PNG_ALPHA = (4, 6)
 _PNG_PALETTE = 3
+# Decoders take memory for these before they see a pixel; OpenCV reads 32 and 64 bits.
+_MOST_BITS, _MOST_CHANNELS = 16, 4
+# JPEG markers that stand alone, and those that cannot come before a frame.
+_JPEG_ALONE = {0x01, *range(0xD0, 0xD8)}
+_JPEG_MISPLACED = {0x00, 0xD8, 0xD9, 0xDA}
 # JPEG start-of-frame markers: 0xC0 to 0xCF but for three that mean other things.
 _JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # TIFF: the type of two bytes; colour models, and samples a pixel without extra ones.
-_TIFF_SHORT, _TIFF_PALETTE = 3, 3
+_TIFF_SHORT, _TIFF_LONG, _TIFF_PALETTE = 3, 4, 3
+# Sides of the picture and of a tile, samples a pixel: one number each; bits: several.
+_TIFF_SINGLE, _TIFF_BITS = (256, 257, 277, 322, 323), 258
 _TIFF_COLOURS = {0: 1, 1: 1, 2: 3, _TIFF_PALETTE: 1}
 
 
@@ -119,6 +127,11 @@ def inspect(encoded: bytes, max_pixels: int, bound: str) -> Header:
     if header.format not in FORMATS:
         what = "of no known format" if header.format == "unknown" else header.format
         raise UnreadableImageError(f"its content is {what}")
+    if header.bit_depth > _MOST_BITS or header.channels > _MOST_CHANNELS:
+        raise UnreadableImageError(
+            f"it declares {header.channels} channels of {header.bit_depth} bits, "
+            f"expected at most {_MOST_CHANNELS} of {_MOST_BITS}, and was not decoded"
+        )
     if header.width * header.height > max_pixels:
         raise UnreadableImageError(
             f"it declares {header.width} x {header.height} pixels, more than {bound} "
@@ -131,6 +144,9 @@ def _png(encoded: bytes) -> Header:
     width, height, depth, colour = struct.unpack_from(">IIBB", encoded, 16)
     if encoded[12:16] != b"IHDR":
         raise ValueError
+    if encoded.find(b"acTL", 33, encoded.find(b"IDAT")) > 0:
+        # OpenCV would hold the picture twice.
+        raise UnreadableImageError("it is an animation")
     return Header(
         "png",
         width=width,
@@ -153,6 +169,12 @@ def _jpeg(encoded: bytes) -> Header:
         if marker == 0xFF:  # a fill byte
             position += 1
             continue
+        # A decoder that takes another way through the markers sees another size.
+        if marker in _JPEG_MISPLACED:
+            raise ValueError
+        if marker in _JPEG_ALONE:
+            position += 2
+            continue
         if marker in _JPEG_FRAMES:
             depth, height, width, channels = struct.unpack_from(
                 ">BHHB", encoded, position + 4
@@ -172,6 +194,14 @@ def _tiff(encoded: bytes) -> Header:
     for index in range(entries):
         at = offset + 2 + 12 * index
         tag, kind, count = struct.unpack_from(order + "HHI", encoded, at)
+        # A decoder would read another number here than we do.
+        is_odd = kind not in (_TIFF_SHORT, _TIFF_LONG) or count != 1
+        if (
+            tag in tags
+            or (tag in _TIFF_SINGLE and is_odd)
+            or (tag == _TIFF_BITS and kind != _TIFF_SHORT)
+        ):
+            raise ValueError
         size, code = (2, "H") if kind == _TIFF_SHORT else (4, "I")
         where = at + 8
         if size * count > 4:  # the first of several values stands elsewhere

@@ -54,7 +54,7 @@ COLUMNS = (
 )
 GLOB = set("*?[")
 # An image that declares more is left undecoded: a few kilobytes can declare a billion.
-MAX_PIXELS = 2**26
+MAX_PIXELS = 4096 * 4096
 
 Row = dict[str, str]
 
