@@ -6,6 +6,7 @@ bad file is `UnreadableError` and spoils nothing else.
 """
 
 import errno
+import io
 import os
 import stat
 import struct
@@ -23,6 +24,8 @@ from stages.core.params import IngestParams
 READ_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 ENCRYPTED = 0x1
 MISSING = "is named by a table but is not there"
+LONGEST_NAME = 1024  # a zip allows 65,535, and as many folders as there is room for
+LISTED_BYTES = 512  # of a zip's list, for each member on average; 46 and a name
 # What `zipfile` raises on a damaged archive, depending on which bytes are bad.
 DAMAGE = (
     zipfile.BadZipFile,
@@ -97,6 +100,27 @@ class Directory:
         return data
 
 
+class _Counted(io.BufferedReader):
+    """A zip file whose list is counted before `zipfile` makes objects of it."""
+
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__(io.FileIO(path))
+        self._path = path
+        self.most: int | None = most
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.most is None:
+            return super().read(size)
+        # The list is read in one go; its marks are as many as its members.
+        if size is not None and size > self.most * LISTED_BYTES + 2**16:
+            raise PipelineError(_too_long(self._path, "long names", self.most))
+        data = super().read(size)
+        count = data.count(b"PK\1\2")
+        if count > self.most:
+            raise PipelineError(_too_long(self._path, f"{count} files", self.most))
+        return data
+
+
 class Archive:
     """The members of a zip, in place."""
 
@@ -112,15 +136,12 @@ class Archive:
         self._max_file_bytes = max_file_bytes
         try:
             with _damage():
-                self._file = zipfile.ZipFile(path)
+                file = _Counted(path, max_members)
+                self._file = zipfile.ZipFile(file)
+                file.most = None
         except zipfile.BadZipFile as error:
             raise PipelineError(_no_zip(path, error)) from None
         members = self._file.infolist()
-        if len(members) > max_members:
-            raise PipelineError(
-                f"{path} lists {len(members)} files, more than "
-                f"ingest.max_zip_members ({max_members}); raise it if you trust the zip"
-            )
         for member in members:
             reason = _refusal(member)
             if reason:
@@ -204,7 +225,7 @@ def _refusal(member: zipfile.ZipInfo) -> str:
     drive = len(parts[0]) == 2 and parts[0][1] == ":"
     if ".." in parts or parts[0] == "" or drive:
         return "a name that points outside the zip; nothing was read from it"
-    if "\\" in name or "\0" in name:
+    if "\\" in name or "\0" in name or len(name) > LONGEST_NAME:
         return "a name that no zip should have; pack the folder again"
     if stat.S_ISLNK(member.external_attr >> 16):
         return "a link; pack the folder again with the files themselves"
@@ -231,6 +252,13 @@ def _no_zip(path: Path, error: zipfile.BadZipFile) -> str:
     return (
         f"ingest.folder {str(path)!r} should be a directory or a zip, but {kind}; "
         "name a directory or a zip"
+    )
+
+
+def _too_long(path: object, what: str, most: int) -> str:
+    return (
+        f"{path} lists {what}, more than ingest.max_zip_members ({most}) allows; "
+        "raise it if you trust the zip"
     )
 
 
