@@ -29,6 +29,8 @@ def ingest(
 ) -> Path:
     """Writes the pairs of the source as shards, bytes unaltered, and counts them.
 
+    DICOM images alone are altered: they become PNG, since their files name patients.
+
     Args:
         params: The `ingest` section.
         out: Folder of shards.

@@ -59,7 +59,8 @@ def to_channels(pixels: NDArray[np.generic], channels: int = 1) -> Grey:
         uint8 pixels.
     """
     if pixels.dtype == np.uint16:
-        scaled = np.round(pixels.astype(np.float32) / 257).astype(np.uint8)
+        # Rounded; without the float copies that NumPy would make of the picture.
+        scaled = np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), np.uint8)
     elif pixels.dtype == np.uint8:
         scaled = pixels.astype(np.uint8, copy=False)
     else:
@@ -70,10 +71,13 @@ def to_channels(pixels: NDArray[np.generic], channels: int = 1) -> Grey:
 def _channels(pixels: Grey, channels: int) -> Grey:
     if pixels.ndim == 3 and pixels.shape[2] == 2:
         pixels = pixels[:, :, 0]
-    elif pixels.ndim == 3 and pixels.shape[2] == 4:
-        pixels = pixels[:, :, :3]
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
+    if channels == 1 and pixels.ndim == 3 and pixels.shape[2] == 4:
+        # Alpha is dropped here and not before: no copy of a picture without it.
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2GRAY), np.uint8)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = pixels[:, :, :3]
     if channels == 1 and pixels.ndim == 3:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
     if channels == 3 and pixels.ndim == 2:
@@ -86,9 +90,26 @@ def decode_image(encoded: bytes, channels: int = 1) -> Grey:
     return to_channels(decode(encoded), channels)
 
 
+def mask_values(pixels: NDArray[np.generic]) -> Grey:
+    """Brings the decoded pixels of a mask to (H, W) uint8, its values kept.
+
+    A mask of 16 bits whose values fit 8 holds labels and keeps them: scaled as grey
+    values are, a mask of 0 and 1 would be empty.
+
+    Args:
+        pixels: What `decode` returned.
+    """
+    if pixels.dtype == np.uint16 and not (pixels > np.uint16(255)).any():
+        pixels = pixels.astype(np.uint8)
+    return to_channels(pixels, 1)
+
+
 def decode_mask(encoded: bytes) -> Mask:
-    """Decodes a mask to (H, W) bool; foreground is what is brighter than half."""
-    return to_channels(decode(encoded), 1) > 127
+    """Decodes a mask to (H, W) bool; foreground is what is not 0.
+
+    Only masks of 0 and `validate.mask_foreground` get as far as training.
+    """
+    return np.asarray(mask_values(decode(encoded)) != 0, bool)
 
 
 def encode_png(pixels: NDArray[Any]) -> bytes:

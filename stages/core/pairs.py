@@ -19,6 +19,8 @@ from stages.core.errors import PipelineError
 class Pair:
     """One image and its mask, as the source holds them; bytes unaltered.
 
+    A DICOM file alone is not: its grey values are here as PNG, without its patient.
+
     An orphan has `None` on the missing side. `problem` says, in words for the
     quality report, why bytes could not be taken (too large, corrupt in the zip).
     """
@@ -32,6 +34,7 @@ class Pair:
     image: bytes | None
     mask: bytes | None
     problem: str = ""
+    may_be_empty: bool = False  # whether an empty mask is no mistake (a lesion's)
 
 
 SHARD_SCHEMA = pa.schema(
@@ -45,6 +48,7 @@ SHARD_SCHEMA = pa.schema(
         pa.field("image", pa.binary()),
         pa.field("mask", pa.binary()),
         pa.field("problem", pa.string(), nullable=False),
+        pa.field("may_be_empty", pa.bool_(), nullable=False),
     ]
 )
 SPLITS = ("train", "validation")

@@ -86,6 +86,7 @@ class IngestParams(Section):
 
     source: Literal["phantom", "folder", "kaggle"]
     layout: Annotated[str, _file_in(CORE / "layouts")]
+    target: str  # one of the layout's, which layouts/__init__.py checks
     folder: Annotated[str, Field(min_length=1)]
     classes: list[Annotated[str, Field(min_length=1)]]
     limit: Count
@@ -105,6 +106,7 @@ class ValidateParams(Section):
         list[Annotated[list[Shape], Field(min_length=2, max_length=2)]],
         Field(min_length=1),
     ]
+    mask_foreground: Annotated[int, Field(ge=1, le=255)]
     foreground_min: Fraction
     foreground_max: Fraction
     contrast_min: Annotated[float, Field(ge=0, le=128)]

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pandas as pd
+
 from stages.core.judgement import library
 from stages.core.params import ValidateParams
 
@@ -35,7 +37,10 @@ def pair_checks(params: ValidateParams) -> list[Check]:
 
     shapes = [(image, mask) for image, mask in params.image_mask_shapes]
     shape_words = " or ".join(f"{image} with {mask}" for image, mask in shapes)
-    greys = f"{params.foreground_min:g} to {params.foreground_max:g}"
+    share = f"{params.foreground_min:g} to {params.foreground_max:g}"
+    if params.foreground_min == 0:
+        share = f"more than 0, at most {params.foreground_max:g},"
+    white = params.mask_foreground
     checks = [
         Check(
             "id_unique",
@@ -90,21 +95,23 @@ def pair_checks(params: ValidateParams) -> list[Check]:
         Check(
             "mask_values",
             "critical",
-            "mask values are 0 and 255 only",
-            lambda row: f"mask values are {row['mask_values']}",
+            f"mask values are 0 and {white} only",
+            lambda row: f"mask values are {row['mask_values']}{_classes_hint(row)}",
             gxe.ExpectColumnValuesToBeInSet(
-                column="mask_values", value_set=["0", "0,255", "255"]
+                column="mask_values", value_set=["0", f"0,{white}", f"{white}"]
             ),
         ),
         Check(
             "foreground",
             "critical",
-            f"foreground is {greys} of the mask",
+            f"foreground is {share} of the mask",
             lambda row: f"foreground is {row['foreground_fraction']:.4g} of the mask",
             gxe.ExpectColumnValuesToBeBetween(
-                column="foreground_fraction",
+                column="foreground_judged",
                 min_value=params.foreground_min,
                 max_value=params.foreground_max,
+                # What is always there leaves no mask empty, however small it may be.
+                strict_min=params.foreground_min == 0,
             ),
         ),
         Check(
@@ -140,6 +147,23 @@ def pair_checks(params: ValidateParams) -> list[Check]:
     for check in checks:
         check.expectation.severity = check.severity
     return checks
+
+
+def with_judged(table: pd.DataFrame, params: ValidateParams) -> pd.DataFrame:
+    """Facts with `foreground_judged`: the foreground, null where it needs no judging.
+
+    A lesion may be small or absent: its masks have no least foreground.
+    """
+    share = table["foreground_fraction"]
+    is_fine = table["may_be_empty"].astype(bool) & (share <= params.foreground_max)
+    return table.assign(foreground_judged=share.mask(is_fine))
+
+
+def _classes_hint(row: Row) -> str:
+    """What more than two values in a mask may mean."""
+    if row["mask_values"].count(",") < 2:
+        return ""
+    return "; masks of several classes are out of scope: bring one class, as two values"
 
 
 def _class_check(params: ValidateParams) -> Check:

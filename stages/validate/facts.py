@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
     [
         *[pa.field(name, pa.string()) for name in _TEXT],
         pa.field("problem", pa.string()),  # why ingest could not take the bytes
+        pa.field("may_be_empty", pa.bool_()),  # whether an empty mask is no mistake
         pa.field("missing", pa.string()),  # image or mask for an orphan, else ""
         *[pa.field(f"image_{name}", kind) for name, kind in _SIDE.items()],
         pa.field("image_mean", pa.float64()),  # of 8-bit greys, 0 to 255
@@ -172,7 +173,7 @@ def _measure_rows(
 
 
 def _measure_pair(row: dict[str, Any], max_image_pixels: int) -> dict[str, Any]:
-    facts = {name: row[name] for name in (*_TEXT, "problem")}
+    facts = {name: row[name] for name in (*_TEXT, "problem", "may_be_empty")}
     missing = [s for s in ("image", "mask") if row[s] is None and not row["problem"]]
     facts["missing"] = " and ".join(missing)
     image, found = read_side(row["image"], row["image_path"], max_image_pixels)
@@ -182,10 +183,12 @@ def _measure_pair(row: dict[str, Any], max_image_pixels: int) -> dict[str, Any]:
         facts["image_mean"] = round(float(mean[0, 0]), 6)
         facts["image_contrast"] = round(float(deviation[0, 0]), 6)
         facts["image_phash"] = phash(image)
-    mask, found = read_side(row["mask"], row["mask_path"], max_image_pixels)
+    mask, found = read_side(
+        row["mask"], row["mask_path"], max_image_pixels, is_mask=True
+    )
     facts |= {f"mask_{name}": value for name, value in found.items()}
     if mask is not None:
-        foreground = mask > 127  # as `imaging.decode_mask` has it
+        foreground = mask != 0  # as `imaging.decode_mask` has it
         facts["mask_values"] = _values(mask)
         share = np.count_nonzero(foreground) / foreground.size
         facts["foreground_fraction"] = round(share, 6)
@@ -194,7 +197,7 @@ def _measure_pair(row: dict[str, Any], max_image_pixels: int) -> dict[str, Any]:
 
 
 def read_side(
-    encoded: bytes | None, path: str, max_image_pixels: int
+    encoded: bytes | None, path: str, max_image_pixels: int, *, is_mask: bool = False
 ) -> tuple[Grey | None, dict[str, Any]]:
     """Decodes one side to 8-bit grey, if it can be, and says what it is.
 
@@ -202,6 +205,7 @@ def read_side(
         encoded: The file; None if there is none.
         path: Its name, for the format it promises.
         max_image_pixels: An image that declares more is left undecoded.
+        is_mask: Whether its values are labels, not grey values.
 
     Returns:
         (H, W) grey values or None, and the facts of `_SIDE`.
@@ -213,7 +217,7 @@ def read_side(
     try:
         header = headers.inspect(encoded, max_image_pixels, "validate.max_image_pixels")
         pixels = imaging.decode(encoded)
-        grey = imaging.to_channels(pixels)
+        grey = imaging.mask_values(pixels) if is_mask else imaging.to_channels(pixels)
     except UnreadableImageError as error:
         return None, found | {"readable": False, "problem": str(error)}
     height, width = grey.shape

@@ -11,7 +11,7 @@ import pandas as pd
 from stages.core.judgement import Verdict, judge
 from stages.core.pairs import natural_key
 from stages.core.params import ValidateParams
-from stages.validate.checks import Check, pair_checks, total_checks
+from stages.validate.checks import Check, pair_checks, total_checks, with_judged
 
 EXAMPLES = 20  # pair ids listed for an expectation
 DISTRIBUTIONS = {
@@ -61,7 +61,9 @@ def judge_facts(
     """
     checks = pair_checks(params)
     expectations = {check.name: check.expectation for check in checks}
-    verdicts = judge(table, expectations, title="pairs", data_docs=data_docs)
+    verdicts = judge(
+        with_judged(table, params), expectations, title="pairs", data_docs=data_docs
+    )
     rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     texts: dict[str, list[list[str]]] = {
         "critical": [[] for _ in rows],

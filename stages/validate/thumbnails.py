@@ -49,7 +49,9 @@ def make(
 def _pictures(pair: pd.Series, max_image_pixels: int) -> dict[str, str]:
     with quiet_opencv():
         image, _ = read_side(pair["image"], pair["image_path"], max_image_pixels)
-        mask, _ = read_side(pair["mask"], pair["mask_path"], max_image_pixels)
+        mask, _ = read_side(
+            pair["mask"], pair["mask_path"], max_image_pixels, is_mask=True
+        )
     return {
         "image": _url(None if image is None else _small(image)),
         "mask": _url(None if mask is None else _small(mask, is_mask=True)),
@@ -65,6 +67,8 @@ def _small(pixels: Grey, *, is_mask: bool = False) -> Grey:
     scale = min(1.0, SIDE / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     method = cv2.INTER_NEAREST_EXACT if is_mask else cv2.INTER_AREA
+    if is_mask:  # 1 can be foreground, and should be seen
+        pixels = pixels * np.uint8(255 // max(int(pixels.max()), 1))
     return np.asarray(cv2.resize(pixels, size, interpolation=method), np.uint8)
 
 
@@ -72,7 +76,7 @@ def _outlined(image: Grey, mask: Grey) -> NDArray[np.uint8]:
     """(H, W, 3): the image in grey with the outline of its mask."""
     picture = np.repeat(_small(image)[:, :, None], 3, axis=2)
     height, width = picture.shape[:2]
-    edge = imaging.outline(imaging.resize_mask(mask > 127, height, width))
+    edge = imaging.outline(imaging.resize_mask(mask != 0, height, width))
     picture[edge] = OUTLINE_BGR
     return picture
 

@@ -2,9 +2,10 @@
 
 A layout module has
 
-- `ABOUT`: an `About`, the facts that end up in the model card;
+- `ABOUT`: an `About`, the facts that end up in the model card, and the targets: what
+  its masks show, one kind of mask each;
 - `TREE`: one line that shows the expected names;
-- `find(tree)`: the pairs, in any order, from the names alone. Its small text
+- `find(tree, target)`: the pairs, in any order, from the names alone. Its small text
   files (a table of pairs) may be read; images never are.
 
 To add a data set is to add one such file.
@@ -12,8 +13,8 @@ To add a data set is to add one such file.
 
 import importlib
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Protocol, cast
@@ -50,21 +51,44 @@ class Tree(Protocol):
 
 
 @dataclass(frozen=True)
+class Target:
+    """What one kind of mask shows."""
+
+    mask_definition: str  # data sets whose masks mean different things never mix
+    # Whether an image may show none of it, so that an empty mask is no mistake.
+    may_be_absent: bool = False
+
+
+@dataclass(frozen=True)
 class About:
     """The facts of the data set that a layout is known for.
 
-    Licence and citation are as the data set's page states them.
+    Licence and citation are as the data set's page states them; the source `kaggle`
+    reports the licence that Kaggle gives at the download.
     """
 
     dataset: str
     page: str
     licence: str
     citation: str
-    mask_definition: str  # data sets whose masks mean different things never mix
+    targets: Mapping[str, Target]  # by name, the one taken by default first
 
-    def facts(self) -> dict[str, str]:
+    @property
+    def mask_definition(self) -> str:
+        """What the masks of the first target show."""
+        return next(iter(self.targets.values())).mask_definition
+
+    def facts(self, target: str = "") -> dict[str, str]:
         """As `data/ingested.json` holds them."""
-        return asdict(self)
+        target = target or next(iter(self.targets))
+        return {
+            "dataset": self.dataset,
+            "page": self.page,
+            "licence": self.licence,
+            "citation": self.citation,
+            "target": target,
+            "mask_definition": self.targets[target].mask_definition,
+        }
 
 
 @dataclass(frozen=True)
@@ -90,8 +114,8 @@ class Layout(Protocol):
     ABOUT: About
     TREE: str
 
-    def find(self, tree: Tree) -> list[Entry]:
-        """All pairs and orphans of a tree, in any order."""
+    def find(self, tree: Tree, target: str = "", /) -> list[Entry]:
+        """All pairs and orphans of a tree, in any order; "" is the first target."""
 
 
 def load(name: str) -> Layout:
@@ -99,24 +123,40 @@ def load(name: str) -> Layout:
     return cast(Layout, importlib.import_module(f"{__name__}.{name}"))
 
 
+def target_of(name: str, target: str) -> Target:
+    """What the wanted masks of a layout show; "" wants its first kind.
+
+    Raises:
+        PipelineError: If the layout has no masks of that kind.
+    """
+    targets = load(name).ABOUT.targets
+    if target and target not in targets:
+        raise PipelineError(
+            f"ingest.target {target!r} is not what the masks of the layout {name} "
+            f"show; set it to {' or '.join(targets)}, or to '' for its first"
+        )
+    return targets[target or next(iter(targets))]
+
+
 def entries(
-    name: str, tree: Tree, *, classes: Sequence[str], limit: int
+    name: str, tree: Tree, *, target: str = "", classes: Sequence[str], limit: int
 ) -> list[Entry]:
     """The wanted pairs of a tree: classes in natural order, pairs in natural order.
 
     Args:
         name: The layout.
         tree: Where the files are.
+        target: Which of the layout's kinds of masks; "" is its first.
         classes: Class names to keep; none keeps all.
         limit: At most so many a class; 0 keeps all.
 
     Raises:
-        PipelineError: If nothing pairs, or a wanted class has nothing.
+        PipelineError: If nothing pairs, or a wanted class or target has nothing.
     """
-    layout = load(name)
-    found = layout.find(tree)
+    target_of(name, target)
+    found = load(name).find(tree, target)
     if not any(entry.is_complete for entry in found):
-        raise PipelineError(_nothing_pairs(name, tree, found))
+        raise PipelineError(_nothing_pairs(name, target, tree, found))
     by_class: dict[str, list[Entry]] = {}
     for entry in found:
         by_class.setdefault(entry.class_name, []).append(entry)
@@ -135,12 +175,17 @@ def entries(
     ]
 
 
-def images(names: Iterable[str]) -> list[PurePosixPath]:
-    """The names that look like images; what file managers leave behind does not."""
+def images(names: Iterable[str], *, also: Collection[str] = ()) -> list[PurePosixPath]:
+    """The names that look like images; what file managers leave behind does not.
+
+    Args:
+        names: Of all files.
+        also: Suffixes in lower case that are taken besides `IMAGE_SUFFIXES`.
+    """
     return [
         path
         for path in map(PurePosixPath, names)
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if (path.suffix.lower() in IMAGE_SUFFIXES or path.suffix.lower() in also)
         and not path.name.startswith(".")
         and not JUNK_FOLDERS.intersection(path.parts)
     ]
@@ -180,7 +225,7 @@ def _order(entry: Entry) -> tuple[tuple[list[tuple[int, int, str]], str], str, s
     return natural_key(entry.pair_id), entry.image_path, entry.mask_path
 
 
-def _nothing_pairs(name: str, tree: Tree, found: list[Entry]) -> str:
+def _nothing_pairs(name: str, target: str, tree: Tree, found: list[Entry]) -> str:
     """Why nothing pairs: what was expected, what is there, what to try."""
     there = f"it holds {len(tree.names)} files"
     if tree.names:
@@ -188,23 +233,26 @@ def _nothing_pairs(name: str, tree: Tree, found: list[Entry]) -> str:
         there += f", named like {example[:120]!r}"
     if found:
         there += f", and {len(found)} images or masks without their other half"
+    masks = f" with masks of {target}" if target else ""
     return (
-        f"{tree.label} holds no pair in the layout {name} ({load(name).TREE}); "
-        f"{there}; {_advice(name, tree)}"
+        f"{tree.label} holds no pair in the layout {name}{masks} ({load(name).TREE}); "
+        f"{there}; {_advice(name, target, tree)}"
     )
 
 
-def _advice(name: str, tree: Tree) -> str:
-    """What to set instead: another layout that pairs something, or a zip inside."""
+def _advice(name: str, target: str, tree: Tree) -> str:
+    """What to set instead: what does pair something, or a zip inside."""
     for other in names_in(Path(__file__).parent):
-        if other == name:
-            continue
-        try:
-            pairs = sum(entry.is_complete for entry in load(other).find(tree))
-        except PipelineError:
-            continue
-        if pairs:
-            return f"set ingest.layout to {other}, by which {pairs} pairs are found"
+        for kind in load(other).ABOUT.targets:
+            if (other, kind) == (name, target):
+                continue
+            try:
+                pairs = sum(entry.is_complete for entry in load(other).find(tree, kind))
+            except PipelineError:
+                continue
+            if pairs:
+                setting = f"layout to {other}" if other != name else f"target to {kind}"
+                return f"set ingest.{setting}, by which {pairs} pairs are found"
     zips = [path for path in tree.names if path.lower().endswith(".zip")]
     if zips:
         return f"set ingest.folder to the zip itself ({zips[0]!r})"

@@ -7,7 +7,7 @@ The published set has COVID, Normal, Lung_Opacity and Viral Pneumonia.
 
 from pathlib import PurePosixPath
 
-from stages.core.layouts import About, Entry, Tree, images, match, told_by
+from stages.core.layouts import About, Entry, Target, Tree, images, match, told_by
 
 ABOUT = About(
     dataset="COVID-19 Radiography Database",
@@ -19,15 +19,17 @@ ABOUT = About(
         "enhancement techniques on COVID-19 detection using chest X-ray images, "
         "Computers in Biology and Medicine 132, 2021"
     ),
-    mask_definition=(
-        "lung fields as they are seen: white (255) is lung; without the lung behind "
-        "the heart and below the diaphragm"
-    ),
+    targets={
+        "lung": Target(
+            "lung fields as they are seen: white (255) is lung; without the lung "
+            "behind the heart and below the diaphragm"
+        )
+    },
 )
 TREE = "CLASS/images/NAME.png with CLASS/masks/NAME.png, under any top folder"
 
 
-def find(tree: Tree) -> list[Entry]:
+def find(tree: Tree, _target: str = "", /) -> list[Entry]:
     """Pairs `images/NAME` with `masks/NAME` inside each class folder."""
     folders: dict[PurePosixPath, dict[str, list[tuple[str, PurePosixPath]]]] = {}
     for path in images(tree.names):

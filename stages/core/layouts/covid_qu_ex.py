@@ -1,15 +1,20 @@
-"""COVID-QU-Ex: `images` and `lung masks` by side of its own split and by class.
+"""COVID-QU-Ex: `images` and two kinds of masks, by side of its own split and by class.
 
-The data set ships two trees. `Infection Segmentation Data` repeats some cases of
-`Lung Segmentation Data`, so it is read only where the latter is missing. The masks
-taken are those of the lungs.
+The data set ships two trees. `Lung Segmentation Data` has masks of the lungs.
+`Infection Segmentation Data` repeats some of its cases, with masks of the infection
+too, which are black where a film shows none. So `lung` reads the second tree only where
+the first is missing, and `infection` never reads the first.
+
+The sides that the data set itself draws (`Train`, `Val`, `Test`) are kept for
+`split.use_given`.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from stages.core.layouts import About, Entry, Tree, images, match
+from stages.core.layouts import About, Entry, Target, Tree, images, match
 
 ABOUT = About(
     dataset="COVID-QU-Ex",
@@ -19,28 +24,35 @@ ABOUT = About(
         "Tahir et al., COVID-19 infection localization and severity grading from "
         "chest X-ray images, Computers in Biology and Medicine 139, 2021"
     ),
-    mask_definition=(
-        "lung fields as they are seen: white (255) is lung; without the lung behind "
-        "the heart and below the diaphragm"
-    ),
+    targets={
+        "lung": Target(
+            "lung fields as they are seen: white (255) is lung; without the lung "
+            "behind the heart and below the diaphragm"
+        ),
+        "infection": Target(
+            "what COVID-19 has infected, in chest radiographs: white (255) is "
+            "infected; none where there is no such infection",
+            may_be_absent=True,
+        ),
+    },
 )
 TREE = (
-    "Lung Segmentation Data/{Train,Val,Test}/CLASS/images/NAME.png "
-    "with CLASS/lung masks/NAME.png"
+    "Lung Segmentation Data/{Train,Val,Test}/CLASS/images/NAME.png with CLASS/lung "
+    "masks/NAME.png, or Infection Segmentation Data/... with CLASS/infection masks"
 )
 SIDES = {"train": "train", "val": "validation", "test": "test"}
 
 
-def find(tree: Tree) -> list[Entry]:
-    """Pairs `images/NAME` with `lung masks/NAME` inside each side and class."""
+def find(tree: Tree, target: str = "lung", /) -> list[Entry]:
+    """Pairs `images/NAME` with the target's `masks/NAME` in each side and class."""
+    masks = f"{target or 'lung'} masks"
     folders: dict[PurePosixPath, dict[str, list[tuple[str, PurePosixPath]]]] = {}
     for path in images(tree.names):
         kind = path.parent.name.lower()
         folder = path.parent.parent
-        if kind in ("images", "lung masks") and folder.parent.name.lower() in SIDES:
-            kinds = folders.setdefault(folder, {"images": [], "lung masks": []})
+        if kind in ("images", masks) and folder.parent.name.lower() in SIDES:
+            kinds = folders.setdefault(folder, {"images": [], masks: []})
             kinds[kind].append((path.stem, path))
-    lung_tree = {folder for folder in folders if _is_of_lung_tree(folder)}
     entries = [
         Entry(
             pair_id=stem,
@@ -49,16 +61,22 @@ def find(tree: Tree) -> list[Entry]:
             mask_path=mask_path,
             given_split=SIDES[folder.parent.name.lower()],
         )
-        for folder in lung_tree or folders
+        for folder in _of_one_tree(folders, target or "lung")
         for stem, image_path, mask_path in match(
-            folders[folder]["images"], folders[folder]["lung masks"]
+            folders[folder]["images"], folders[folder][masks]
         )
     ]
     return _told_apart(entries)
 
 
-def _is_of_lung_tree(folder: PurePosixPath) -> bool:
-    return "lung segmentation data" in str(folder).lower()
+def _of_one_tree(folders: Iterable[PurePosixPath], target: str) -> list[PurePosixPath]:
+    """The folders of the target's own tree; all, where neither tree is named so."""
+    own = [f for f in folders if f"{target} segmentation data" in str(f).lower()]
+    if own:
+        return own
+    # The tree of lungs has no masks of infection: each image would be an orphan.
+    other = "lung segmentation data" if target == "infection" else None
+    return [f for f in folders if other is None or other not in str(f).lower()]
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:

@@ -7,7 +7,7 @@ published archive repeats the whole tree inside itself; the repetition is left o
 
 from pathlib import PurePosixPath
 
-from stages.core.layouts import About, Entry, Tree, images, match, told_by
+from stages.core.layouts import About, Entry, Target, Tree, images, match, told_by
 
 ABOUT = About(
     dataset="LGG MRI segmentation",
@@ -18,14 +18,19 @@ ABOUT = About(
         "shape features automatically extracted by a deep learning algorithm, "
         "Computers in Biology and Medicine 109, 2019"
     ),
-    mask_definition="FLAIR abnormality: white (255) is tumour; most slices have none",
+    targets={
+        "tumour": Target(
+            "FLAIR abnormality: white (255) is tumour; most slices have none",
+            may_be_absent=True,
+        )
+    },
 )
 TREE = "kaggle_3m/PATIENT/NAME.tif with PATIENT/NAME_mask.tif"
 CLASS_NAME = "LGG"
 MASK_ENDING = "_mask"
 
 
-def find(tree: Tree) -> list[Entry]:
+def find(tree: Tree, _target: str = "", /) -> list[Entry]:
     """Pairs `NAME` with `NAME_mask` inside each patient's folder."""
     names = set(tree.names)
     patients: dict[

@@ -4,6 +4,11 @@ Side by side: `images/NAME` has its mask in `masks/NAME`, subfolders included; t
 folder that holds both is the class. A table is `pairs.csv` with the columns `image`
 and `mask` (paths beside the table) and, if wanted, `group` (patient) and
 `class_name`; it is read instead of the folders.
+
+Images are PNG, JPEG, TIFF, BMP or DICOM; masks anything of these but DICOM. Of a DICOM
+file nothing but its grey values goes any further (`stages/core/sources/_dicom.py`): no
+name, date or number of a patient. Files of one patient still stay on one side of the
+split. Names of files and folders are kept as they are, so they should name nobody.
 """
 
 import csv
@@ -15,6 +20,7 @@ from stages.core.errors import PipelineError
 from stages.core.layouts import (
     About,
     Entry,
+    Target,
     Tree,
     UnreadableError,
     images,
@@ -27,16 +33,23 @@ ABOUT = About(
     page="",
     licence="not stated; the owner of the images knows",
     citation="",
-    mask_definition="as the masks were drawn: white (255) is foreground",
+    targets={
+        "organ": Target("as the masks were drawn: what is not 0 is the organ"),
+        "lesion": Target(
+            "as the masks were drawn: what is not 0 is the lesion; none where all is 0",
+            may_be_absent=True,
+        ),
+    },
 )
 TREE = "images/NAME.png with masks/NAME.png, or pairs.csv with the columns image,mask"
 TABLE = "pairs.csv"
 REQUIRED = {"image", "mask"}
 COLUMNS = {*REQUIRED, "group", "class_name"}
+DICOM_SUFFIXES = {".dcm", ".dicom"}
 CLASS_NAME = "all"  # where nothing tells classes apart
 
 
-def find(tree: Tree) -> list[Entry]:
+def find(tree: Tree, _target: str = "", /) -> list[Entry]:
     """Reads the topmost table; without one, pairs `images/NAME` with `masks/NAME`."""
     tables = [path for path in map(PurePosixPath, tree.names) if path.name == TABLE]
     if tables:
@@ -46,7 +59,7 @@ def find(tree: Tree) -> list[Entry]:
 
 def _from_folders(tree: Tree) -> list[Entry]:
     tops: dict[PurePosixPath, dict[str, list[tuple[str, PurePosixPath]]]] = {}
-    for path in images(tree.names):
+    for path in images(tree.names, also=DICOM_SUFFIXES):
         # The topmost such folder: `images/masks/1.png` is an image.
         for index, part in enumerate(path.parts[:-1]):
             kind = part.lower()

@@ -61,7 +61,7 @@ def pairs(params: IngestParams) -> Pairs:
 def describe(params: IngestParams) -> dict[str, Any]:
     """What the pairs are; the licence as Kaggle reported it at the download."""
     about = layouts.load(params.layout).ABOUT
-    facts = about.facts()
+    facts = about.facts(params.target)
     page = f"https://www.kaggle.com/datasets/{params.kaggle.dataset}"
     if page != about.page:
         licence = "not reported by Kaggle; see the data set's page"

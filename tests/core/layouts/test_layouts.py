@@ -27,13 +27,21 @@ class Names:
         return self.contents[name]
 
 
-def find(layout: str, *names: str, **contents: bytes) -> list[Entry]:
-    found = layouts.load(layout).find(Names(*names, **contents))
+def find(layout: str, *names: str, target: str = "", **contents: bytes) -> list[Entry]:
+    found = layouts.load(layout).find(Names(*names, **contents), target)
     return sorted(found, key=lambda entry: (entry.pair_id, entry.image_path))
 
 
-def wanted(layout: str, *names: str, classes: Sequence[str] = (), limit: int = 0):
-    return layouts.entries(layout, Names(*names), classes=classes, limit=limit)
+def wanted(
+    layout: str,
+    *names: str,
+    target: str = "",
+    classes: Sequence[str] = (),
+    limit: int = 0,
+) -> list[Entry]:
+    return layouts.entries(
+        layout, Names(*names), target=target, classes=classes, limit=limit
+    )
 
 
 # The published trees in small: names, and the pairs that are in them.
@@ -105,8 +113,35 @@ class TestContract:
         facts = module.ABOUT.facts()
         assert facts["dataset"]
         assert facts["licence"]
-        assert facts["mask_definition"]
+        assert facts["mask_definition"] == module.ABOUT.mask_definition
         assert module.TREE
+        assert facts["page"].startswith("https://www.kaggle.com/datasets/") or (
+            layout == "pairs"
+        )
+
+    def test_every_target_pairs_and_says_what_its_masks_mean(self, layout: str) -> None:
+        names, _ = TREES[layout]
+        about = layouts.load(layout).ABOUT
+        meant = {about.facts(target)["mask_definition"] for target in about.targets}
+        assert len(meant) == len(about.targets)
+        for target in about.targets:
+            found = wanted(layout, *names, target=target)
+            assert found
+            assert all(entry.is_complete for entry in found)
+        assert wanted(layout, *names, target=next(iter(about.targets))) == wanted(
+            layout, *names
+        )
+
+    def test_a_target_that_it_does_not_have_is_one_sentence(self, layout: str) -> None:
+        names, _ = TREES[layout]
+        targets = " or ".join(layouts.load(layout).ABOUT.targets)
+        with pytest.raises(PipelineError) as error:
+            wanted(layout, *names, target="spleen")
+        assert (
+            f"ingest.target 'spleen' is not what the masks of the layout {layout}"
+            in (str(error.value))
+        )
+        assert f"set it to {targets}" in str(error.value)
 
     def test_junk_changes_nothing(self, layout: str) -> None:
         names, _ = TREES[layout]
@@ -273,6 +308,40 @@ class TestCovidQuEx:
         assert len(found) == 9
         assert all("/lung masks/" in entry.mask_path for entry in found)
 
+    def test_the_infection_is_read_from_its_own_tree(self) -> None:
+        found = find("covid_qu_ex", *TREES["covid_qu_ex"][0], target="infection")
+        assert len(found) == 9
+        assert all(e.is_complete for e in found)
+        assert all(e.image_path.startswith("Infection") for e in found)
+        assert all("/infection masks/" in e.mask_path for e in found)
+        assert {e.given_split for e in found} == {"train", "validation", "test"}
+
+    def test_an_image_without_its_infection_mask_is_an_orphan(self) -> None:
+        names = [n for n in TREES["covid_qu_ex"][0] if "infection masks/non" not in n]
+        found = find("covid_qu_ex", *names, target="infection")
+        assert [e.is_complete for e in found].count(False) == 3
+
+    def test_the_tree_of_lungs_has_no_infection(self) -> None:
+        names = [n for n in TREES["covid_qu_ex"][0] if n.startswith("Lung")]
+        with pytest.raises(PipelineError) as error:
+            wanted("covid_qu_ex", *names, target="infection")
+        assert "with masks of infection" in str(error.value)
+        assert "set ingest.target to lung, by which 9 pairs are found" in (
+            str(error.value)
+        )
+
+    def test_only_what_may_be_absent_may_leave_a_mask_empty(self) -> None:
+        found = {
+            (name, target): about.may_be_absent
+            for name in TREES
+            for target, about in layouts.load(name).ABOUT.targets.items()
+        }
+        assert {key for key, may_be_absent in found.items() if may_be_absent} == {
+            ("covid_qu_ex", "infection"),
+            ("lgg_mri", "tumour"),
+            ("pairs", "lesion"),
+        }
+
     def test_the_top_folders_may_be_missing(self) -> None:
         found = find(
             "covid_qu_ex", "Test/Normal/images/a.png", "Test/Normal/lung masks/a.png"
@@ -325,6 +394,15 @@ class TestPairs:
             ("y/1", False),
         ]
         assert {entry.class_name for entry in found} == {"all"}
+
+    def test_every_format_pairs_with_any_other(self) -> None:
+        found = find(
+            "pairs",
+            *(f"images/{n}" for n in ("a.png", "b.JPG", "c.tiff", "d.dcm", "e.DICOM")),
+            *(f"masks/{n}.tif" for n in "abcde"),
+        )
+        assert len(found) == 5
+        assert all(entry.is_complete for entry in found)
 
     def test_the_folder_above_is_the_class(self) -> None:
         found = find("pairs", "set/TB/images/1.png", "set/TB/masks/1.png")

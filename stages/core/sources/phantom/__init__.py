@@ -24,6 +24,7 @@ CHILD_SHARE = {
     "Viral Pneumonia": 0.9,
 }
 CLASSES = tuple(CHILD_SHARE)
+TARGET = "lung"
 BLOCK = 20  # numbers among which there is one exact copy, one near copy, one patient
 COLOUR_SHARE = 0.12  # images stored with three equal channels, as in the target data
 
@@ -35,11 +36,16 @@ def pairs(params: IngestParams) -> Iterator[Pair]:
     more pairs leaves the earlier ones as they were.
 
     Args:
-        params: `classes`, `limit` and `phantom` are used.
+        params: `classes`, `limit`, `target` and `phantom` are used.
 
     Raises:
-        PipelineError: If `classes` names one that is not drawn.
+        PipelineError: If `classes` or `target` names what is not drawn.
     """
+    if params.target not in ("", TARGET):
+        raise PipelineError(
+            f"ingest.target {params.target!r} is not what the masks of the phantoms "
+            f"show; set it to {TARGET}, or to ''"
+        )
     unknown = [name for name in params.classes if name not in CLASSES]
     if unknown:
         raise PipelineError(
@@ -60,6 +66,7 @@ def describe(params: IngestParams) -> dict[str, Any]:
         "page": "",
         "licence": "the pipeline's own; no person's image is in it",
         "citation": "",
+        "target": TARGET,
         "mask_definition": (
             "lung fields as they are seen: white (255) is lung; without the lung "
             "behind the heart and below the diaphragm"
