@@ -26,6 +26,15 @@ Hence `near_copy_bits: 24`, half the way to the nearest unrelated two. The numbe
 such pairs falls fourfold every 8 bits, so that in all 21,165 radiographs (224 million
 pairs) some dozens may meet by chance at 24 bits, which joins as many pairs of groups;
 they would begin to chain at about 52.
+
+With `use_given` the sides are those that the data set itself draws (train, validation,
+test). Two of the three make the contract's two: `given_held_out: validation` trains on
+train, holds validation out and leaves test out of both, for a last word; with `test`,
+train and validation are trained on and test is held out, as published figures have it.
+Published sides leak: where copies, or a patient, lie on several sides, only the pairs
+on the most sheltered one stay there (test before validation before train) and the
+others are left out, so that the held-out side is still the one others score. Nothing
+moves from one side to another; what is left out is counted and listed.
 """
 
 import logging
@@ -41,7 +50,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from stages.core import errors, files, paths
+from stages.core import errors, files, paths, started
 from stages.core.errors import PipelineError
 from stages.core.judgement import judge, library
 from stages.core.pairs import SPLITS, natural_key, seeded_rank
@@ -51,6 +60,7 @@ logger = logging.getLogger(__name__)
 
 Labels = NDArray[np.int64]  # (N,) a number for each group
 _COLUMNS = ("pair_id", "class_name", "group", "accepted", "image_sha256", "image_phash")
+_GIVEN = ("train", "validation", "test")  # from the least sheltered to the most
 _LISTED = 50  # pairs of copies that the summary names
 _BLOCK = 512  # hashes compared with `_BLOCK` others at a time: what fits the cache
 
@@ -70,7 +80,8 @@ def split(
     added pairs move only groups at the cut.
 
     Args:
-        params: Shares, folds, seed and what counts as a near copy.
+        params: Shares, folds, seed, what counts as a near copy, and whether the data
+            set's own sides are kept instead.
         quality: Table that validate wrote.
         out: Table to write: `pair_id,class_name,group,split`, in natural order.
         summary: JSON to write: counts, and the copies found.
@@ -79,16 +90,21 @@ def split(
         `out`.
 
     Raises:
-        PipelineError: If there is no table, or one of the sides would be empty.
+        PipelineError: If there is no table, a pair lacks the side that should be kept,
+            or one of the sides would be empty.
     """
-    table = _read(quality)
+    table = _read(quality, use_given=params.use_given)
     labels, copies = _group(table, near_copy_bits=params.near_copy_bits)
     table["group"] = _names(table["pair_id"], labels)
-    table["split"] = _sides(table, params)
+    given: dict[str, Any] = {}
+    if params.use_given:
+        table, given = _given_sides(table, params)
+    else:
+        table["split"] = _sides(table, params)
     _check_sides(table, params)
     _check_promises(table, quality)
     files.write_csv(out, table[["pair_id", "class_name", "group", "split"]])
-    values = _summary(table, copies)
+    values = _summary(table, copies) | given
     files.write_json(summary, values)
     logger.info(
         "%d pairs in %d groups: %d to train, %d to validation",
@@ -100,10 +116,11 @@ def split(
     return out
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, *, use_given: bool) -> pd.DataFrame:
     """The accepted pairs in natural order, with the columns of `_COLUMNS`."""
+    columns = [*_COLUMNS, "given_split"] if use_given else list(_COLUMNS)
     try:
-        table = pq.read_table(path, columns=list(_COLUMNS)).to_pandas()
+        table = pq.read_table(path, columns=columns).to_pandas()
     except FileNotFoundError:
         raise PipelineError(
             f"{path} is missing; run `dvc repro validate` (or `dvc pull`) to make it"
@@ -249,6 +266,63 @@ def _cut(num_groups: int, params: SplitParams) -> tuple[int, int]:
     return 0, min(max(quota, 1), num_groups - 1)
 
 
+def _given_sides(
+    table: pd.DataFrame, params: SplitParams
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The rows that stay, with their side; and what to say of those that do not.
+
+    Raises:
+        PipelineError: If a pair has no side of its own, or one of ours would be empty.
+    """
+    given = table["given_split"]
+    strange = ~given.isin(_GIVEN)
+    if strange.any():
+        raise PipelineError(
+            f"split.use_given needs the data set's own sides, but {int(strange.sum())} "
+            f"of {len(table)} accepted pairs have none, such as "
+            f"{table['pair_id'][strange].iloc[0]!r}; set split.use_given to false"
+        )
+    shelter = given.map({name: rank for rank, name in enumerate(_GIVEN)})
+    leaks = shelter < shelter.groupby(table["group"]).transform("max")
+    train, validation = SPLITS
+    roles = {"train": train, params.given_held_out: validation}
+    if params.given_held_out == "test":
+        roles["validation"] = train
+    # A copy on two sides that are both trained on gives nothing away.
+    side = given.map(roles).fillna("set aside")
+    leaks &= side.groupby(table["group"]).transform("nunique") > 1
+    stays = ~leaks & (side != "set aside")
+    left_out = table[leaks]
+    if len(left_out):
+        logger.warning(
+            "%d pairs are left out: their copies or patients are also on another of "
+            "the data set's own sides",
+            len(left_out),
+        )
+    values = {
+        "given": {
+            "held_out": params.given_held_out,
+            "num_left_out": len(left_out),
+            "num_set_aside": int((~leaks & (side == "set aside")).sum()),
+            "left_out": [
+                {"pair": row.pair_id, "side": row.given_split, "group": row.group}
+                for row in left_out.head(_LISTED).itertuples()
+            ],
+        }
+    }
+    kept = table.assign(split=side)[stays].reset_index(drop=True)
+    for wanted in SPLITS:
+        if not (kept["split"] == wanted).any():
+            held = ", ".join(f"{name} {int((given == name).sum())}" for name in _GIVEN)
+            raise PipelineError(
+                f"split.use_given with given_held_out {params.given_held_out} leaves "
+                f"no pair for {wanted}: on its own sides the data set has {held} "
+                f"pairs, {len(left_out)} of them left out as copies; hold out another "
+                "side, or set split.use_given to false"
+            )
+    return kept, values
+
+
 def _check_sides(table: pd.DataFrame, params: SplitParams) -> None:
     """Both sides must hold something."""
     if params.folds:
@@ -331,6 +405,7 @@ def _summary(table: pd.DataFrame, copies: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the stage with its section of `params.yaml`."""
+    started.by_dvc()
     split(load_params().split)
 
 

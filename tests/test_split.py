@@ -317,3 +317,79 @@ def test_command_reads_its_own_section(
         YAML().dump(shipped_values, file)
     stage.main()
     assert (read_splits()["split"] == "validation").sum() == 4
+
+
+def given(classes: dict[str, int], marks: str) -> pd.DataFrame:
+    """A quality table with the data set's own sides: t, v, x (test) or - (none)."""
+    names = {"t": "train", "v": "validation", "x": "test", "-": ""}
+    return quality(classes).assign(given_split=[names[mark] for mark in marks])
+
+
+class TestGivenSides:
+    @pytest.mark.parametrize(
+        ("held_out", "expected"),
+        [
+            ("validation", {"A-1": "train", "A-2": "train", "A-3": "validation"}),
+            (
+                "test",
+                {"A-1": "train", "A-2": "train", "A-3": "train", "A-4": "validation"},
+            ),
+        ],
+    )
+    def test_are_kept(self, tiny_params: Build, held_out: str, expected) -> None:
+        table = given({"A": 4}, "ttvx")
+        found = sides(tiny_params, table, use_given=True, given_held_out=held_out)
+        assert dict(found) == expected
+        facts = json.loads(paths.SPLIT_SUMMARY.read_text())
+        assert facts["given"] == {
+            "held_out": held_out,
+            "left_out": [],
+            "num_left_out": 0,
+            "num_set_aside": 4 - len(expected),
+        }
+        assert facts["num_pairs"] == len(expected)
+
+    @pytest.mark.parametrize(
+        ("held_out", "expected"),
+        [
+            # The copy in the more sheltered place stays, also in a test side unused.
+            ("validation", {"A-1": "train", "A-5": "validation"}),
+            # Train and validation are both trained on: A-4 with A-5 gives nothing away.
+            (
+                "test",
+                {"A-1": "train", "A-4": "train", "A-5": "train", "A-6": "validation"},
+            ),
+        ],
+    )
+    def test_copies_on_two_sides_are_left_out_of_the_less_sheltered(
+        self, tiny_params: Build, caplog, held_out: str, expected
+    ) -> None:
+        # A-2 and A-3 (a patient) and A-6 are one group through an exact copy.
+        table = given({"A": 6}, "ttvtvx")
+        table.loc[1, "image_sha256"] = table.loc[5, "image_sha256"]
+        table.loc[[1, 2], "group"] = "patient 1"
+        table.loc[3, "image_phash"] = flipped(table.loc[4, "image_phash"], 3)
+        found = sides(tiny_params, table, use_given=True, given_held_out=held_out)
+        assert dict(found) == expected
+        facts = json.loads(paths.SPLIT_SUMMARY.read_text())["given"]
+        listed = [(row["pair"], row["side"]) for row in facts["left_out"]]
+        wanted = [("A-2", "train"), ("A-3", "validation"), ("A-4", "train")]
+        assert listed == [pair for pair in wanted if pair[0] not in expected]
+        assert facts["num_left_out"] == len(listed)
+        assert f"{len(listed)} pairs are left out" in caplog.text
+
+    def test_a_pair_without_a_side_is_named(self, tiny_params: Build) -> None:
+        with pytest.raises(PipelineError, match=r"1 of 3 accepted pairs .* 'A-2'; set"):
+            sides(tiny_params, given({"A": 3}, "t-v"), use_given=True)
+        assert not paths.SPLIT_PAIRS.exists()
+
+    @pytest.mark.parametrize(("marks", "side"), [("xx", "train"), ("tx", "validation")])
+    def test_an_empty_side_is_one_sentence(
+        self, tiny_params: Build, marks: str, side: str
+    ) -> None:
+        with pytest.raises(PipelineError, match=f"leaves no pair for {side}: on its"):
+            sides(tiny_params, given({"A": 2}, marks), use_given=True)
+
+    def test_folds_are_refused(self, tiny_params: Build) -> None:
+        with pytest.raises(PipelineError, match="use_given needs folds 0"):
+            tiny_params(**{"split.use_given": True, "split.folds": 3})

@@ -135,9 +135,15 @@ class SplitParams(Section):
     fold: Count
     seed: Seed
     near_copy_bits: Annotated[int, Field(ge=0, le=64)]
+    use_given: bool
+    given_held_out: Literal["validation", "test"]
 
     @model_validator(mode="after")
     def _fold_exists(self) -> "SplitParams":
+        if self.use_given and self.folds:
+            raise ValueError(
+                "use_given needs folds 0: the data set's own sides are no folds"
+            )
         if self.folds == 1:
             raise ValueError("folds should be 0 (no folds) or at least 2, found 1")
         if self.fold >= max(self.folds, 1):
