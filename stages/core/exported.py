@@ -13,6 +13,8 @@ from stages.core import provenance, unlike
 from stages.core.errors import PipelineError
 from stages.core.imaging import Float, Predictor
 
+MAX_SIDE = 4096  # of an input, pixels; a file can claim what no memory holds
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -93,6 +95,7 @@ def load(path: Path, *, threads: int = 0) -> Exported:
         or outputs != ["probability"]
         or len(shape) != 4
         or not isinstance(shape[1], int)
+        or not 0 < shape[1] <= MAX_SIDE
         or shape[1] != shape[2]
         or shape[3] not in (1, 3)
     ):
@@ -103,9 +106,23 @@ def load(path: Path, *, threads: int = 0) -> Exported:
         )
 
     def predict(images: Float) -> Float:
-        return np.asarray(session.run(["probability"], {"image": images})[0])
+        try:
+            prob = np.asarray(session.run(["probability"], {"image": images})[0])
+        except Exception as error:  # what ONNX Runtime raises has no common base
+            raise PipelineError(_unfit(path, error)) from None
+        if prob.shape != (*images.shape[:3], 1) or prob.dtype != np.float32:
+            raise PipelineError(_unfit(path, f"{prob.dtype} of shape {prob.shape}"))
+        return prob
 
     return Exported(predict, shape[1], shape[3], _facts(metadata))
+
+
+def _unfit(path: Path, found: object) -> str:
+    reason = " ".join(str(found).split())[:160]
+    return (
+        f"{path} should give a probability for each pixel but does not ({reason}); "
+        "name an ONNX file that this pipeline exported"
+    )
 
 
 def _facts(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -149,7 +149,14 @@ def read_shard(
                     f"{path} is a Parquet file but not one of ingest's shards; "
                     "remove it and run `dvc repro ingest`"
                 )
+            if _is_packed(file.metadata):
+                # A few bytes could unpack to gigabytes.
+                raise PipelineError(
+                    f"{path} is packed, as ingest's shards never are; "
+                    "remove it and run `dvc repro ingest`"
+                )
             for batch in file.iter_batches(batch_size=batch_pairs, columns=wanted):
+                batch.validate(full=True)  # else text that is no UTF-8 is found later
                 yield batch.to_pandas()
     except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
         if getattr(error, "errno", None) not in (None, errno.ENOENT):
@@ -159,6 +166,18 @@ def read_shard(
             f"{path} should be a shard that ingest wrote but cannot be read "
             f"({reason}); remove it and run `dvc repro ingest`"
         ) from None
+
+
+def _is_packed(metadata: pq.FileMetaData) -> bool:
+    columns = [
+        metadata.row_group(group).column(column)
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    ]
+    return any(
+        column.compression != "UNCOMPRESSED" or column.has_dictionary_page
+        for column in columns
+    )
 
 
 def read_pairs(
@@ -204,8 +223,9 @@ def read_splits(path: Path = paths.SPLIT_PAIRS) -> pd.DataFrame:
             f"{path} is missing; run `dvc repro split` (or `dvc pull`) to make it"
         ) from None
     except (ValueError, pd.errors.ParserError) as error:
+        reason = " ".join(str(error).split())
         raise PipelineError(
-            f"{path} should be a CSV table but is not ({error}); run `dvc repro split`"
+            f"{path} should be a CSV table but is not ({reason}); run `dvc repro split`"
         ) from None
     if list(table.columns) != names or not table["split"].isin(SPLITS).all():
         raise PipelineError(

@@ -55,6 +55,7 @@ COLUMNS = (
 GLOB = set("*?[")
 # An image that declares more is left undecoded: a few kilobytes can declare a billion.
 MAX_PIXELS = 4096 * 4096
+MAX_BYTES = 2**28  # of a file: what so many pixels take unpacked, and room to spare
 
 Row = dict[str, str]
 
@@ -208,7 +209,7 @@ def predict(
     for source in tqdm(images, desc="predict", unit="image", disable=None):
         name = _text(source.name)
         try:
-            encoded = source.path.read_bytes()
+            encoded = _read(source.path)
             sha256 = hashlib.sha256(encoded).hexdigest()
             if not force and table.has(name, marks | {"sha256": sha256}):
                 skipped += 1
@@ -226,6 +227,14 @@ def predict(
     if skipped:
         logger.info("%d of %d images had a result already", skipped, len(images))
     return [table.rows[_text(source.name)] for source in images]
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        encoded = file.read(MAX_BYTES + 1)
+    if len(encoded) > MAX_BYTES:
+        raise imaging.UnreadableImageError(f"it has more than {MAX_BYTES} bytes")
+    return encoded
 
 
 class Table:

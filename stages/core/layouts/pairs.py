@@ -13,6 +13,7 @@ split. Names of files and folders are kept as they are, so they should name nobo
 
 import csv
 import io
+from itertools import islice
 from pathlib import PurePosixPath
 from unicodedata import normalize
 
@@ -46,6 +47,7 @@ TABLE = "pairs.csv"
 REQUIRED = {"image", "mask"}
 COLUMNS = {*REQUIRED, "group", "class_name"}
 DICOM_SUFFIXES = {".dcm", ".dicom"}
+MAX_ROWS = 400_000  # of a table; as many files as ingest.max_zip_members allows
 CLASS_NAME = "all"  # where nothing tells classes apart
 
 
@@ -124,7 +126,8 @@ def _rows(tree: Tree, table: PurePosixPath, where: str) -> list[dict[str, str]]:
     """The table's rows, each with every column."""
     try:
         text = tree.read(str(table)).decode("utf-8-sig")
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = list(islice(reader, MAX_ROWS + 1))
     except UnreadableError as reason:
         raise PipelineError(f"{where} {reason}; make it readable") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -132,6 +135,10 @@ def _rows(tree: Tree, table: PurePosixPath, where: str) -> list[dict[str, str]]:
             f"{where} should be a table in UTF-8, separated by commas ({error}); "
             "save it again"
         ) from None
+    if len(lines) > MAX_ROWS:
+        raise PipelineError(
+            f"{where} has more than {MAX_ROWS} rows; split the data set in several"
+        )
     first, *rest = [line for line in lines if line] or [[]]
     if not (REQUIRED <= set(first) <= COLUMNS and rest):
         raise PipelineError(

@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import math
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -344,9 +343,10 @@ class Checkpoint:
                 return arrays, head["table"]
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # spoilt bytes make NumPy raise what it likes
+            reason = " ".join(str(error).split())[:160]
             logger.warning(
-                "%s is corrupt (%s); training starts over", self._path, error
+                "%s is corrupt (%s); training starts over", self._path, reason
             )
             return None
 
