@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
 
 from stages.core import paths
 from stages.core.errors import PipelineError
@@ -26,6 +26,10 @@ from stages.core.errors import PipelineError
 CORE = Path(__file__).parent
 # The YAML reader takes seconds for hostile nesting; the shipped file has 8 kB.
 MAX_BYTES = 100_000
+# An alias of aliases grows by powers, and one inside itself has no end.
+MAX_ALIASES = 16
+MAX_VALUES = 10_000
+MAX_BITS = 64  # of a whole number; Python cannot even print some longer ones
 
 
 def names_in(folder: Path) -> list[str]:
@@ -309,8 +313,13 @@ def load_params(path: Path = paths.PARAMS) -> Params:
             "deep brackets; restore it with `git checkout params.yaml`"
         )
     try:
-        values = YAML(typ="safe", pure=True).load(content.decode("utf-8"))
-    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        text = content.decode("utf-8")
+        if content.count(b"*") > MAX_ALIASES:
+            events = YAML(typ="safe", pure=True).parse(text)
+            if sum(isinstance(event, AliasEvent) for event in events) > MAX_ALIASES:
+                raise ValueError(f"it has more than {MAX_ALIASES} aliases")
+        values = YAML(typ="safe", pure=True).load(text)
+    except Exception as error:  # its reader raises what its parts raise
         reason = " ".join(str(error).split())
         raise PipelineError(f"{path} should be YAML but is not: {reason}") from None
     return parse_params(values, name=str(path))
@@ -322,10 +331,30 @@ def parse_params(values: Any, *, name: str = "params.yaml") -> Params:
         raise PipelineError(
             f"{name} should hold one section a stage, found {_short(values)}"
         )
+    _refuse_monsters(values, name)
     try:
         return Params.model_validate(values)
     except ValidationError as error:
         raise PipelineError(f"{name}: {_sentence(error)}") from None
+
+
+def _refuse_monsters(values: Any, name: str) -> None:
+    """Refuses what nothing below could walk through or print."""
+    waiting, count = [values], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+        elif isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise PipelineError(f"{name} holds a number of {value.bit_length()} bits")
+        if count > MAX_VALUES:
+            raise PipelineError(
+                f"{name} should be a page of settings but holds more than {MAX_VALUES} "
+                "values, or an alias inside itself"
+            )
 
 
 def _sentence(error: ValidationError) -> str:
