@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro schedule pull review experiments test lint format types lock clean
+.PHONY: help setup repro schedule pull review experiments bench test lint format types lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*  ##' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 12
@@ -55,8 +55,12 @@ review: setup  ## Compare with a Git revision, image by image: make review BASE=
 experiments: setup  ## Compare dvc exp runs: Dice with intervals against multiply-adds
 	@$(BIN)/python -m stages.tools.experiments
 
+bench: setup  ## Measure, each figure beside a limit or a peer: make bench BENCH="input noop"
+	@$(BIN)/python -m stages.tools.bench $(BENCH)
+
+# Three workers for two cores: servers and pages are waited for.
 test: setup  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## Style and types
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ def test_stages_run_when_they_must_and_only_then(tmp_path, tiny_values):
 
     # A training param: the data stages are left alone.
     plan.write_params(with_overrides(values, {"train.learning_rate": 0.02}))
-    became = plan.repro()
+    became = plan.repro("evaluate")
     assert [became[stage] for stage in STAGES[:5]] == ["unchanged"] * 3 + ["run"] * 2
     assert files.sha256(tmp_path / "data/model/unet.keras") != model
     second = plan.commit("second")
@@ -74,7 +74,7 @@ def test_stages_run_when_they_must_and_only_then(tmp_path, tiny_values):
 
     # What a user types wrong is one sentence.
     plan.write_params(with_overrides(tiny_values, {"train.epochs": "many"}))
-    done = plan.run("stages.train", check=False)
+    done = plan.run("stages.split", check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         "error: params.yaml: train.epochs should be a valid integer, found 'many'"
