@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from stages.core import canonical, files, paths
+from stages.core import canonical, files, paths, started
 from stages.core.errors import PipelineError, run
 from stages.core.nn import dataset, models
 from stages.core.nn.training import (
@@ -85,7 +85,7 @@ def train(
     )
 
     seed_everything(params.seed, deterministic=not params.jit_compile)
-    trainer = Trainer(lambda: models.build(params), params)
+    trainer = Trainer(lambda: models.build(params, any_size=True), params)
     logger.info(
         "%s: %s parameters on %s",
         params.architecture,
@@ -175,6 +175,8 @@ def _fit(
         vars(progress).update(table, best=states.get("best", []))
         logger.info("going on after epoch %d of %d", progress.epoch, params.epochs)
     steps_per_epoch = -(-len(arrays) // params.batch_size)
+    small = round(params.half_size_fraction * params.epochs)
+    halved = arrays.halved() if progress.epoch < small else arrays
     probe = GradientProbe(
         trainer, arrays.images[:PROBE_PAIRS], arrays.masks[:PROBE_PAIRS]
     )
@@ -185,8 +187,9 @@ def _fit(
         bar = keras.utils.Progbar(
             steps_per_epoch, verbose=1 if sys.stdout.isatty() else 2
         )
+        pairs = halved if epoch < small else arrays
         batches = dataset.batches(
-            arrays,
+            pairs,
             batch_size=params.batch_size,
             seed=params.seed,
             epoch=epoch,
@@ -209,6 +212,7 @@ def _fit(
             bar.update(index + 1, [("loss", loss), ("dice", dice)])
         row = {
             "epoch": epoch + 1,
+            "image_size": pairs.images.shape[1],
             "loss": sums[0] / steps_per_epoch,
             "dice": sums[1] / steps_per_epoch,
             "learning_rate": rate,
@@ -292,6 +296,7 @@ def _processor() -> str:
 
 def main() -> None:
     """Trains with the `train` section of `params.yaml`."""
+    started.by_dvc()
     params = load_params().train
     configure_runtime(params.threads)
     train(params)

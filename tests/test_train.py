@@ -37,12 +37,15 @@ def hashes():
 
 def test_writes_a_model_its_curves_and_what_built_it(tiny_params):
     make_data()
-    train(tiny_params(**{"train.epochs": 2}).train)
+    overrides = {"epochs": 2, "half_size_fraction": 0.5, "gradient_steps": 1}
+    train(tiny_params(**{f"train.{k}": v for k, v in overrides.items()}).train)
     model = keras.models.load_model(paths.MODEL)
     assert model.input_shape == (None, 32, 32, 1)
     history = pd.read_csv(paths.HISTORY)
-    assert list(history.columns) == ["epoch", "loss", "dice", "learning_rate"]
+    columns = ["epoch", "image_size", "loss", "dice", "learning_rate"]
+    assert list(history.columns) == columns
     assert list(history["epoch"]) == [1, 2]
+    assert list(history["image_size"]) == [16, 32]
     gradients = pd.read_csv(paths.GRADIENTS)
     assert list(gradients.columns) == ["step", "head", "part", "gradient_norm"]
     assert set(gradients["head"]) == {0, 1}
@@ -82,7 +85,12 @@ def test_a_killed_training_goes_on_to_the_same_bytes(tiny_params, monkeypatch):
     make_data()
     epoch = 2
     params = tiny_params(
-        **{"train.epochs": 3, "train.ema_momentum": 0.9, "train.monitor_fraction": 0.25}
+        **{
+            "train.epochs": 3,
+            "train.half_size_fraction": 0.4,  # the first of them
+            "train.ema_momentum": 0.9,
+            "train.monitor_fraction": 0.25,
+        }
     ).train
     train(params)
     undisturbed = hashes()

@@ -195,6 +195,7 @@ class TrainParams(Section):
     ema_momentum: Annotated[float, Field(ge=0, lt=1)]
     batch_size: PositiveInt
     epochs: PositiveInt
+    half_size_fraction: Annotated[float, Field(ge=0, lt=1)]
     early_stopping_patience: Count
     monitor_fraction: Annotated[float, Field(ge=0, lt=1)]
     seed: Seed
@@ -207,10 +208,12 @@ class TrainParams(Section):
     @model_validator(mode="after")
     def _sizes_fit(self) -> "TrainParams":
         step = 2 ** (len(self.filters) - 1)
+        halved = " and half_size_fraction above 0" if self.half_size_fraction else ""
+        step *= 2 if halved else 1
         if self.image_size % step:
             raise ValueError(
                 f"image_size should be a multiple of {step} with {len(self.filters)} "
-                f"filters (each stage halves it), found {self.image_size}"
+                f"filters{halved} (each stage halves it), found {self.image_size}"
             )
         levels = len(self.filters) - 1
         if len(self.supervision_weights) > levels:
@@ -235,6 +238,8 @@ class EvaluateParams(Section):
     """How the held-out pairs are scored and pictured."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)]
+    mirror: bool
+    keep_components: Count
     bootstrap_resamples: Annotated[int, Field(ge=100)]
     bootstrap_seed: Seed
     overlays_worst: Count

@@ -50,7 +50,7 @@ def test_every_line_has_a_comment():
         ("split.fold", 2, "split: fold should be less than folds (0), found 2"),
         ("split.folds", 1, "split: folds should be 0 (no folds) or at least 2"),
         ("split.validation_fraction", 1.0, "split.validation_fraction should be less"),
-        ("train.image_size", 100, "image_size should be a multiple of 16"),
+        ("train.image_size", 100, "image_size should be a multiple of 32"),
         ("train.supervision_weights", [1.0] * 5, "should have at most 4 entries"),
         (
             "train.supervision_weights",

@@ -120,38 +120,61 @@ def batches(
     seed: int,
     epoch: int,
     augmentation: AugmentationParams,
+    share: slice = slice(None),
 ) -> tf.data.Dataset:
     """One epoch of training batches: images (B, S, S, C), masks (B, S, S, 1).
 
     Both float32 in [0, 1]. Augmentation is drawn from (seed, epoch, step): parallel
     workers cannot change it.
+
+    Several hosts draw the same order and the same augmentation of the whole batch, and
+    each makes its own places of it. That is sharding, but not by file: a host with
+    files of its own would meet other pairs in other batches than one process does, and
+    with unequal files batches of unequal size. Hence every host holds all pairs, at
+    the network's size as uint8 (S x S x (C + 1) bytes each), and an epoch's augmenting
+    is what is divided.
+
+    Args:
+        arrays: All training pairs, the same on every host.
+        batch_size: B, over all hosts.
+        seed: Of the order and the augmentation.
+        epoch: From 0.
+        augmentation: How far.
+        share: The places of each batch to make; all by default.
     """
     order = epoch_order(len(arrays), batch_size=batch_size, seed=seed, epoch=epoch)
+    places = range(batch_size)[share]
 
     def gather(rows: NDArray[np.int64]) -> tuple[Grey, Grey]:
         return arrays.images[rows], arrays.masks[rows]
 
     def make(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, masks = tf.numpy_function(gather, [rows], [tf.uint8, tf.uint8])
-        images = tf.ensure_shape(images, (batch_size, *arrays.images.shape[1:]))
-        masks = tf.ensure_shape(masks, (batch_size, *arrays.masks.shape[1:]))
+        images = tf.ensure_shape(images, (len(places), *arrays.images.shape[1:]))
+        masks = tf.ensure_shape(masks, (len(places), *arrays.masks.shape[1:]))
         draw = tf.stack([seed * 100_003 + epoch, tf.cast(step, tf.int32)])
-        return _traced(augmentation)(images, masks, draw)
+        return _traced(augmentation, places, batch_size)(images, masks, draw)
 
-    dataset = tf.data.Dataset.from_tensor_slices((np.arange(len(order)), order))
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (np.arange(len(order)), order[:, share])
+    )
     dataset = dataset.map(make, num_parallel_calls=2, deterministic=True)
     return dataset.prefetch(2)
 
 
 @functools.cache
-def _traced(params: AugmentationParams) -> Callable[..., Any]:
+def _traced(
+    params: AugmentationParams, places: range, batch_size: int
+) -> Callable[..., Any]:
     """`augment` on uint8 as one function: an epoch need not trace it again."""
 
     def floats(
         images: tf.Tensor, masks: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         scaled = [tf.cast(values, tf.float32) / 255 for values in (images, masks)]
-        return augment(*scaled, seed=seed, params=params)
+        return augment(
+            *scaled, seed=seed, params=params, places=places, batch_size=batch_size
+        )
 
     return tf.function(floats, autograph=False)
 
@@ -162,6 +185,8 @@ def augment(
     *,
     seed: tf.Tensor,
     params: AugmentationParams,
+    places: range | None = None,
+    batch_size: int | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Moves image and mask together; bends the image's greys. Never upside down.
 
@@ -170,16 +195,21 @@ def augment(
         masks: (B, S, S, 1) float32 in [0, 1].
         seed: (2,) int32; the same seed gives the same batch.
         params: How far.
+        places: Those of a larger batch that these are; what they draw does not depend
+            on who makes the others.
+        batch_size: Of that larger batch.
 
     Returns:
         Images and masks, same shapes, in [0, 1].
     """
-    batch, size = tf.shape(images)[0], images.shape[1]
+    size = images.shape[1]
+    batch = tf.shape(images)[0] if batch_size is None else batch_size
+    mine = slice(None) if places is None else slice(places.start, places.stop)
     stream = iter(range(1000))
 
     def draw(low: float, high: float, shape: Sequence[int] = ()) -> tf.Tensor:
         key = tf.random.experimental.stateless_fold_in(seed, next(stream))
-        return tf.random.stateless_uniform([batch, *shape], key, low, high)
+        return tf.random.stateless_uniform([batch, *shape], key, low, high)[mine]
 
     transform = _affine(draw, float(size), params)
     images, masks = (_warp(values, transform) for values in (images, masks))
@@ -204,7 +234,7 @@ def augment(
         images += each(draw(0.0, params.blur)) * (soft - images)
     if params.noise:
         key = tf.random.experimental.stateless_fold_in(seed, next(stream))
-        noise = tf.random.stateless_normal(tf.shape(images), key)
+        noise = tf.random.stateless_normal([batch, *images.shape[1:]], key)[mine]
         images += each(draw(0.0, params.noise)) * noise
     if params.invert_probability:
         # Some archives store films the other way round (MONOCHROME1).

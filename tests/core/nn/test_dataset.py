@@ -82,6 +82,13 @@ def test_every_pair_once_an_epoch_and_the_last_batch_is_full():
     assert not np.array_equal(order, other)
 
 
+def test_half_the_size_is_the_mean_of_four():
+    pixels = np.array([[0, 255, 7, 7], [255, 255, 8, 8]], np.uint8)
+    pairs = dataset.Arrays(["a"], pixels[None, :, :, None], pixels[None, :, :, None])
+    assert pairs.halved().images[0, :, :, 0].tolist() == [[191, 8]]  # 191.25, 7.5
+    assert pairs.halved().masks.dtype == np.uint8
+
+
 def test_batches_without_augmentation_are_the_pairs(arrays, augmentation):
     batches = list(
         dataset.batches(

@@ -59,6 +59,15 @@ def test_a_plain_network_and_colour_images(params):
     assert [tuple(level.shape) for level in levels] == [(2, 32, 32, 1)]
 
 
+def test_one_that_takes_any_size_has_the_same_weights_to_set(params):
+    model, any_size = models.build(params), models.build(params, any_size=True)
+    any_size.set_weights(model.get_weights())
+    levels = any_size(images())
+    assert all(np.allclose(a, b) for a, b in zip(levels, model(images()), strict=True))
+    small = any_size(images()[:, ::2, ::2])
+    assert [x.shape[1] for x in small] == [16, 8, 4]
+
+
 def test_gradients_reach_every_weight(params):
     model = models.build(params)
     mask = (images() > 0.5).astype(np.float32)

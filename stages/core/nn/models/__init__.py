@@ -20,8 +20,16 @@ Block = Callable[[keras.KerasTensor, int, float, str], keras.KerasTensor]
 Gate = Callable[[keras.KerasTensor, keras.KerasTensor, int, str], keras.KerasTensor]
 
 
-def build(params: TrainParams) -> keras.Model:
-    """Builds the network that `train.architecture` names."""
+def build(params: TrainParams, *, any_size: bool = False) -> keras.Model:
+    """Builds the network that `train.architecture` names.
+
+    Args:
+        params: The train section.
+        any_size: Whether it takes images of any size, as in training that begins
+            with small ones; the weights are the same either way.
+    """
+    if any_size:
+        params = params.model_copy(update={"image_size": None})
     module = import_module(f"{__name__}.{params.architecture}")
     model: keras.Model = module.build(params)
     return model
