@@ -12,7 +12,26 @@ flow      the corridor       -> Prefect over the plan: schedules, retries, a pag
 """
 
 import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
 
 # TensorFlow greets every start with pages about hardware that is not there; its
 # errors still arrive as exceptions. Must be set before its first import; yours wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _stopped(number: int, _frame: FrameType | None) -> NoReturn:
+    """Ends at once: while modules are imported, nothing has been begun."""
+    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+    os.write(2, f"{word[signal.Signals(number)]}; nothing was begun\n".encode())
+    os._exit(128 + number)
+
+
+# Python says `-m` while it looks for the module of `python -m stages.NAME`, whose
+# imports take seconds: a Ctrl-C then is no defect. `errors.run` takes these back.
+if sys.argv[:1] == ["-m"]:
+    for _signal in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(_signal) != signal.SIG_IGN:  # nohup's wish
+            signal.signal(_signal, _stopped)

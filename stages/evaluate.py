@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stages.core import files, paths, scoring
+from stages.core import files, paths, scoring, started
 from stages.core.errors import PipelineError, run
 from stages.core.nn.inference import load_model, predictor
 from stages.core.pairs import read_pairs, read_splits
@@ -119,6 +119,7 @@ def _write_predictions(
 
 def main() -> None:
     """Scores with the `evaluate` section of `params.yaml`."""
+    started.by_dvc()
     evaluate(load_params().evaluate)
 
 

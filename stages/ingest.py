@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from stages.core import errors, files, paths
+from stages.core import errors, files, paths, started
 from stages.core.errors import PipelineError
 from stages.core.pairs import Pair, write_shards
 from stages.core.params import IngestParams, load_params
@@ -98,6 +98,7 @@ def _counted(
 
 def main() -> None:
     """Runs the stage as `dvc.yaml` names it."""
+    started.by_dvc()
     ingest(load_params().ingest)
 
 

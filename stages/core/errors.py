@@ -3,8 +3,11 @@
 import errno
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 
 logger = logging.getLogger(__name__)
 
@@ -28,28 +31,36 @@ class NetworkError(PipelineError):
     exit_code = TRY_AGAIN
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as an exception."""
+
+
 def run(main: Callable[[], None]) -> None:
     """Runs a command's `main`; a mistake of the user's ends in one sentence.
 
     Sets up logging to standard error. Exit codes: 0 done, 1 a sentence was
-    printed, 75 a sentence about the network was, 130 interrupted. Anything
-    unforeseen keeps its traceback: that is a defect, and hiding it would help nobody.
+    printed, 75 a sentence about the network was, 130 interrupted, 143 terminated.
+    Anything unforeseen keeps its traceback: that is a defect, and hiding it would
+    help nobody.
 
     Args:
         main: The command, without arguments.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_named)
+    handler.setFormatter(_Visible("%(levelname).1s %(name)s: %(message)s"))
     logging.basicConfig(
-        level=os.environ.get("LOG_LEVEL", "INFO").upper(),
-        format="%(levelname).1s %(name)s: %(message)s",
-        handlers=[handler],
+        level=os.environ.get("LOG_LEVEL", "INFO").upper(), handlers=[handler]
     )
+    _heed_signals()
     try:
         main()
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except _Terminated:
+        print("terminated; the next run goes on from here", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from here", file=sys.stderr)
         sys.exit(130)
@@ -57,7 +68,39 @@ def run(main: Callable[[], None]) -> None:
         sentence = _system_sentence(error)
         if sentence is None:
             raise
-        sys.exit(f"error: {sentence}")
+        sys.exit(f"error: {visible(sentence)}")
+
+
+def visible(text: str) -> str:
+    """Text in which a foreign name moves no cursor, hides nothing and turns nothing."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+class _Visible(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def _heed_signals() -> None:
+    """Ctrl-C and SIGTERM end the command in order; an ignored one stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    # While modules were imported, `stages/__init__.py` had them.
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, _terminated),
+    ):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _terminated(number: int, _frame: FrameType | None) -> None:
+    """Ends as an interrupt does: what is half-written is cleared away."""
+    # Not a word here: the signal may have come in the midst of writing one.
+    raise _Terminated(number)
 
 
 def _named(record: logging.LogRecord) -> bool:

@@ -1,9 +1,12 @@
 """Outputs are written whole, then swapped into place; JSON and CSV are canonical."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import logging
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +18,17 @@ from stages.core.errors import PipelineError
 if TYPE_CHECKING:  # its import would be half of what predict takes to start
     import pandas as pd
 
+logger = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yields a path to write a file or a folder to; puts it at `target` at the end.
 
     An exception or a kill leaves `target` as it was. What an earlier, killed run
-    left behind is removed first. What goes below `data/` is made in `data/.work`,
-    anything else in a hidden file or folder beside it.
+    left behind is removed first, and a process that still writes the same target is
+    waited for. What goes below `data/` is made in `data/.work`, anything else in a
+    hidden file or folder beside it.
 
     Args:
         target: Final path, file or folder.
@@ -34,17 +40,49 @@ def replacing(target: Path) -> Iterator[Path]:
         partial = paths.WORK / "partial" / _flat(target)
     else:
         partial = target.with_name(f".{target.name}.partial")
+    former = partial.with_name(f"{partial.name}.former")
     partial.parent.mkdir(parents=True, exist_ok=True)
-    remove(partial)
-    try:
-        yield partial
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if partial.is_dir():
-            # A folder cannot be renamed over a full one.
-            remove(target)
-        partial.replace(target)
-    finally:
+    with _alone(partial.with_name(f"{partial.name}.lock"), target):
         remove(partial)
+        remove(former)
+        try:
+            yield partial
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if partial.is_dir() and target.exists():
+                # A folder cannot be renamed over a full one, and removing that one
+                # takes time in which a kill would leave half of it.
+                target.replace(former)
+            partial.replace(target)
+        finally:
+            remove(partial)
+            remove(former)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path, target: Path) -> Iterator[None]:
+    """Waits until no other process writes the target; a killed one holds nothing."""
+    while True:
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("another process writes %s; waiting for its end", target)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Who held it may have removed it meanwhile.
+            if not _is_at(lock, file.fileno()):
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _flat(path: Path) -> str:

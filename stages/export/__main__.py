@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from stages.core import errors
+from stages.core import errors, started
 from stages.core.nn.training import configure_runtime
 from stages.core.params import load_params
 from stages.export import export
@@ -10,6 +10,7 @@ from stages.export import export
 
 def main() -> None:
     """Runs the stage with its section of `params.yaml`."""
+    started.by_dvc()
     params = load_params()
     # A GPU rounds convolutions to TF32: the formats are compared on the processor.
     tf.config.set_visible_devices([], "GPU")

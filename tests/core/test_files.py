@@ -1,10 +1,14 @@
 import json
+import subprocess
+import sys
+import threading
 
 import pandas as pd
 import pytest
 
 from stages.core import files, paths
 from stages.core.errors import PipelineError
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("place", ["data/out", "elsewhere"])
@@ -78,3 +82,30 @@ def test_slug_is_one_to_one_and_stays_in_its_folder():
     assert len(set(slugs)) == len(names)
     assert slugs[0] == names[0]
     assert all("/" not in s and "." not in s and "\x00" not in s for s in slugs)
+
+
+def test_who_writes_the_same_target_is_waited_for(tmp_path):
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from stages.core import files, paths\n"
+        "with files.replacing(paths.INGESTED) as partial:\n"
+        "    partial.mkdir()\n"
+        "    (partial / 'a').write_text('whole')\n"
+        "    print('in', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "    (partial / 'b').write_text('whole')\n"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert first.stdout.readline() == b"in\n"
+    release = threading.Timer(0.3, first.stdin.close)
+    release.start()
+    with files.replacing(paths.INGESTED) as partial:
+        found = sorted(p.name for p in paths.INGESTED.iterdir())
+        partial.mkdir()
+        (partial / "c").write_text("mine")
+    assert found == ["a", "b"]
+    assert first.wait() == 0
+    assert [p.name for p in paths.INGESTED.iterdir()] == ["c"]
+    assert not list((paths.WORK / "partial").iterdir())

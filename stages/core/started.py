@@ -1,0 +1,142 @@
+"""What a stage makes sure of when DVC starts it, before it does any work.
+
+DVC trusts a file by its time and size, and an object of its cache by its mode: a bit
+that flipped on the disk, a shard that went missing while DVC looked elsewhere, or a
+damaged cache would be trained on in silence. Hence each stage compares its inputs with
+what `dvc.lock` records.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.core import paths
+from stages.core.errors import PipelineError
+
+logger = logging.getLogger(__name__)
+
+DVC_LOCK = Path("dvc.lock")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def by_dvc() -> None:
+    """Checks the stage's inputs, and ties its life to DVC's; nothing without DVC.
+
+    Raises:
+        PipelineError: If an input is not what the stage that made it wrote.
+    """
+    address = os.environ.get("DVC_STAGE")
+    if not address:
+        return
+    _end_with_parent()
+    check_inputs(address.rpartition(":")[2])
+
+
+def check_inputs(stage: str) -> None:
+    """Compares what the stage reads under `data/` with what `dvc.lock` records.
+
+    Where they differ, DVC's trust is taken away, so that its next run hashes the
+    bytes themselves, restores them from a sound cache or makes them anew.
+
+    Raises:
+        PipelineError: If they differ.
+    """
+    plan, lock = _yaml(paths.PLAN), _yaml(DVC_LOCK)
+    recorded = {
+        out["path"]: out
+        for made in lock.get("stages", {}).values()
+        for out in made.get("outs", [])
+    }
+    for name in plan.get("stages", {}).get(stage, {}).get("deps", []):
+        if not isinstance(name, str) or name not in recorded:
+            continue
+        path, expected = Path(name), recorded[name].get("md5", "")
+        if recorded[name].get("hash") != "md5":  # as DVC 2 wrote it
+            continue
+        if not path.exists():
+            raise PipelineError(
+                f"{path}, which {stage} reads, is missing; run the same command again, "
+                "DVC restores it or makes it anew"
+            )
+        found = _md5(path)
+        if found != expected:
+            _distrust(path, expected)
+            raise PipelineError(
+                f"{path}, which {stage} reads, should have the MD5 {expected} of "
+                f"dvc.lock but has {found}: its bytes changed on the disk or in the "
+                "DVC cache; run the same command again, DVC then restores it or makes "
+                "it anew"
+            )
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) or {}
+
+
+def _md5(path: Path) -> str:
+    """MD5 of a file or a folder, as DVC writes it."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    entries = [
+        {"md5": _md5(child), "relpath": child.relative_to(path).as_posix()}
+        for child in path.rglob("*")
+        if child.is_file()
+    ]
+    entries.sort(key=lambda entry: entry["relpath"])
+    text = json.dumps(entries, sort_keys=True)
+    return f"{hashlib.md5(text.encode()).hexdigest()}.dir"
+
+
+def _distrust(path: Path, expected: str) -> None:
+    """Has DVC look at bytes again: a file's by a new time, an object's by its mode."""
+    children = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    for child in children:
+        with contextlib.suppress(OSError):
+            os.utime(child)
+    for found in _cache_objects(expected):
+        with contextlib.suppress(OSError):
+            if _md5(found) != found.parent.name + found.name.removesuffix(".dir"):
+                found.chmod(0o644)
+
+
+def _cache_objects(md5: str) -> list[Path]:
+    """A cached output's object, and those of its files if it is a folder."""
+    from dvc.repo import Repo  # takes a second: only where something is wrong
+
+    top = Path(Repo().cache.local.path)
+    objects = [top / md5[:2] / md5[2:]]
+    if md5.endswith(".dir") and objects[0].is_file():
+        with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+            for entry in json.loads(objects[0].read_text(encoding="utf-8")):
+                objects.append(top / entry["md5"][:2] / entry["md5"][2:])
+    return [path for path in objects if path.is_file()]
+
+
+def _end_with_parent() -> None:
+    """Has Linux terminate this process when DVC dies.
+
+    Nobody would wait for a training whose `dvc repro` was killed, and the next one
+    would find it at work.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    except (OSError, AttributeError):
+        logger.debug("prctl is not to be had; a killed DVC leaves this stage running")
+        return
+    if os.getppid() != parent:  # it died between the two
+        os.kill(os.getpid(), signal.SIGTERM)
