@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro schedule pull review experiments bench test lint format types lock clean
+.PHONY: help setup repro schedule pull review experiments bench faults test lint format types lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*  ##' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 12
@@ -57,6 +57,10 @@ experiments: setup  ## Compare dvc exp runs: Dice with intervals against multipl
 
 bench: setup  ## Measure, each figure beside a limit or a peer: make bench BENCH="input noop"
 	@$(BIN)/python -m stages.tools.bench $(BENCH)
+
+SEED ?= 1
+faults: setup  ## Do 200 faults to running stages: make faults SEED=2
+	@$(BIN)/python -m tests.faults --seed $(SEED) $(if $(REPORT),--out "$(REPORT)")
 
 # Three workers for two cores: servers and pages are waited for.
 test: setup  ## Run the tests

@@ -1,0 +1,82 @@
+"""Which fault comes when: a sequence that a seed gives, as long as one likes."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from tests.faults.clones import seed_of
+from tests.faults.kinds import applicable
+
+# Of 40 faults. A start of TensorFlow takes 6 s, and those stages start it twice a
+# fault: 20 of 200 each, the quick stages more.
+SHARES = {
+    "ingest": 10,
+    "validate": 5,
+    "split": 5,
+    "train": 4,
+    "evaluate": 4,
+    "gate": 8,
+    "export": 4,
+}
+# What comes more often than once in a stage's turn.
+OFTEN = {"kill": 2, "interrupt": 2, "disk full": 2, "checkpoint": 3}
+# `make test`: what is quick, and two killed trainings.
+SAMPLE = (
+    ("ingest", "kill"),
+    ("ingest", "term"),
+    ("ingest", "interrupt"),
+    ("ingest", "disk full"),
+    ("ingest", "read-only"),
+    ("ingest", "two at once"),
+    ("ingest", "clock back"),
+    ("split", "flipped bit"),
+    ("train", "kill"),
+    ("train", "checkpoint"),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fault to be done."""
+
+    number: int
+    stage: str
+    kind: str
+    seed: int
+
+    def dice(self, attempt: int) -> random.Random:
+        """What decides of points and bits; another attempt gets other ones."""
+        return random.Random(seed_of(self.seed, self.number, attempt))
+
+
+def cases(seed: int, count: int, inputs: dict[str, list[str]]) -> list[Case]:
+    """The first faults of a seed's sequence; more of them change none of the first."""
+    return list(islice(_sequence(seed, inputs), count))
+
+
+def _sequence(seed: int, inputs: dict[str, list[str]]) -> Iterator[Case]:
+    dice = random.Random(seed)
+    turns = {stage: _kinds(dice, stage, inputs) for stage in SHARES}
+    number = 0
+    while True:
+        stages = [stage for stage, share in SHARES.items() for _ in range(share)]
+        dice.shuffle(stages)
+        for stage in stages:
+            yield Case(number, stage, next(turns[stage]), seed)
+            number += 1
+
+
+def _kinds(
+    dice: random.Random, stage: str, inputs: dict[str, list[str]]
+) -> Iterator[str]:
+    own = random.Random(dice.random())
+    while True:
+        kinds = [k for k in applicable(inputs, stage) for _ in range(OFTEN.get(k, 1))]
+        own.shuffle(kinds)
+        yield from kinds
+
+
+def sample(seed: int) -> list[Case]:
+    """Ten faults that take no more than a minute and a half of a processor."""
+    return [Case(n, stage, kind, seed) for n, (stage, kind) in enumerate(SAMPLE)]

@@ -1,0 +1,71 @@
+"""What must hold after a fault, and after the next `dvc repro`."""
+
+import re
+
+from ruamel.yaml import YAML
+
+from tests.faults import clones, watch
+from tests.faults.clones import Base, Run
+from tests.faults.kinds import Scene
+
+# One line that says what happened: ours, or DVC's where it refused by itself.
+OURS = re.compile(r"^(error: \S.{20,}|interrupted; .+|terminated; .+)$", re.M)
+DVCS = re.compile(r"^ERROR: (?!.*failed to run).+|^ERROR: .*exited with -\d+", re.M)
+TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:^ .*\n?)*", re.M)
+GONE_S = 60.0  # in which what the fault left running must have ended
+
+
+def after_fault(scene: Scene) -> list[str]:
+    """What is wrong with the disturbed run: its words, and what it left behind."""
+    base, wrong = scene.base, []
+    for run, code in zip(scene.runs, scene.codes, strict=True):
+        text = run.output()
+        wrong += [
+            f"a traceback of ours:\n{found}"
+            for found in TRACEBACK.findall(text)
+            if "/stages/" in found
+        ]
+        said = OURS.search(text) or DVCS.search(text)
+        if code and not said and not scene.may_be_silent:
+            wrong.append(f"ended with {code}, without a clear message:\n{text[-1500:]}")
+        if code == -99:
+            wrong.append("hung")
+    for stage in base.costs:
+        for out in base.outputs[stage]:
+            if out in scene.damaged:
+                continue
+            found = clones.digest(scene.root / out)
+            if found not in ("", base.hashes[out]):
+                wrong.append(f"{out} is there, but not as the undisturbed run wrote it")
+    return wrong
+
+
+def after_recovery(scene: Scene, run: Run, code: int) -> list[str]:
+    """What is wrong after the next `dvc repro`."""
+    base, root, text = scene.base, scene.root, run.output()
+    if code:
+        return [f"the next dvc repro ended with {code}:\n{text[-2500:]}"]
+    wrong = [
+        f"{out} differs from the undisturbed run's"
+        for out, expected in base.hashes.items()
+        if clones.digest(root / out) != expected
+    ]
+    lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text("utf-8"))
+    if lock != base.lock:
+        wrong.append("dvc.lock differs from the undisturbed run's")
+    left = list((root / "data" / ".work").rglob("*.*"))
+    if left:
+        wrong.append(f"left behind: {', '.join(p.name for p in left)}")
+    for former in scene.runs:
+        if not watch.wait_gone(former.process.pid, GONE_S):
+            wrong.append("a process of the disturbed run is still at work")
+    return wrong
+
+
+def recover(scene: Scene) -> tuple[Run, int]:
+    """Runs the plan as far as the undisturbed run went."""
+    base: Base = scene.base
+    whole = base.last == list(base.outputs)[-1]
+    words = ["repro"] if whole else ["repro", base.last]
+    run = Run(scene.root, words, site=scene.root.with_suffix(".site"))
+    return run, run.end()
