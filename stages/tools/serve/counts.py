@@ -1,0 +1,52 @@
+"""What a server counts, in Prometheus' text format. Nothing in it is about an image."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Counts:
+    """Counters of one server, in a registry of its own."""
+
+    def __init__(self, sha256: str, waiting: Callable[[], float]) -> None:
+        """Begins at zero.
+
+        Args:
+            sha256: Of the model.
+            waiting: How many images are predicted or wait for it.
+        """
+        registry = self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "lungmask_requests",
+            "Answers by path and status",
+            ["path", "status"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "lungmask_predict_seconds",
+            "From an image's bytes to its mask's",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.images = Counter(
+            "lungmask_images",
+            "Masks given, by whether they came with a warning",
+            ["unlike"],
+            registry=registry,
+        )
+        for unlike in ("no", "yes"):
+            self.images.labels(unlike)
+        Gauge(
+            "lungmask_images_waiting", "Images in work or waiting", registry=registry
+        ).set_function(waiting)
+        Gauge(
+            "lungmask_model", "1 for the model served", ["sha256"], registry=registry
+        ).labels(sha256).set(1)
+
+    def text(self) -> bytes:
+        """All of them."""
+        return generate_latest(self._registry)
