@@ -70,7 +70,8 @@ def _stale_params(entry: dict[str, Any], values: dict[str, Any]) -> list[str]:
             reasons.append(f"{name} is no longer in params.yaml")
         elif now != then:
             changes = differing({str(name): then}, {str(name): now})
-            names = ", ".join(change.name for change in changes[:3])
+            # None where the same values are only written otherwise, as by nesting.
+            names = ", ".join(change.name for change in changes[:3]) or str(name)
             reasons.append(f"{names} changed since")
     return reasons
 
