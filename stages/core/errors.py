@@ -64,7 +64,7 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from here", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:
+    except Exception as error:
         sentence = _system_sentence(error)
         if sentence is None:
             raise
@@ -110,10 +110,11 @@ def _named(record: logging.LogRecord) -> bool:
     return True
 
 
-def _system_sentence(error: OSError) -> str | None:
+def _system_sentence(error: Exception) -> str | None:
     """One sentence for what the machine, not the code, refused."""
-    where = error.filename or "data/"
-    match error.errno:
+    where = getattr(error, "filename", None) or "data/"
+    number = getattr(error, "errno", None) or _number_in(str(error))
+    match number:
         case errno.ENOSPC | errno.EDQUOT:
             return (
                 f"no space left on the disk that holds {where}; free some and run "
@@ -126,8 +127,14 @@ def _system_sentence(error: OSError) -> str | None:
             )
         case errno.EROFS | errno.EACCES | errno.EPERM:
             return (
-                f"{where} cannot be read or written ({error.strerror}); give this "
+                f"{where} cannot be read or written ({os.strerror(number)}); give this "
                 "user the right to it and run the same command again"
             )
         case _:
             return None
+
+
+def _number_in(text: str) -> int | None:
+    """TensorFlow and HDF5 tell in words alone that a disk is full."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+    return next((n for n in numbers if os.strerror(n) in text), None)

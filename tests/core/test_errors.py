@@ -45,6 +45,13 @@ def test_what_the_machine_refuses_is_a_sentence_that_names_the_place(capsys, num
     assert printed.count("\n") == 1
 
 
+def test_a_full_disk_in_another_librarys_words(capsys):
+    error = RuntimeError(f"SaveV2: variables; {os.strerror(errno.ENOSPC)}")
+    code, printed = ending(capsys, error)
+    assert code == 1
+    assert printed.startswith("error: no space left on the disk")
+
+
 def test_a_defect_keeps_its_traceback():
     def main():
         raise ZeroDivisionError

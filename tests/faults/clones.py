@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ TINIER = TINY | {
     "train.gradient_steps": 2,
 }
 LONGEST_S = 900.0  # a run that takes longer hangs
+HEARD_S = 3.0  # for the last words of what the fault left running
 
 
 @dataclass
@@ -129,18 +131,28 @@ class Run:
         number = len(list(site.glob("*.log"))) if site.is_dir() else 0
         site.mkdir(exist_ok=True)
         self.log = site / f"{number}.log"
-        with self.log.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "dvc", *words],
-                cwd=root,
-                env=environment(site) | (env or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.log.touch()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dvc", *words],
+            cwd=root,
+            env=environment(site) | (env or {}),
+            stdin=subprocess.DEVNULL,
+            # No file: a limit on the size of files would silence who meets it.
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._hearing = threading.Thread(target=self._hear, daemon=True)
+        self._hearing.start()
+
+    def _hear(self) -> None:
+        assert self.process.stdout is not None
+        with self.log.open("wb", buffering=0) as file, self.process.stdout as printed:
+            while part := printed.read1():
+                file.write(part)
 
     def output(self) -> str:
+        self._hearing.join(HEARD_S)
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def end(self) -> int:
