@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro schedule pull review experiments bench faults test lint format types lock clean
+.PHONY: help setup repro schedule pull review experiments serve release bench faults test lint format types lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*  ##' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 12
@@ -63,6 +63,12 @@ faults: setup  ## Do 200 faults to running stages: make faults SEED=2
 	@$(BIN)/python -m tests.faults --seed $(SEED) $(if $(REPORT),--out "$(REPORT)")
 
 # Three workers for two cores: servers and pages are waited for.
+serve: setup  ## A page over the exported model: http://127.0.0.1:8000
+	@$(BIN)/python -m stages.tools.serve data/export/unet.onnx
+
+release: setup  ## Tag a model version: make release VERSION=1.2.0 STAGE=prod
+	@$(BIN)/python -m stages.tools.release "$(VERSION)" $(if $(STAGE),--stage "$(STAGE)")
+
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 

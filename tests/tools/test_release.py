@@ -1,0 +1,271 @@
+import contextlib
+import datetime
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import gto.api
+import pytest
+from dvc.repo import Repo
+from dvc.repo.artifacts import Artifacts
+from ruamel.yaml import YAML
+
+from stages.core import files, paths
+from stages.core.errors import PipelineError
+from stages.core.params import parse_params
+from stages.gate import gate
+from stages.tools.release import _to_push, release, released
+from tests.conftest import ROOT, with_overrides
+from tests.plan import Plan
+from tests.tools.onnx_models import dark_is_lung
+
+TODAY = datetime.date(2026, 3, 5)
+DICE = {"mean": 0.9667, "ci_low": 0.9489, "ci_high": 0.9769}
+LOG = """# Changelog
+
+## Unreleased
+
+### Added
+
+- A network.
+
+## 0.9.0 - 2025
+
+Old.
+"""
+ONNX = paths.EXPORT / "unet.onnx"
+
+
+def fake_outputs(plan: Plan) -> None:
+    """Something under the name of every output, consistent where a release looks."""
+    declared = YAML(typ="safe").load((plan.root / "dvc.yaml").read_text())["stages"]
+    for stage in declared.values():
+        for kind in ("outs", "metrics", "plots"):
+            for out in stage.get(kind, []):
+                path = Path(out if isinstance(out, str) else next(iter(out)))
+                path = path if path.suffix else path / "content"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{path}\n")
+    files.write_json(paths.INGESTED_SUMMARY, {"dataset": "phantoms"})
+    files.write_json(paths.METRICS, {"dice": DICE, "num_images": 22})
+    gate(parse_params(values_of(plan)).gate)
+    export()
+
+
+def export() -> None:
+    """The model, behind the metrics and the verdict that lie there."""
+    inputs = {
+        name: {"sha256": files.sha256(path)}
+        for name, path in (("metrics", paths.METRICS), ("verdict", paths.VERDICT))
+    }
+    dark_is_lung(ONNX, 32, facts={"inputs": inputs})
+
+
+def values_of(plan: Plan) -> dict:
+    return YAML(typ="safe", pure=True).load((plan.root / "params.yaml").read_text())
+
+
+def commit(plan: Plan, message: str) -> None:
+    """As if every stage had run and written what now lies there."""
+    with Repo() as repo:
+        repo.commit(force=True)
+    plan.commit(message)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, shipped_values) -> Plan:
+    """The shipped plan with outputs that nothing was trained for."""
+    bounds = {"gate.min": {"dice.mean": 0.9}, "gate.max": {}}
+    folder = tmp_path_factory.mktemp("release") / "made"
+    folder.mkdir()
+    plan = Plan(folder, with_overrides(shipped_values, bounds))
+    (folder / "CHANGELOG.md").write_text(LOG)
+    with contextlib.chdir(folder):
+        fake_outputs(plan)
+        commit(plan, "outputs")
+    return plan
+
+
+@pytest.fixture
+def plan(made, tmp_path, monkeypatch) -> Plan:
+    """A copy to release from, which the test runs in."""
+    folder = tmp_path / "plan"
+    shutil.copytree(made.root, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    copy = Plan.__new__(Plan)
+    copy.root = folder
+    return copy
+
+
+def test_a_release_is_what_gto_and_dvc_understand(plan, tmp_path):
+    before = plan.git("rev-parse", "HEAD")
+    found = release("1.2.0", stage="prod", today=TODAY)
+    assert (found.branch, found.tags) == ("main", ["unet@v1.2.0", "unet#prod#1"])
+    assert plan.git("tag").splitlines() == ["unet#prod#1", "unet@v1.2.0"]
+    assert plan.git("rev-parse", "HEAD~1") == before
+    assert plan.git("rev-parse", "unet@v1.2.0^{}") == plan.git("rev-parse", "HEAD")
+    assert plan.git("show", "--format=", "--name-only", "HEAD") == "CHANGELOG.md"
+    assert plan.git("status", "--porcelain") == ""
+    assert Path("CHANGELOG.md").read_text() == (
+        "# Changelog\n\n## Unreleased\n\n## 1.2.0 - 2026-03-05\n\n"
+        "Model `unet@v1.2.0`: Dice 0.9667 (95 % interval 0.9489 to 0.9769) on 22 "
+        "held-out images\nof phantoms; the gate is passed.\n\n"
+        "### Added\n\n- A network.\n\n## 0.9.0 - 2025\n\nOld.\n"
+    )
+    shown = gto.api.show(".")["unet"]
+    assert (shown["version"], shown["stage"]["prod"]) == ("v1.2.0", "v1.2.0")
+    for way in ({"version": "v1.2.0"}, {"stage": "prod"}):
+        out = tmp_path / next(iter(way))
+        Artifacts.get(str(plan.root), "unet", out=str(out), **way)
+        assert out.read_bytes() == ONNX.read_bytes()
+    told = _to_push(found)
+    assert "git push --atomic origin main 'unet@v1.2.0' 'unet#prod#1'" in told
+    assert "dvc push  # after `dvc remote add" in told
+    assert "unet --rev v1.2.0" in told
+
+    # The next one.
+    with pytest.raises(PipelineError, match="list under `## Unreleased` what is new"):
+        release("1.3.0", today=TODAY)
+    text = Path("CHANGELOG.md").read_text()
+    Path("CHANGELOG.md").write_text(text.replace("ed\n\n## 1", "ed\n\n- More.\n\n## 1"))
+    plan.commit("more")
+    for version in ("1.2.0", "1.1.9", "1.2.0-rc.1", "1.2.0+again"):
+        with pytest.raises(PipelineError, match=r"greater than the last version, 1\.2"):
+            release(version, today=TODAY)
+    found = release("1.3.0-rc.1", stage="dev", today=TODAY)
+    assert found.tags == ["unet@v1.3.0-rc.1", "unet#dev#2"]
+    assert gto.api.show(".")["unet"]["stage"] == {
+        "prod": "v1.2.0",
+        "dev": "v1.3.0-rc.1",
+    }
+    headings = re.findall("^## .*", Path("CHANGELOG.md").read_text(), re.M)
+    assert headings == [
+        *("## Unreleased", "## 1.3.0-rc.1 - 2026-03-05"),
+        *("## 1.2.0 - 2026-03-05", "## 0.9.0 - 2025"),
+    ]
+
+
+def dirty(plan: Plan) -> None:
+    Path("README.md").write_text("changed")
+
+
+def untracked(plan: Plan) -> None:
+    Path("new file.txt").touch()
+
+
+def detached(plan: Plan) -> None:
+    plan.git("checkout", "-q", "--detach")
+
+
+def failing(plan: Plan) -> None:
+    files.write_json(paths.METRICS, {"dice": DICE | {"mean": 0.1}, "num_images": 22})
+    with contextlib.suppress(PipelineError):
+        gate(parse_params(values_of(plan)).gate)
+    plan.commit("failing")
+
+
+def other_metrics(plan: Plan) -> None:
+    files.write_json(paths.METRICS, {"dice": DICE | {"mean": 0.97}, "num_images": 22})
+    plan.commit("other metrics")
+
+
+def other_bounds(plan: Plan) -> None:
+    plan.write_params(with_overrides(values_of(plan), {"gate.min": {"dice.mean": 0.8}}))
+    plan.commit("other bounds")
+
+
+def former_export(plan: Plan) -> None:
+    other_metrics(plan)
+    gate(parse_params(values_of(plan)).gate)
+    commit(plan, "no export")
+
+
+def stale(plan: Plan) -> None:
+    plan.write_params(with_overrides(values_of(plan), {"train.epochs": 3}))
+    plan.commit("stale")
+
+
+def not_pulled(plan: Plan) -> None:
+    paths.MODEL.unlink()
+
+
+def other_output(plan: Plan) -> None:
+    (paths.EXPORT / "model_card.md").write_text("mine")
+
+
+def no_news(plan: Plan) -> None:
+    Path("CHANGELOG.md").write_text(LOG.replace("- A network.", "Nothing."))
+    plan.commit("no news")
+
+
+def no_artifact(plan: Plan) -> None:
+    text = Path("dvc.yaml").read_text()
+    Path("dvc.yaml").write_text(text.replace("  unet:\n    path", "  lung:\n    path"))
+    plan.commit("no artifact")
+
+
+REFUSED = {
+    dirty: r"README\.md is not \(1 in all\)",
+    untracked: "new file.txt is not",
+    detached: "HEAD should be a branch",
+    failing: r"has not \(dice.mean fell short\)",
+    other_metrics: r"verdict.json should judge .*metrics.json by the bounds",
+    other_bounds: "by the bounds in params.yaml but is of others",
+    former_export: "unet.onnx should be exported behind .*metrics.json",
+    stale: "says of train: changed deps: params.yaml",
+    not_pulled: "says of train: changed outs: data/model/unet.keras",
+    other_output: "says of export: changed outs: data/export",
+    no_news: "CHANGELOG.md should list under `## Unreleased`",
+    no_artifact: "should have an artifact unet",
+}
+
+
+@pytest.mark.parametrize("spoil", REFUSED, ids=lambda spoil: spoil.__name__)
+def test_what_speaks_against_it_is_one_sentence(plan, spoil):
+    spoil(plan)
+    state = (plan.git("rev-parse", "HEAD"), plan.git("status", "--porcelain"))
+    with pytest.raises(PipelineError, match=REFUSED[spoil]) as told:
+        release("1.2.0", stage="dev", today=TODAY)
+    assert "\n" not in str(told.value)
+    assert plan.git("tag") == ""
+    assert state == (plan.git("rev-parse", "HEAD"), plan.git("status", "--porcelain"))
+
+
+@pytest.mark.parametrize("version", ["", "1.2", "v1.2.0", "1.02.0", "1.2.0; rm"])
+def test_what_is_no_version_is_one_sentence(plan, version):
+    with pytest.raises(PipelineError, match="should be a version like"):
+        release(version, today=TODAY)
+
+
+@pytest.mark.parametrize("step", ["commit", "tag"])
+def test_what_git_refuses_leaves_all_as_it_was(plan, step):
+    head = plan.git("rev-parse", "HEAD")
+    if step == "commit":
+        hook = plan.root / ".git" / "hooks" / "commit-msg"
+        hook.write_text("#!/bin/sh\necho not today >&2\nexit 1\n")
+        hook.chmod(0o755)
+    else:
+        plan.git("tag", "unet#prod#1/former")  # takes a name that is needed
+    with pytest.raises(PipelineError, match=f"`git {step}` fails"):
+        release("1.2.0", stage="prod", today=TODAY)
+    assert plan.git("rev-parse", "HEAD") == head
+    assert plan.git("status", "--porcelain") == ""
+    assert "unet@v1.2.0" not in plan.git("tag")
+    assert Path("CHANGELOG.md").read_text() == LOG
+
+
+def test_the_first_version_of_a_changelog():
+    text = released("## Unreleased\n- One.\n", "0.1.0", "Dice 1.", TODAY)
+    assert text == "## Unreleased\n\n## 0.1.0 - 2026-03-05\n\nDice 1.\n\n- One.\n"
+
+
+def test_make_passes_on_what_it_is_given():
+    def recipe(*words: str) -> str:
+        done = subprocess.run(
+            ["make", "-n", "release", *words], cwd=ROOT, capture_output=True, text=True
+        )
+        return done.stdout.splitlines()[-1].partition(" -m ")[2].strip()
+
+    assert recipe("VERSION=1.2.0") == 'stages.tools.release "1.2.0"'
+    assert recipe("VERSION=1.2.0", "STAGE=prod").endswith('"1.2.0" --stage "prod"')
