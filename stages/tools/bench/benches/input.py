@@ -1,0 +1,76 @@
+"""Pairs a second out of the training pipeline, beside decoding the same bytes.
+
+Augmentation on, beside `cv2.imdecode` of image and mask in two threads. To be reached:
+0.7 of that, and less time a batch than the step that takes it.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+
+from stages.core.params import load_params
+from stages.tools.bench import data
+from stages.tools.bench.frame import Options, Reach, Row, alternate
+
+OPTIONS = ("data", "pairs")
+LONG = False
+
+
+def bench(options: Options) -> list[Row]:
+    """One epoch of batches, all files decoded, and as many bare steps, in turns."""
+    from stages.tools.bench import training
+
+    params = training.params_of(load_params().train, options)
+    pairs = data.encoded(options, options.size(128, 4))
+    arrays = training.arrays_of(pairs, params)
+    step = training.bare_step(params, arrays)
+    contents = [
+        np.frombuffer(side or b"", np.uint8)
+        for pair in pairs
+        for side in (pair.image, pair.mask)
+    ]
+    epochs = iter(range(1_000_000))
+
+    def pipeline() -> None:
+        for batch in training.batches(arrays, params, next(epochs)):
+            batch[0].numpy()
+
+    def decoding() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda b: cv2.imdecode(b, cv2.IMREAD_UNCHANGED), contents))
+
+    steps = -(-len(pairs) // params.batch_size)
+    few = min(4, steps)
+
+    def stepping() -> None:
+        for _ in range(few):
+            step()
+
+    took = alternate(
+        {"pipeline": pipeline, "decoding": decoding, "stepping": stepping},
+        repeats=1 if options.quick else 7,
+    )
+    pipeline_ms = 1000 * took["pipeline"] / steps
+    step_ms = 1000 * took["stepping"] / few
+    return [
+        Row(
+            "training batches, augmented",
+            len(pairs) / took["pipeline"],
+            "pairs/s",
+            len(pairs) / took["decoding"],
+            "cv2.imdecode in two threads",
+            took["decoding"] / took["pipeline"],
+            Reach(0.7),
+            {"side": params.image_size, "batch": params.batch_size},
+        ),
+        Row(
+            "a batch, with both cores to itself",
+            pipeline_ms,
+            "ms",
+            step_ms,
+            "the step that takes it",
+            pipeline_ms / step_ms,
+            Reach(1, at_most=True),
+        ),
+    ]

@@ -1,0 +1,164 @@
+"""What every benchmark shares: options, rows, and timing side by side."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from stages.core.errors import PipelineError
+from stages.core.params import names_in
+
+FOLDER = Path(__file__).parent / "benches"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; None where it leaves it to the benchmark."""
+
+    quick: bool = False  # tiny sizes: shows that it works, measures nothing
+    data: Path | None = None  # labelled pairs, folder or zip; None draws phantoms
+    pairs: int | None = None
+    sizes: tuple[int, ...] | None = None
+    minutes: float | None = None
+    folds: int | None = None
+    model: Path | None = None
+    out: Path | None = None
+
+    def size(self, usual: int, tiny: int) -> int:
+        """How many pairs: as asked for, else the usual, or tiny when quick."""
+        return self.pairs or (tiny if self.quick else usual)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What is to be reached, by the ratio or by the figure itself."""
+
+    bound: float
+    of: Literal["figure", "ratio"] = "ratio"
+    at_most: bool = False
+
+    def __str__(self) -> str:
+        unit = "x" if self.of == "ratio" else ""
+        return f"{'<=' if self.at_most else '>='} {self.bound:g}{unit}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure and its yardstick; the ratio is stated, since it may go either way."""
+
+    what: str
+    figure: float
+    unit: str
+    yardstick: float = math.nan
+    yardstick_is: str = ""
+    ratio: float = math.nan
+    reach: Reach | None = None
+    notes: Mapping[str, float | str] = field(default_factory=dict)
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether it is; None where nothing is asked."""
+        if self.reach is None:
+            return None
+        value = self.figure if self.reach.of == "figure" else self.ratio
+        bound = self.reach.bound
+        return bool(value <= bound if self.reach.at_most else value >= bound)
+
+    def table(self) -> dict[str, Any]:
+        """As JSON holds it: no NaN."""
+        values = asdict(self) | {"reached": self.reached}
+        values["notes"] = dict(self.notes)
+        values["reach"] = None if self.reach is None else str(self.reach)
+        return {
+            name: None if isinstance(v, float) and not math.isfinite(v) else v
+            for name, v in values.items()
+        }
+
+
+def names() -> list[str]:
+    """All benchmarks, as the command line spells them."""
+    return [name.replace("_", "-") for name in names_in(FOLDER)]
+
+
+def load(name: str) -> ModuleType:
+    """The module of a benchmark.
+
+    Raises:
+        PipelineError: If there is none of that name.
+    """
+    if name not in names():
+        raise PipelineError(
+            f"there is no benchmark {name!r}; there are {', '.join(names())}"
+        )
+    return import_module(f"{__package__}.benches.{name.replace('-', '_')}")
+
+
+def alternate(
+    functions: Mapping[str, Callable[[], object]], *, repeats: int
+) -> dict[str, float]:
+    """Median seconds of each function, called in turns after one call to warm up.
+
+    Turns, so that what else the machine does falls on all of them alike.
+
+    Args:
+        functions: By name; the first is called first in each turn.
+        repeats: Turns that count; with 0 the warm-up does.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            elapsed = seconds(function)
+            if turn or not repeats:
+                times[name].append(elapsed)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Slope of a straight line through log(values) over log(sizes), least squares.
+
+    Example:
+        >>> round(exponent([1, 10, 100], [2, 20, 200]), 6)
+        1.0
+    """
+    x = [math.log(size) for size in sizes]
+    y = [math.log(value) for value in values]
+    return statistics.linear_regression(x, y).slope
+
+
+def render(name: str, rows: Sequence[Row]) -> str:
+    """A benchmark's rows as lines of text."""
+    lines = [name]
+    for row in rows:
+        told = f"  {row.what}: {number(row.figure)} {row.unit}"
+        if math.isfinite(row.yardstick):
+            told += f"; {row.yardstick_is} {number(row.yardstick)} {row.unit}"
+        elif row.yardstick_is:
+            told += f"; {row.yardstick_is}"
+        if math.isfinite(row.ratio):
+            told += f"; ratio {row.ratio:.3g}"
+        if row.reach is not None:
+            told += f"  [{row.reach}: {'reached' if row.reached else 'NOT reached'}]"
+        lines.append(told)
+        if row.notes:
+            notes = (f"{key} {number(value)}" for key, value in row.notes.items())
+            lines.append(f"      {', '.join(notes)}")
+    return "\n".join(lines)
+
+
+def number(value: float | str) -> str:
+    """Four digits are all that a measurement has."""
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
