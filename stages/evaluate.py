@@ -6,6 +6,7 @@ Writes  data/evaluation/: metrics.json, per_image.csv, threshold_curve.csv,
 Why     so that a number means one thing: each mask at its own size, then averaged
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from tqdm import tqdm
 
 from stages.core import files, paths, scoring, started
 from stages.core.errors import PipelineError, run
+from stages.core.imaging import num_components
 from stages.core.nn.inference import load_model, predictor
 from stages.core.pairs import read_pairs, read_splits
 from stages.core.params import EvaluateParams, load_params
 from stages.core.scoring import Scores
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -68,17 +72,27 @@ def evaluate(
     _, size, _, channels = model.input_shape
     predicted = scoring.predictions(
         _encoded(table["pair_id"], ingested),
-        predictor(model),
+        predictor(model, mirror=params.mirror),
         image_size=size,
         channels=channels,
         batch_size=params.batch_size,
     )
     scores = Scores()
+    cut = 0
     progress = tqdm(total=len(table), desc="evaluate", unit="image", disable=None)
     with progress:
         for pair_id, mask, prob in predicted:
-            scores.add(pair_id, mask, prob, params.threshold)
+            scores.add(pair_id, mask, prob, params.threshold, params.keep_components)
+            cut += bool(0 < params.keep_components < num_components(mask))
             progress.update()
+    if cut:
+        logger.warning(
+            "%d of %d true masks have more than evaluate.keep_components (%d) regions, "
+            "which no prediction can have then; raise it, or set it to 0",
+            cut,
+            len(table),
+            params.keep_components,
+        )
 
     per_image = table[["pair_id", "class_name", "group"]].merge(
         pd.DataFrame(scores.rows), on="pair_id", validate="one_to_one"

@@ -84,6 +84,27 @@ def test_scores_every_held_out_pair_at_its_masks_own_size(scene, tiny_params):
     assert found == pytest.approx(table.loc["easy 1", "dice"], abs=1e-6)
 
 
+def test_only_the_largest_regions_count_if_so_asked(scene, tiny_params, caplog):
+    evaluate(tiny_params().evaluate)
+    before = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")["dice"]
+    assert "keep_components" not in caplog.text
+    evaluate(tiny_params(**{"evaluate.keep_components": 1}).evaluate)
+    after = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")["dice"]
+    # One of two lungs of like size: 2 * (1/2) / (1 + 1/2).
+    assert after["easy 2"] == pytest.approx(2 / 3, abs=0.06)
+    assert before["easy 2"] > 0.97
+    assert "3 of 4 true masks have more than evaluate.keep_components (1)" in (
+        caplog.text
+    )
+
+
+def test_a_mirrored_prediction_is_scored_if_so_asked(scene, tiny_params):
+    """The network looks at each pixel alone, so mirroring must change nothing."""
+    plain = evaluate(tiny_params().evaluate)
+    mirrored = evaluate(tiny_params(**{"evaluate.mirror": True}).evaluate)
+    assert mirrored["dice"] == pytest.approx(plain["dice"])
+
+
 def test_the_same_input_gives_the_same_bytes(scene, tiny_params):
     def outputs():
         evaluate(tiny_params().evaluate)

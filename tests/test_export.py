@@ -8,6 +8,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import pytest
 import tensorflow as tf
 from ruamel.yaml import YAML
 
-from stages.core import canonical, files, imaging, paths, provenance
+from stages.core import canonical, files, imaging, masking, paths, provenance
 from stages.core.errors import PipelineError
 from stages.core.nn import models
 from stages.core.nn.inference import load_model, predictor, probabilities
@@ -245,6 +246,9 @@ def test_provenance_is_inside(exported, name):
     assert facts["data"]["sha256"] == "5" * 64
     assert facts["data"]["usual"] == {"image_mean": [60.5, 180]}
     assert facts["params"]["train"]["filters"] == [4, 8, 8]
+    assert facts["params"]["evaluate"].keys() == {
+        "keep_components", "mirror", "threshold",
+    }  # fmt: skip
     assert facts["inputs"].keys() == provenance.INPUTS.keys()
     for key, path in provenance.INPUTS.items():
         assert facts["inputs"][key]["sha256"] == files.sha256(path)
@@ -382,6 +386,36 @@ def test_the_signatures_preprocessing_is_the_twin_of_imagings(shape, worst, chan
         # By area a tie may round either way, seldom; linearly OpenCV rounds coarser.
         assert levels.max() < worst + 0.01 or np.mean(levels > 0.5) < 1e-3
         assert levels.max() < 1.01
+
+
+def test_the_signature_keeps_the_regions_that_masking_keeps():
+    generator = np.random.default_rng(5)
+    noise = generator.random((61, 47), np.float32)
+    spiral = np.zeros((64, 64), np.uint8)
+    corners = [(4, 4), (60, 4), (60, 60), (12, 60), (12, 12), (50, 12), (50, 50)]
+    cv2.polylines(spiral, [np.array(corners)], False, 1)
+    pictures = [
+        cv2.GaussianBlur(noise, (0, 0), 2) > 0.5,
+        noise > 0.6,
+        spiral > 0,
+        (spiral > 0) | (np.indices((64, 64)).sum(0) > 122),
+        np.zeros((5, 5), bool),
+        np.ones((5, 5), bool),
+    ]
+    for count in (1, 3):
+        twin = tf.function(
+            lambda mask, count=count: saved_model.largest_components(mask, count),
+            input_signature=[tf.TensorSpec((None, None), tf.bool)],
+        )
+        for mask in pictures:
+            expected = masking.largest_components(mask, count)
+            np.testing.assert_array_equal(twin(mask).numpy(), expected)
+    prob = pictures[0].astype(np.float32)[:, :, None]
+    encoded = saved_model._mask_png(tf.constant(prob), tf.constant([61, 47]), 0.5, 1)
+    np.testing.assert_array_equal(
+        imaging.decode_mask(encoded.numpy()),
+        masking.largest_components(pictures[0], 1),
+    )
 
 
 def raw_png(pixels: np.ndarray, *, depth: int, kind: int, chunks: bytes = b"") -> bytes:
@@ -585,7 +619,7 @@ def test_multiply_adds_of_every_kind_of_kernel():
 
 @pytest.mark.slow
 def test_other_layers_convert_too(values, tmp_path):
-    """Gates, residuals, colour: what other architectures are made of."""
+    """Gates, residuals, colour: what other architectures are made of; mirrored."""
     layers = keras.layers
     image = keras.Input((16, 16, 3), name="image")
     x = layers.GroupNormalization(groups=1, center=False, scale=False)(image)
@@ -596,7 +630,7 @@ def test_other_layers_convert_too(values, tmp_path):
     x = layers.UpSampling2D(2, interpolation="bilinear")(x)
     gate = layers.Activation("sigmoid")(layers.Conv2D(1, 1)(layers.Add()([x, skip])))
     x = layers.Concatenate()([layers.Multiply()([skip, gate]), x])
-    shipped = probabilities(keras.Model(image, layers.Conv2D(1, 1)(x)))
+    shipped = probabilities(keras.Model(image, layers.Conv2D(1, 1)(x)), mirror=True)
     images = np.random.default_rng(4).random((2, 16, 16, 3), np.float32)
     wanted = shipped(images, training=False).numpy()
     for name in "ab":  # the second time, TensorFlow's counters stand elsewhere

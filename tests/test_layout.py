@@ -19,7 +19,8 @@ STAGES = list(PLAN["stages"])
 # They hold no value and no code that a result depends on: editing them reruns nothing.
 EXEMPT = {"stages/__init__.py", "stages/core/params.py", "stages/core/paths.py"}
 # The model card and the provenance tell how the model was trained and judged.
-TOLD = {"export": {"evaluate.threshold", "train"}}
+JUDGED = {"evaluate.keep_components", "evaluate.mirror", "evaluate.threshold"}
+TOLD = {"export": JUDGED | {"train"}}
 TENSORFLOW_ROOMS = (
     "stages/core/nn",
     "stages/train",

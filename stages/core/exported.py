@@ -31,6 +31,12 @@ class Exported:
         return _number(self.facts, "params", "evaluate", "threshold")
 
     @property
+    def keep_components(self) -> int | None:
+        """How many regions of a mask it was judged with; None where it does not say."""
+        found = _number(self.facts, "params", "evaluate", "keep_components")
+        return None if found is None else int(found)
+
+    @property
     def mask_definition(self) -> str:
         """What the masks mean that it was trained on; "" where it does not say."""
         data = self.facts.get("data")

@@ -26,6 +26,7 @@ from stages.core.imaging import (
     resize_prob,
     to_input,
 )
+from stages.core.masking import mask_of
 from stages.core.metrics import bootstrap_interval, dice, hd95_and_assd, iou
 from stages.core.overlays import overlay
 from stages.core.params import EvaluateParams
@@ -81,10 +82,25 @@ class Scores:
     masks: dict[str, bytes] = field(default_factory=dict)
     curves: list[NDArray[np.float64]] = field(default_factory=list)
 
-    def add(self, pair_id: str, mask_true: Mask, prob: Float, threshold: float) -> None:
-        """Scores a probability map against a mask of any size."""
+    def add(
+        self,
+        pair_id: str,
+        mask_true: Mask,
+        prob: Float,
+        threshold: float,
+        keep_components: int = 0,
+    ) -> None:
+        """Scores a probability map against a mask of any size.
+
+        Args:
+            pair_id: Whose.
+            mask_true: The mask.
+            prob: The network's answer, of any size.
+            threshold: As in `mask_of`.
+            keep_components: Likewise; the threshold curve is of all regions.
+        """
         prob = resize_prob(prob, *mask_true.shape)
-        mask_pred = prob >= threshold
+        mask_pred = mask_of(prob, threshold=threshold, keep_components=keep_components)
         hd95_px, assd_px = hd95_and_assd(mask_true=mask_true, mask_pred=mask_pred)
         self.rows.append(
             {

@@ -32,6 +32,8 @@ def export(
     *,
     train: TrainParams,
     threshold: float,
+    mirror: bool = False,
+    keep_components: int = 0,
     model_path: Path = paths.MODEL,
     build: Path = paths.BUILD,
     metrics: Path = paths.METRICS,
@@ -52,6 +54,9 @@ def export(
         train: The `train` section, for the card and the provenance alone: what the
             network looks like is read from the model.
         threshold: A pixel at least this probable is foreground, as in evaluate.
+        mirror: As in evaluate; it is in the exported network.
+        keep_components: As in evaluate; it is in the SavedModel's masks, and where
+            the provenance is read.
         model_path: What train wrote.
         build: What it was built with.
         metrics: What evaluate wrote.
@@ -76,7 +81,7 @@ def export(
         logging.getLogger(chatter).setLevel(logging.WARNING)
     judged = require_passed(verdict)
     model = load_model(model_path)
-    network = probabilities(model)
+    network = probabilities(model, mirror=mirror)
     _, side, _, channels = network.input_shape
     data = files.read_json(ingested_summary)
     inputs = {
@@ -91,14 +96,18 @@ def export(
         "verdict": verdict,
     }
     settings = {
-        "evaluate": {"threshold": threshold},
+        "evaluate": {
+            "keep_components": keep_components,
+            "mirror": mirror,
+            "threshold": threshold,
+        },
         "export": params.model_dump(),
         "train": train.model_dump(),
     }
     facts = provenance.facts(
         data=data, inputs=inputs, params=settings, quality=files.read_json(quality)
     )
-    keras_predict = predictor(model)
+    keras_predict = predictor(model, mirror=mirror)
     wanted = parity.reference(
         parity.chosen(read_splits(splits), params.parity_images),
         keras_predict,
@@ -113,7 +122,7 @@ def export(
         formats: dict[str, dict[str, Any]] = {}
         for name, file_name in FILES.items():
             path = partial / file_name
-            predictors[name] = _write_and_load(name, network, path, facts, threshold)
+            predictors[name] = _write_and_load(name, network, path, facts)
             found = parity.compare(name, predictors[name], wanted, params)
             formats[name] = {
                 "bytes": num_bytes(path),
@@ -136,6 +145,8 @@ def export(
             inputs=facts["inputs"],
             train=train,
             threshold=threshold,
+            mirror=mirror,
+            keep_components=keep_components,
             data=data,
             build=files.read_json(build),
             split=files.read_json(split_summary),
@@ -176,7 +187,6 @@ def _write_and_load(
     network: keras.Model,
     path: Path,
     facts: provenance.Facts,
-    threshold: float,
 ) -> Predictor:
     """Writes one format and reads it back with its official runtime."""
     match name:
@@ -184,7 +194,14 @@ def _write_and_load(
             onnx_file.write(network, path, facts=facts)
             return onnx_file.load(path)
         case "saved_model":
-            saved_model.write(network, path, facts=facts, threshold=threshold)
+            judged = facts["params"]["evaluate"]
+            saved_model.write(
+                network,
+                path,
+                facts=facts,
+                threshold=judged["threshold"],
+                keep_components=judged["keep_components"],
+            )
             return saved_model.load(path)
         case _:
             litert.write(network, path, facts=facts)

@@ -15,7 +15,13 @@ def main() -> None:
     # A GPU rounds convolutions to TF32: the formats are compared on the processor.
     tf.config.set_visible_devices([], "GPU")
     configure_runtime(params.train.threads)
-    export(params.export, train=params.train, threshold=params.evaluate.threshold)
+    export(
+        params.export,
+        train=params.train,
+        threshold=params.evaluate.threshold,
+        mirror=params.evaluate.mirror,
+        keep_components=params.evaluate.keep_components,
+    )
 
 
 if __name__ == "__main__":

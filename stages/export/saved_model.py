@@ -26,7 +26,12 @@ RED, GREEN, BLUE = 9798, 19235, 3735
 
 
 def write(
-    network: keras.Model, path: Path, *, facts: provenance.Facts, threshold: float
+    network: keras.Model,
+    path: Path,
+    *,
+    facts: provenance.Facts,
+    threshold: float,
+    keep_components: int = 0,
 ) -> None:
     """Writes the folder, the same bytes for the same network.
 
@@ -35,6 +40,7 @@ def write(
         path: Folder to make.
         facts: Provenance to lay beside the graph.
         threshold: A pixel at least this probable is foreground in `mask`.
+        keep_components: So many regions of it are kept, the largest; 0 keeps all.
     """
     _, size, _, channels = network.input_shape
     image = tf.TensorSpec((None, size, size, channels), tf.float32, name="image")
@@ -62,7 +68,7 @@ def write(
         )
         prob = forward(images)
         masks = tf.map_fn(
-            lambda one: _mask_png(one[0], one[1], threshold),
+            lambda one: _mask_png(one[0], one[1], threshold, keep_components),
             (prob, sizes),
             fn_output_signature=tf.TensorSpec((), tf.string),
             parallel_iterations=1,
@@ -164,12 +170,53 @@ def _resize_grey(pixels: tf.Tensor, size: int) -> tf.Tensor:
     return tf.where(is_double, halves_up, tf.round(resized))
 
 
-def _mask_png(prob: tf.Tensor, shape: tf.Tensor, threshold: float) -> tf.Tensor:
-    """Twin of `imaging.resize_prob`, then thresholded and encoded."""
+def _mask_png(
+    prob: tf.Tensor, shape: tf.Tensor, threshold: float, keep_components: int
+) -> tf.Tensor:
+    """Twin of `imaging.resize_prob` and `masking.mask_of`, then encoded."""
     rows = _linear_weights(prob.shape[0], shape[0])
     columns = _linear_weights(prob.shape[1], shape[1])
     resized = _apply(rows, prob, columns)
-    return tf.io.encode_png(tf.cast(resized >= threshold, tf.uint8) * 255)
+    mask = resized >= threshold
+    if keep_components:
+        mask = largest_components(mask[:, :, 0], keep_components)[:, :, None]
+    return tf.io.encode_png(tf.cast(mask, tf.uint8) * 255)
+
+
+def largest_components(mask: tf.Tensor, count: int) -> tf.Tensor:
+    """Twin of `masking.largest_components`: (H, W) bool, to the same.
+
+    Every pixel points to one of its region with a higher number, and what it points to
+    is followed and raised until nothing changes: the steps are as the logarithm of a
+    region's length.
+    """
+    shape = tf.shape(mask)
+    inside = tf.reshape(mask, [-1])
+    own = tf.range(tf.size(mask))
+
+    def step(points: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Numbers are below 2^24 (MAX_PIXELS), so exact in float32.
+        grid = tf.where(inside, tf.cast(points, tf.float32), -1.0)
+        grid = tf.reshape(grid, tf.concat([[1], shape, [1]], 0))
+        around = tf.nn.max_pool2d(grid, 3, 1, "SAME")
+        highest = tf.cast(tf.reshape(around, [-1]), tf.int32)
+        highest = tf.where(inside, highest, own)
+        # What is pointed to points on to the highest that any of its pixels is beside.
+        raised = tf.math.unsorted_segment_max(highest, points, tf.size(mask))
+        raised = tf.maximum(raised, own)
+        raised = tf.gather(raised, raised)
+        moved = tf.gather(raised, points)
+        return moved, tf.reduce_any(moved != points)
+
+    points, _ = tf.while_loop(
+        lambda _, changed: changed, step, (own, tf.reduce_any(inside))
+    )
+    sizes = tf.math.unsorted_segment_sum(
+        tf.cast(inside, tf.int32), points, tf.size(mask)
+    )
+    largest = tf.math.top_k(sizes, tf.minimum(count, tf.size(sizes))).values
+    kept = inside & (tf.gather(sizes, points) >= largest[-1])
+    return tf.reshape(kept, shape)
 
 
 def _apply(rows: tf.Tensor, pixels: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:

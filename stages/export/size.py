@@ -24,6 +24,8 @@ def multiply_adds(network: keras.Model) -> int:
 
 def _of_layer(layer: keras.Layer) -> int:
     """Each output pixel (each input pixel, if transposed) takes the whole kernel."""
+    if isinstance(layer, keras.Model):  # a mirrored network runs itself once more
+        return multiply_adds(layer)
     places = math.prod(_spatial(layer.output.shape))
     match layer:
         case keras.layers.Conv2DTranspose() | keras.layers.Conv1DTranspose():

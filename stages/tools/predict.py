@@ -34,6 +34,7 @@ from stages.core import exported, files, headers, imaging, unlike
 from stages.core.errors import PipelineError, run
 from stages.core.exported import Exported
 from stages.core.imaging import Float, Grey, Mask
+from stages.core.masking import mask_of
 from stages.core.overlays import overlay
 from stages.tools import arguments
 
@@ -318,10 +319,12 @@ def found(
     """
     height, width = prepared.image.shape[:2]
     prob = imaging.resize_prob(prob, height, width)
-    mask = prob >= threshold
+    keep = model.keep_components or 0
+    mask = mask_of(prob, threshold=threshold, keep_components=keep)
     confidence = float(prob[mask].mean()) if mask.any() else math.nan
     usual = model.usual
-    warnings = unlike.mask(mask, confidence, usual) if usual else []
+    # Of all that it found: to cut an odd mask to size must not silence the warning.
+    warnings = unlike.mask(prob >= threshold, confidence, usual) if usual else []
     return Finding(
         mask,
         float(mask.mean()),

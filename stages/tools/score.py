@@ -67,10 +67,15 @@ def score(
     Raises:
         PipelineError: If the model or the data cannot be used.
     """
-    model = open_model(model_path)
+    model = open_model(model_path, mirror=evaluate.mirror)
     if threshold is None:
         threshold = model.threshold or evaluate.threshold
-    evaluate = evaluate.model_copy(update={"threshold": threshold})
+    keep = model.keep_components
+    if keep is None:
+        keep = evaluate.keep_components
+    evaluate = evaluate.model_copy(
+        update={"threshold": threshold, "keep_components": keep}
+    )
     about = layouts.load(ingest.layout).ABOUT
     warn_of_definitions(model.mask_definition, about.mask_definition)
     reading = Reading(folder, ingest)
@@ -83,7 +88,7 @@ def score(
         batch_size=evaluate.batch_size,
     )
     for pair_id, mask, prob in predicted:
-        scores.add(pair_id, mask, prob, evaluate.threshold)
+        scores.add(pair_id, mask, prob, threshold, keep)
     if not scores.rows:
         raise PipelineError(
             f"{folder} holds {len(reading.problems)} pairs, but none can be read "
@@ -120,7 +125,7 @@ def score(
     return metrics
 
 
-def open_model(path: Path) -> Exported:
+def open_model(path: Path, *, mirror: bool = False) -> Exported:
     """Any model of this pipeline; all but `.onnx` need TensorFlow, which takes seconds.
 
     A `.keras` file does not say what its masks mean; where it is the checkout's own,
@@ -128,6 +133,7 @@ def open_model(path: Path) -> Exported:
 
     Args:
         path: `*.onnx`, `*.tflite`, a SavedModel's folder or `*.keras`.
+        mirror: As `evaluate.mirror`, of a `.keras` file; in others it is built in.
 
     Raises:
         PipelineError: If it is none of these.
@@ -143,7 +149,7 @@ def open_model(path: Path) -> Exported:
     is_own = path.absolute() == paths.MODEL.absolute()
     known = is_own and paths.INGESTED_SUMMARY.is_file()
     facts = {"data": files.read_json(paths.INGESTED_SUMMARY)} if known else {}
-    return Exported(predictor(model), size, channels, facts)
+    return Exported(predictor(model, mirror=mirror), size, channels, facts)
 
 
 def _open_other_format(path: Path) -> Exported:

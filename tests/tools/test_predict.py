@@ -45,6 +45,16 @@ def run_all(model, images, **options):
     return out, predict(model, sources([str(images)], out), out, **options)
 
 
+def test_as_many_regions_as_the_model_was_judged_with(tmp_path, images):
+    facts = {"params": {"evaluate": {"keep_components": 1}}}
+    model = dark_is_lung(tmp_path / "one.onnx", SIZE, facts=facts)
+    out, rows = run_all(model, images)
+    for row in rows:
+        assert row["components"] == "1"
+        mask = decode_mask((out / "masks" / f"{row['image']}.png").read_bytes())
+        assert 0.1 < mask.mean() < 0.25  # a lung of two
+
+
 def test_masks_have_the_images_own_size_and_find_the_lungs(model, images):
     out, rows = run_all(model, images, batch_size=2)
     assert [row["image"] for row in rows] == GOOD

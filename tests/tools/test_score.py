@@ -68,6 +68,14 @@ def test_each_mask_is_scored_at_its_own_size(tmp_path, data, tiny_params, caplog
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
+def test_as_many_regions_as_the_model_was_judged_with(tmp_path, data, tiny_params):
+    facts = FACTS | {"params": {"evaluate": {"keep_components": 1}}}
+    model = dark_is_lung(tmp_path / "one.onnx", SIZE, facts=facts)
+    run_score(tmp_path, data, tiny_params, model=model)
+    table = pd.read_csv(tmp_path / "out" / "per_image.csv").set_index("pair_id")
+    assert table.loc["Normal-2", "dice"] == pytest.approx(2 / 3, abs=0.06)
+
+
 def test_the_numbers_are_those_of_evaluate(tmp_path, data, tiny_params):
     """The same network, as `.keras` through the stage and as ONNX through the tool."""
     from stages.evaluate import evaluate

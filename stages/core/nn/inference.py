@@ -36,18 +36,31 @@ def load_model(path: Path) -> keras.Model:
     return model
 
 
-def probabilities(model: keras.Model) -> keras.Model:
-    """The network that ships: finest head alone, as probabilities in [0, 1]."""
+def probabilities(model: keras.Model, *, mirror: bool = False) -> keras.Model:
+    """The network that ships: finest head alone, as probabilities in [0, 1].
+
+    Args:
+        model: As trained.
+        mirror: Average them with those of the image mirrored left to right, mirrored
+            back. It is in the network, so that every exported file does it.
+    """
     outputs = model.outputs if isinstance(model.outputs, list) else [model.outputs]
     prob = keras.layers.Activation("sigmoid", dtype="float32", name="probability")(
         outputs[0]
     )
-    return keras.Model(model.inputs, prob, name=model.name)
+    network = keras.Model(model.inputs, prob, name=model.name)
+    if not mirror:
+        return network
+    image = model.inputs[0]
+    across = 2  # of (B, S, S, C)
+    mirrored = network(keras.ops.flip(image, axis=across))
+    both = (prob + keras.ops.flip(mirrored, axis=across)) / 2
+    return keras.Model(image, both, name=model.name)
 
 
-def predictor(model: keras.Model) -> Predictor:
+def predictor(model: keras.Model, *, mirror: bool = False) -> Predictor:
     """Compiles images (B, S, S, C) in [0, 1] to probabilities (B, S, S, 1)."""
-    network = probabilities(model)
+    network = probabilities(model, mirror=mirror)
     compiled = tf.function(
         lambda images: network(images, training=False), reduce_retracing=True
     )

@@ -12,6 +12,7 @@ from stages.core.nn.inference import load_model, predictor, probabilities
 from stages.core.nn.losses import supervised
 from stages.core.nn.training import part_of
 from stages.core.params import CORE, names_in
+from stages.export import size
 
 ARCHITECTURES = names_in(CORE / "nn" / "models")
 
@@ -138,6 +139,19 @@ def test_standardised_inputs_ignore_exposure(tiny_params):
     )
     none = models.build(tiny_params(**{"train.input_normalization": "none"}).train)
     assert np.abs(none(fine * 0.5 + 0.2)[0] - none(fine)[0]).max() > 0.02
+
+
+def test_a_mirrored_network_averages_both_sides(tiny_params):
+    model = models.build(tiny_params().train)
+    batch = images()
+    plain = predictor(model)
+    expected = (plain(batch) + plain(batch[:, :, ::-1])[:, :, ::-1]) / 2
+    found = predictor(model, mirror=True)(batch)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found - plain(batch)).max() > 1e-3
+    shipped = probabilities(model, mirror=True)
+    assert shipped.count_params() == probabilities(model).count_params()
+    assert size.multiply_adds(shipped) == 2 * size.multiply_adds(probabilities(model))
 
 
 def test_what_ships_is_the_finest_head_as_probability(params):
