@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro schedule pull review experiments serve release bench faults test lint format types lock clean
+.PHONY: help setup repro schedule pull review experiments study serve release bench faults test lint format types lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*  ##' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 12
@@ -37,6 +37,10 @@ endif
 repro: setup  ## Run the pipeline: ingest, validate, split, train, evaluate, gate, export
 	$(BIN)/dvc repro
 	@$(BIN)/python -m stages.tools.summary
+
+# make study STUDY=article SET="train.epochs=2 train.batch_size=4"
+study: setup  ## Run a study as a DVC experiment: make study STUDY=article
+	@$(BIN)/python -m stages.tools.study $(or $(STUDY),$(study),--help) $(foreach setting,$(SET),--set '$(setting)')
 
 schedule: setup  ## Serve the flows on their schedules; see http://127.0.0.1:4200
 	$(BIN)/python -m stages.flow

@@ -60,7 +60,8 @@ def to_channels(pixels: NDArray[np.generic], channels: int = 1) -> Grey:
     """
     if pixels.dtype == np.uint16:
         # Rounded; without the float copies that NumPy would make of the picture.
-        scaled = np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), np.uint8)
+        deep = pixels.astype(np.uint16, copy=False)
+        scaled = np.asarray(cv2.convertScaleAbs(deep, alpha=1 / 257), np.uint8)
     elif pixels.dtype == np.uint8:
         scaled = pixels.astype(np.uint8, copy=False)
     else:

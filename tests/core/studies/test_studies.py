@@ -1,0 +1,316 @@
+"""Does each study go through the stages, on a small tree of its data set's shape?"""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from stages.core import layouts, paths, studies
+from stages.core.errors import PipelineError
+from stages.core.nn.inference import load_model
+from stages.core.params import Params, parse_params
+from stages.evaluate import evaluate
+from stages.export import export
+from stages.gate import gate
+from stages.ingest import ingest
+from stages.split import split
+from stages.train import train
+from stages.validate import validate
+from tests.conftest import ROOT, lungs, png, radiography_tree, with_overrides
+
+# What a study says stays, but for where the data are and how large everything is.
+SMALL = {
+    "ingest.source": "folder",
+    "ingest.folder": "tree",
+    "validate.min_pairs": 2,
+    "train.image_size": 32,
+    "train.filters": [4, 4, 8],
+    "train.epochs": 1,
+    "train.batch_size": 4,
+    "train.gradient_steps": 0,
+    "evaluate.bootstrap_resamples": 100,
+    "gate.min": {"dice.mean": 0.0},
+    "gate.max": {},
+    "export.parity_images": 3,
+}
+SIDE = 32
+Run = Callable[[str], Path]
+
+
+def write_radiography(root: Path) -> None:
+    radiography_tree(root, {"COVID": 5, "Normal": 5}, image_size=40, mask_size=SIDE)
+
+
+def write_covid_qu_ex(root: Path) -> None:
+    """Four films a side, one of them also, byte for byte, on the training side."""
+    seed = 0
+    for side in ("Train", "Val", "Test"):
+        for class_name in ("COVID-19", "Normal"):
+            for _ in range(2):
+                seed += 1
+                image, mask = lungs(seed, image_size=SIDE, mask_size=SIDE)
+                top = root / "Lung Segmentation Data" / side / class_name
+                for kind, pixels in (("images", image), ("lung masks", mask)):
+                    (top / kind).mkdir(parents=True, exist_ok=True)
+                    (top / kind / f"film ({seed}).png").write_bytes(png(pixels))
+    train_side = root / "Lung Segmentation Data" / "Train" / "Normal"
+    for kind in ("images", "lung masks"):
+        film = root / "Lung Segmentation Data" / "Test" / "Normal" / kind
+        shutil.copy(film / f"film ({seed}).png", train_side / kind / "copy.png")
+
+
+def write_lgg(root: Path) -> None:
+    """Six patients with a tumour in one slice of four; three channels that differ."""
+    generator = np.random.default_rng(5)
+    for number in range(6):
+        patient = f"TCGA_XX_{4900 + number}_19960909"
+        folder = root / "kaggle_3m" / patient
+        folder.mkdir(parents=True)
+        for index in range(1, 5):
+            mask = np.zeros((SIDE, SIDE), np.uint8)
+            if index == 2:
+                cv2.circle(mask, (10 + 2 * number, 20 - number), 4, 255, -1)
+            noise = generator.normal(90, 20, (SIDE, SIDE, 3))
+            noise[:, :, 1] += mask * 0.5
+            image = noise.clip(0, 255).astype(np.uint8)
+            for ending, pixels in (("", image), ("_mask", mask)):
+                name = str(folder / f"{patient}_{index}{ending}.tif")
+                assert cv2.imwrite(name, pixels)
+    assert cv2.imread(name, cv2.IMREAD_UNCHANGED).shape == (SIDE, SIDE)
+
+
+# For each study: its tree, and what else is smaller there.
+TREES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
+    "article": (
+        write_radiography,
+        {"validate.image_mask_shapes": [["40x40", "32x32"]]},
+    ),
+    "radiography": (
+        write_radiography,
+        {"validate.image_mask_shapes": [["40x40", "32x32"]]},
+    ),
+    "covid_qu_ex": (
+        write_covid_qu_ex,
+        {"validate.image_mask_shapes": [["32x32", "32x32"]]},
+    ),
+    "lgg_mri": (
+        write_lgg,
+        {
+            "validate.image_mask_shapes": [["32x32", "32x32"]],
+            "split.validation_fraction": 0.5,
+        },
+    ),
+}
+
+
+def params_of(name: str, shipped: dict[str, Any], **small: Any) -> Params:
+    return parse_params(
+        with_overrides(studies.applied(shipped, studies.load(name).params), small)
+    )
+
+
+@pytest.fixture(scope="module")
+def run(
+    tmp_path_factory: pytest.TempPathFactory, shipped_values: dict[str, Any]
+) -> Run:
+    """Takes a study from its tree to the gate, once; the folder it ran in."""
+    done: dict[str, Path] = {}
+
+    def run_study(name: str) -> Path:
+        if name not in done:
+            write, sizes = TREES[name]
+            place = tmp_path_factory.mktemp(name)
+            write(place / "tree")
+            params = params_of(name, shipped_values, **SMALL, **sizes)
+            with chdir(place):
+                ingest(params.ingest)
+                validate(params.validate_)
+                split(params.split)
+                train(params.train)
+                evaluate(params.evaluate)
+                gate(params.gate)
+            done[name] = place
+        return done[name]
+
+    return run_study
+
+
+def read(place: Path, path: Path) -> Any:
+    return json.loads((place / path).read_text("utf-8"))
+
+
+def test_every_study_has_a_tree_here() -> None:
+    assert set(TREES) == set(studies.names())
+
+
+@pytest.mark.parametrize("name", TREES)
+class TestEach:
+    def test_sets_what_there_is_and_nothing_else(
+        self, name: str, shipped_values: dict[str, Any]
+    ) -> None:
+        params = params_of(name, shipped_values)
+        assert studies.load(name).about
+        assert params.ingest.source == "kaggle"
+        # Its version of its own data set, whatever params.yaml pins.
+        page = layouts.load(params.ingest.layout).ABOUT.page
+        assert page.endswith(f"/{params.ingest.kaggle.dataset}")
+        assert "ingest.kaggle.version" in studies.load(name).params
+        assert "ingest.target" in studies.load(name).params
+
+    def test_goes_through_to_the_verdict(self, name: str, run: Run) -> None:
+        place = run(name)
+        assert read(place, paths.VERDICT)["passed"]
+        metrics = read(place, paths.METRICS)
+        assert (
+            metrics["num_images"] == read(place, paths.SPLIT_SUMMARY)["num_validation"]
+        )
+        assert list((place / paths.OVERLAYS).glob("*.png"))
+        assert read(place, paths.INGESTED_SUMMARY)["dataset"].lower() in (
+            "covid-19 radiography database",
+            "covid-qu-ex",
+            "lgg mri segmentation",
+        )
+
+
+def test_article_is_the_articles(shipped_values: dict[str, Any], run: Run) -> None:
+    params = params_of("article", shipped_values)
+    settings = params.train
+    assert settings.filters == [64, 128, 256, 512, 1024]
+    assert (settings.image_size, settings.batch_size, settings.epochs) == (256, 16, 10)
+    assert (settings.learning_rate, settings.beta_1, settings.beta_2) == (
+        1e-4,
+        0.9,
+        0.99,
+    )
+    assert (settings.loss, settings.supervision_weights) == ("bce", [1.0, 0.5])
+    assert settings.learning_rate_schedule == "constant"
+    assert settings.batch_norm_momentum == 0.99
+    assert settings.warmup_fraction == settings.ema_momentum == 0
+    assert settings.half_size_fraction == settings.monitor_fraction == 0
+    assert set(settings.augmentation.model_dump().values()) == {0.0}
+    # 3,616 films in five folds: 724 or so are held out.
+    assert (params.split.folds, params.split.fold) == (5, 0)
+    assert set(read(run("article"), paths.INGESTED_SUMMARY)["classes"]) == {"COVID"}
+
+
+def test_radiography_takes_all_classes_and_what_is_shipped(
+    shipped_values: dict[str, Any], run: Run
+) -> None:
+    params = params_of("radiography", shipped_values)
+    shipped = parse_params(shipped_values)
+    assert params.train.model_copy(update={"epochs": shipped.train.epochs}) == (
+        shipped.train
+    )
+    assert set(read(run("radiography"), paths.INGESTED_SUMMARY)["classes"]) == {
+        "COVID",
+        "Normal",
+    }
+
+
+def test_covid_qu_ex_is_scored_on_its_own_test_side(run: Run) -> None:
+    place = run("covid_qu_ex")
+    assert read(place, paths.INGESTED_SUMMARY)["target"] == "lung"
+    table = pd.read_csv(place / paths.SPLIT_PAIRS)
+    held_out = set(table["pair_id"][table["split"] == "validation"])
+    assert held_out == {f"film ({number})" for number in (9, 10, 11, 12)}
+    facts = read(place, paths.SPLIT_SUMMARY)["given"]
+    assert [row["pair"] for row in facts["left_out"]] == ["copy"]
+    assert "copy" not in set(table["pair_id"])
+
+
+class TestLgg:
+    """Three channels and empty masks, through every stage."""
+
+    def test_empty_masks_are_accepted(self, run: Run) -> None:
+        place = run("lgg_mri")
+        facts = pq.read_table(place / paths.QUALITY_PAIRS).to_pandas()
+        assert facts["accepted"].all()
+        assert (facts["foreground_fraction"] == 0).sum() == 18
+        assert set(facts["image_channels"]) == {3}
+
+    def test_patients_stay_whole(self, run: Run) -> None:
+        table = pd.read_csv(run("lgg_mri") / paths.SPLIT_PAIRS)
+        patients = table["pair_id"].str.rsplit("_", n=1).str[0]
+        assert patients.nunique() == table["group"].nunique() == 6
+        assert (table.groupby(patients)["split"].nunique() == 1).all()
+
+    def test_the_network_sees_three_channels_that_differ(self, run: Run) -> None:
+        place = run("lgg_mri")
+        model = load_model(place / paths.MODEL)
+        assert model.input_shape == (None, SIDE, SIDE, 3)
+        assert model.name == "attention_unet"
+        generator = np.random.default_rng(0)
+        image = generator.random((1, SIDE, SIDE, 3), np.float32)
+        first = model(image, training=False)[0].numpy()
+        other = model(image[..., ::-1], training=False)[0].numpy()
+        assert not np.allclose(first, other)
+
+    def test_a_slice_with_no_tumour_found_or_there_has_no_score(self, run: Run) -> None:
+        place = run("lgg_mri")
+        table = pd.read_csv(place / paths.PER_IMAGE)
+        predicted = pq.read_table(place / paths.PREDICTIONS).to_pandas()
+        found = dict(zip(predicted["pair_id"], predicted["mask"], strict=True))
+        facts = pq.read_table(place / paths.QUALITY_PAIRS).to_pandas()
+        is_there = dict(
+            zip(facts["pair_id"], facts["foreground_fraction"] > 0, strict=True)
+        )
+        for row in table.itertuples():
+            mask = cv2.imdecode(
+                np.frombuffer(found[row.pair_id], np.uint8), cv2.IMREAD_UNCHANGED
+            )
+            if is_there[row.pair_id]:
+                assert row.dice >= 0
+            elif mask.any():
+                assert row.dice == row.iou == 0
+            else:
+                assert np.isnan(row.dice)
+                assert np.isnan(row.iou)
+            assert np.isnan(row.hd95_px) == (not (is_there[row.pair_id] and mask.any()))
+        metrics = read(place, paths.METRICS)
+        undefined = table[["dice", "iou", "hd95_px", "assd_px"]].isna().any(axis=1)
+        assert metrics["num_undefined"] == undefined.sum() >= 6
+        assert metrics["dice"]["mean"] == pytest.approx(table["dice"].mean(), abs=1e-6)
+
+    def test_every_format_answers_as_keras_does(
+        self, run: Run, shipped_values: dict[str, Any]
+    ) -> None:
+        place = run("lgg_mri")
+        params = params_of("lgg_mri", shipped_values, **SMALL, **TREES["lgg_mri"][1])
+        shutil.copy(ROOT / "requirements.lock", place)
+        with chdir(place):
+            export(params.export, train=params.train, threshold=0.5)
+        summary = read(place, paths.EXPORT_SUMMARY)
+        assert summary["image_channels"] == 3
+        assert set(summary["formats"]) == {"onnx", "saved_model", "litert"}
+        for facts in summary["formats"].values():
+            assert 0 <= facts["max_probability_difference"] <= 0.001
+            assert 0 <= facts["max_dice_difference"] <= 0.001  # both empty: no change
+        card = (place / paths.EXPORT / "model_card.md").read_text("utf-8")
+        assert "colour, blue first" in card
+        assert "tumour" in card
+        assert "chest" not in card
+
+
+def test_an_unknown_study_names_those_there_are() -> None:
+    with pytest.raises(
+        PipelineError, match="no study 'nope'; there are article, covid"
+    ):
+        studies.load("nope")
+
+
+def test_a_param_that_is_not_there_is_one_sentence(
+    shipped_values: dict[str, Any],
+) -> None:
+    with pytest.raises(PipelineError, match=r"has no train\.epochs\.most"):
+        studies.applied(shipped_values, {"train.epochs.most": 1})
+    changed = studies.applied(shipped_values, {"gate.min.dice.mean": 0.5})
+    assert changed["gate"]["min"]["dice"]["mean"] == 0.5
+    assert shipped_values["gate"]["min"]["dice"]["mean"] == 0.95
