@@ -22,7 +22,7 @@ import pytest
 import zc.lockfile
 from ruamel.yaml import YAML
 
-from stages.core import errors
+from stages.core import errors, studies
 from tests.conftest import ROOT, TINY, radiography_tree, with_overrides
 from tests.kaggle_standin import KaggleStandIn
 from tests.plan import Plan
@@ -124,6 +124,31 @@ def test_an_override_that_does_not_fit_is_one_sentence(name, value, words):
     text = (ROOT / "params.yaml").read_text("utf-8")
     with pytest.raises(errors.PipelineError, match=words):
         override(text, {name: value})
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_a_study_is_what_a_flow_sets_with_its_own_params_on_top(name):
+    from stages.flow import flows
+    from stages.flow.overrides import override
+
+    text = (ROOT / "params.yaml").read_text("utf-8")
+    shipped = YAML(typ="safe").load(text)
+    values = flows._values({"train.epochs": 1}, name)
+    changed = YAML(typ="safe").load(override(text, values))
+    wanted = {**studies.load(name).params, "train.epochs": 1}
+    assert changed == studies.applied(shipped, wanted)
+    for flow in (flows.pipeline, flows.refresh):
+        flow.validate_parameters({"params": {}, "study": name})
+
+
+def test_an_unknown_study_fails_the_run_in_one_sentence():
+    from stages.flow import flows
+
+    assert flows._values(None, None) == {}
+    for flow in (flows.pipeline, flows.refresh):
+        state = flow.fn(study="nope")
+        assert state.is_failed()
+        assert state.message.startswith("there is no study 'nope'; there are article")
 
 
 def test_metrics_are_compared_with_the_last_commit_the_classes_last():

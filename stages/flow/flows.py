@@ -14,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from stages.core import studies
 from stages.core.errors import PipelineError
 from stages.flow import experiments, processes
 from stages.flow.news import look
@@ -24,21 +25,27 @@ REVIEW = "stages.tools.review"
 
 
 @flow
-def pipeline(params: dict[str, Any] | None = None) -> State[Any]:
+def pipeline(
+    params: dict[str, Any] | None = None, study: str | None = None
+) -> State[Any]:
     """Brings every stage of dvc.yaml up to date.
 
     Args:
         params: Values by dotted name, such as {"train.epochs": 5}. Without any, the
             stages run in the working tree. With some, they run beside it, on the last
             commit, and the result is kept as a DVC experiment named after the run.
+        study: A study of stages/core/studies, such as article: its values, with
+            params on top.
     """
 
     def run(root: Path) -> State[Any]:
-        if not params:
+        values = _values(params, study)
+        if not values:
             return run_plan(root).state()
-        name = re.sub(r"[^A-Za-z0-9-]+", "-", str(runtime.flow_run.name)).strip("-")
-        settings = ", ".join(f"{key}={value}" for key, value in params.items())
-        text = experiments.committed_params(root, params)
+        run_name = f"{study or ''}-{runtime.flow_run.name}"
+        name = re.sub(r"[^A-Za-z0-9-]+", "-", run_name).strip("-")
+        settings = ", ".join(f"{key}={value}" for key, value in values.items())
+        text = experiments.committed_params(root, values)
         with experiments.room(root, text) as room:
             result = run_plan(room)
             if not result.is_judged:
@@ -50,17 +57,21 @@ def pipeline(params: dict[str, Any] | None = None) -> State[Any]:
 
 
 @flow
-def refresh(params: dict[str, Any] | None = None) -> State[Any]:
+def refresh(
+    params: dict[str, Any] | None = None, study: str | None = None
+) -> State[Any]:
     """Trains on newer data, if there are any, and keeps the result as a branch.
 
     Args:
         params: Values by dotted name to set besides the new version, such as
             {"ingest.source": "kaggle"}.
+        study: A study of stages/core/studies, such as radiography: its values, with
+            params on top.
     """
 
     def run(root: Path) -> State[Any]:
+        values = _values(params, study)
         logger = get_run_logger()
-        values = params or {}
         text = experiments.committed_params(root, values)
         news = look(root, parse(text).ingest)
         logger.info("%s", news.sentence)
@@ -84,6 +95,11 @@ def refresh(params: dict[str, Any] | None = None) -> State[Any]:
         return result.state(f"{news.sentence}: branch {branch} holds the result")
 
     return _guarded(run)
+
+
+def _values(params: dict[str, Any] | None, study: str | None) -> dict[str, Any]:
+    """A study's values, with a run's own on top."""
+    return {**(studies.load(study).params if study else {}), **(params or {})}
 
 
 def _guarded(run: Callable[[Path], State[Any]]) -> State[Any]:
