@@ -352,7 +352,7 @@ def test_png_signature_takes_pictures_of_different_sizes_at_once(png_signature):
     pictures = [lungs(i, image_size=s)[0] for i, s in enumerate((64, 20, 97))]
     answer = signature(png=tf.constant([png(picture) for picture in pictures]))
     assert answer["probability"].shape == (3, 32, 32, 1)
-    for picture, mask in zip(pictures, answer["mask"].numpy(), strict=True):
+    for picture, mask in zip(pictures, answer["mask_bytes"].numpy(), strict=True):
         assert imaging.decode(mask).shape == picture.shape
 
 

@@ -4,8 +4,9 @@
 (B, S, S, 1).
 
 `png`: `png` (B,) strings, each a PNG of any size, to `probability` (B, S, S, 1) and
-`mask` (B,) strings, each a PNG of 0 and 255 at its image's own size. It is the twin of
-`stages.core.imaging` in TensorFlow, and the tests hold the two together.
+`mask_bytes` (B,) strings, each a PNG of 0 and 255 at its image's own size. It is the
+twin of `stages.core.imaging` in TensorFlow, and the tests hold the two together. Its
+name ends as TensorFlow Serving wants it for bytes: others would not survive its JSON.
 """
 
 from pathlib import Path
@@ -39,7 +40,7 @@ def write(
         network: Images (B, S, S, C) in [0, 1] to probabilities (B, S, S, 1).
         path: Folder to make.
         facts: Provenance to lay beside the graph.
-        threshold: A pixel at least this probable is foreground in `mask`.
+        threshold: A pixel at least this probable is foreground in the mask.
         keep_components: So many regions of it are kept, the largest; 0 keeps all.
     """
     _, size, _, channels = network.input_shape
@@ -73,7 +74,7 @@ def write(
             fn_output_signature=tf.TensorSpec((), tf.string),
             parallel_iterations=1,
         )
-        return {"probability": prob, "mask": masks}
+        return {"probability": prob, "mask_bytes": masks}
 
     module = tf.Module()
     module.weights = [variable.value for variable in network.variables]
