@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -76,8 +77,8 @@ def score(
     evaluate = evaluate.model_copy(
         update={"threshold": threshold, "keep_components": keep}
     )
-    about = layouts.load(ingest.layout).ABOUT
-    warn_of_definitions(model.mask_definition, about.mask_definition)
+    meant = layouts.target_of(ingest.layout, ingest.target).mask_definition
+    warn_of_definitions(model.mask_definition, meant)
     reading = Reading(folder, ingest)
     scores = scoring.Scores()
     predicted = scoring.predictions(
@@ -102,9 +103,9 @@ def score(
         "model_sha256": files.sha256(model_path),
         "data": {
             "layout": ingest.layout,
-            "dataset": about.dataset,
-            "mask_definition": about.mask_definition,
-            "same_mask_definition": model.mask_definition == about.mask_definition
+            "dataset": layouts.load(ingest.layout).ABOUT.dataset,
+            "mask_definition": meant,
+            "same_mask_definition": model.mask_definition == meant
             if model.mask_definition
             else None,
         },
@@ -257,9 +258,15 @@ def _problem(pair: Pair) -> str:
         if encoded is None:
             return f"{side} is missing"
         try:
-            imaging.to_channels(imaging.decode(encoded))
+            pixels = imaging.decode(encoded)
+            if side == "image":
+                imaging.to_channels(pixels)
+                continue
+            values = np.unique(imaging.mask_values(pixels))
         except UnreadableImageError as error:
             return f"{side}: {error}"
+        if np.count_nonzero(values) > 1:
+            return f"mask has {len(values)} values, expected 0 and one other"
     return ""
 
 
@@ -275,13 +282,19 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="labelled data: a folder or a zip")
     parser.add_argument("-o", "--out", type=Path, help="folder to write")
     parser.add_argument("--layout", choices=known, help="default: what fits the data")
+    parser.add_argument("--target", help="what the masks show; default: its first")
     parser.add_argument("--classes", nargs="+", default=[], help="default: all")
     parser.add_argument("--limit", type=arguments.positive, help="pairs a class")
     parser.add_argument("--threshold", type=arguments.fraction, help="default: own")
     given = parser.parse_args()
     params = load_params()
     layout = given.layout or detect_layout(given.folder, params.ingest)
-    wanted = {"layout": layout, "classes": given.classes, "limit": given.limit or 0}
+    wanted = {
+        "layout": layout,
+        "target": given.target or "",
+        "classes": given.classes,
+        "limit": given.limit or 0,
+    }
     out = given.out or paths.WORK / "scores" / given.folder.stem
     metrics = score(
         given.model,

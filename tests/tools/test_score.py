@@ -124,7 +124,7 @@ def test_copies_are_one_draw_of_the_interval(tmp_path, data, tiny_params):
     """A copy moves the mean, but is no further evidence."""
     top = tmp_path / "copies"
     for number in range(1, 5):
-        write_pair(top, "COVID", number, *[lungs(1, image_size=32)[0]] * 2)
+        write_pair(top, "COVID", number, *lungs(1, image_size=32))
     metrics = run_score(tmp_path, top, tiny_params)
     assert metrics["num_images"] == 4
     assert metrics["dice"]["ci_low"] == metrics["dice"]["ci_high"]
@@ -155,6 +155,27 @@ def test_another_mask_definition_is_told(tmp_path, data, tiny_params, caplog):
     metrics = run_score(tmp_path, data, tiny_params, model=silent)
     assert metrics["data"]["same_mask_definition"] is None
     assert "does not say what its masks mean" in caplog.text
+
+
+def test_the_target_is_a_choice_and_its_meaning_is_told(tmp_path, tiny_params, caplog):
+    top = tmp_path / "Infection Segmentation Data" / "Test" / "COVID-19"
+    image, mask = lungs(1, image_size=SIZE, mask_size=SIZE)
+    for kind, pixels in (
+        ("images", 255 - mask),
+        ("lung masks", mask),
+        ("infection masks", mask // 255),  # any value but 0 is foreground
+    ):
+        (top / kind).mkdir(parents=True)
+        (top / kind / "covid_1.png").write_bytes(png(pixels))
+    (top / "images" / "covid_2.png").write_bytes(png(image))
+    (top / "infection masks" / "covid_2.png").write_bytes(png(image))
+    choice = {"layout": "covid_qu_ex", "target": "infection"}
+    metrics = run_score(tmp_path, tmp_path, tiny_params, **choice)
+    assert "infected" in metrics["data"]["mask_definition"]
+    assert metrics["data"]["same_mask_definition"] is False
+    assert metrics["dice"]["mean"] > 0.97
+    assert metrics["num_skipped"] == 1
+    assert "values, expected 0 and one other" in caplog.text
 
 
 def test_the_threshold_is_the_models_own_unless_told(tmp_path, data, tiny_params):
