@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro schedule pull review experiments study serve release bench faults test lint format types lock clean
+.PHONY: help setup repro schedule pull review experiments ablation folds study serve release bench faults fuzz audit test lint format types lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*  ##' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 12
@@ -56,6 +56,16 @@ review: setup  ## Compare with a Git revision, image by image: make review BASE=
 	@# On a forge, the review is the job's summary too.
 	@if [ -n "$$GITHUB_STEP_SUMMARY" ]; then cat "$(OUT)/review.md" >> "$$GITHUB_STEP_SUMMARY"; fi
 
+EPOCHS ?= 20
+FOLDS ?= 5
+# Where they write: below data/.work, unless OUT names another folder.
+SWEEP_OUT = $(if $(filter-out .,$(OUT)),--out "$(OUT)")
+ablation: setup  ## Does deep supervision help? 18 runs: make ablation DATA=set.zip EPOCHS=20
+	@$(BIN)/python -m stages.tools.ablation $(if $(DATA),"$(DATA)") --epochs $(EPOCHS) $(SWEEP_OUT)
+
+folds: setup  ## Cross-validation, each fold an experiment: make folds DATA=set.zip FOLDS=5
+	@$(BIN)/python -m stages.tools.folds $(if $(DATA),"$(DATA)") --folds $(FOLDS) $(SWEEP_OUT)
+
 experiments: setup  ## Compare dvc exp runs: Dice with intervals against multiply-adds
 	@$(BIN)/python -m stages.tools.experiments
 
@@ -65,6 +75,14 @@ bench: setup  ## Measure, each figure beside a limit or a peer: make bench BENCH
 SEED ?= 1
 faults: setup  ## Do 200 faults to running stages: make faults SEED=2
 	@$(BIN)/python -m tests.faults --seed $(SEED) $(if $(REPORT),--out "$(REPORT)")
+
+INPUTS ?= 100000
+fuzz: setup  ## Try 100,000 spoilt files on all that reads: make fuzz INPUTS=5000
+	@$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
+
+audit: setup  ## Known weaknesses of the locked packages, by pip-audit (needs the network)
+	@# Strict: a package that could not be looked up was not audited.
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 # Three workers for two cores: servers and pages are waited for.
 serve: setup  ## A page over the exported model: http://127.0.0.1:8000

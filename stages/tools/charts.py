@@ -7,6 +7,7 @@ bytes.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from markupsafe import Markup, escape
 
@@ -108,8 +109,24 @@ def fitted(
     return Axis(label, 0.0 if zero and low >= 0 else low - margin, high + margin)
 
 
-def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Markup:
-    """Lines through points; a series of one point shows as its marker."""
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    x: Axis,
+    y: Axis,
+    *,
+    legend: Literal["", "top", "bottom"] = "",
+) -> Markup:
+    """Lines through points; a series of one point shows as its marker.
+
+    Args:
+        title: What it shows.
+        series: The lines.
+        x: Across.
+        y: Upwards.
+        legend: The right corner in which labels stand, or none; a series without a
+            label is not in it.
+    """
     marks = []
     for one in series:
         places = [
@@ -121,7 +138,22 @@ def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Markup
         marks.append(_tag("polyline", {"points": path, "class": f"line {one.kind}"}))
         if len(places) <= 30:
             marks += [_marker(one.kind, px, py) for px, py in places]
+    if legend:
+        marks += _legend([one for one in series if one.label], legend)
     return _frame(title, x, y, marks)
+
+
+def _legend(series: Sequence[Series], corner: str) -> list[Markup]:
+    """A piece of each line, with its label to the left."""
+    right, height = WIDTH - RIGHT - 6, 16
+    first = TOP + 10 if corner == "top" else HEIGHT - BOTTOM - height * len(series) + 6
+    marks = []
+    for index, one in enumerate(series):
+        place = first + index * height
+        path = f"{right - 36},{place} {right},{place}"
+        marks.append(_tag("polyline", {"points": path, "class": f"line {one.kind}"}))
+        marks.append(_text(right - 42, place + 4, one.label, "end"))
+    return marks
 
 
 def scatter_chart(

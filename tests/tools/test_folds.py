@@ -1,0 +1,151 @@
+"""Folds as experiments, by a plan whose only stage answers at once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from stages.core import errors, paths
+from stages.core.errors import PipelineError
+from stages.tools import folds
+from stages.tools.sweep import data_values
+from tests.conftest import radiography_tree, with_overrides
+
+IMAGES = 12
+DICE = [0.5 + 0.04 * number for number in range(IMAGES)]
+
+# Holds out every other image; an environment variable names a fold that breaks.
+EVALUATE = """
+import json, os, sys
+from pathlib import Path
+from ruamel.yaml import YAML
+
+params = YAML(typ="safe").load(Path("params.yaml").read_text())["split"]
+if os.environ.get("BROKEN_FOLD") == str(params["fold"]):
+    sys.exit("error: this fold is broken")
+ids = range({images})
+held = [i for i in ids if i % params["folds"] == params["fold"]]
+dice = {dice}
+
+
+def write(name, text):
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(text)
+
+
+rows = [f"p{{i}},COVID,{{dice[i]:.6f}},0.5,1,1" for i in held]
+head = "pair_id,class_name,dice,iou,hd95_px,assd_px"
+write("data/evaluation/per_image.csv", "\\n".join([head, *rows, ""]))
+mean = sum(dice[i] for i in held) / len(held)
+metrics = {{"dice": {{"mean": round(mean, 6)}}, "num_images": len(held)}}
+write("data/evaluation/metrics.json", json.dumps(metrics))
+write("data/ingested.json", json.dumps({{"dataset": "made up"}}))
+sides = [f"p{{i}},COVID,g{{i // 2}},{{'validation' if i in held else 'train'}}"
+         for i in ids]
+head = "pair_id,class_name,group,split"
+write("data/splits/pairs.csv", "\\n".join([head, *sides, ""]))
+"""
+
+
+@pytest.fixture
+def plan(tmp_path, tiny_values, monkeypatch) -> Path:
+    """A repository with that plan, a verdict of another model, and full params."""
+    root = tmp_path / "plan"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    (root / "fake.py").write_text(EVALUATE.format(images=IMAGES, dice=DICE))
+    metrics = [paths.METRICS, paths.PER_IMAGE, paths.INGESTED_SUMMARY]
+    stage = {
+        "cmd": "python fake.py",
+        "params": ["split"],
+        "outs": [str(paths.SPLIT_PAIRS)],
+        "metrics": [{str(path): {"cache": False}} for path in metrics],
+    }
+    yaml = YAML()
+    for path, values in (
+        (paths.PLAN, {"stages": {"evaluate": stage}}),
+        (paths.PARAMS, with_overrides(tiny_values, {})),
+    ):
+        with path.open("w", encoding="utf-8") as file:
+            yaml.dump(values, file)
+    paths.VERDICT.parent.mkdir(parents=True)
+    paths.VERDICT.write_text("{}")
+    (root / ".gitignore").write_text("data/.work/\n")
+    for words in (
+        ("git", "init", "-q", "-b", "main"),
+        ("git", "config", "user.email", "test@example.org"),
+        ("git", "config", "user.name", "test"),
+        (sys.executable, "-m", "dvc", "init", "-q"),
+        ("git", "add", "-A"),
+        ("git", "commit", "-qm", "begin"),
+    ):
+        subprocess.run(words, check=True, capture_output=True)
+    return root
+
+
+def git(*words: str) -> str:
+    done = subprocess.run(["git", *words], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_a_broken_fold_is_named_and_the_next_call_runs_it_alone(
+    plan, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["folds", "--folds", "2", "--out", "out"])
+    monkeypatch.setenv("BROKEN_FOLD", "1")
+    with pytest.raises(PipelineError, match=r"1 of 2 runs failed.*fold-2-of-2.*broken"):
+        folds.main()
+    assert "| 1 of 2 folds | 6 |" in capsys.readouterr().out
+
+    monkeypatch.delenv("BROKEN_FOLD")
+    folds.main()
+    printed = capsys.readouterr().out
+    assert "1 of 2: fold-1-of-2 is there" in printed
+    assert "2 of 2: fold-2-of-2 begins" in printed
+    table = pd.read_csv("out/per_image.csv")
+    assert sorted(table["pair_id"]) == sorted(f"p{i}" for i in range(IMAGES))
+    assert list(table["fold"]) == [1] * 6 + [2] * 6
+    page = Path("out/folds.md").read_text()
+    assert f"| all | 12 | {np.mean(DICE):.4f} |" in page
+    assert f"| fold 2 | 6 | {np.mean(DICE[1::2]):.4f} |" in page
+    assert str(plan) not in page
+
+    # Two experiments, as any other; what another model was judged by is not in them.
+    names = git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    assert [name.split("/")[-1][:12] for name in names] == [
+        "fold-1-of-2-",
+        "fold-2-of-2-",
+    ]
+    assert str(paths.VERDICT) not in git("ls-tree", "-r", "--name-only", names[0])
+    assert json.loads(git("show", f"{names[1]}:{paths.METRICS}"))["num_images"] == 6
+    # The working tree is as it was.
+    out = "?? out/"
+    assert git("status", "--porcelain") == out
+    assert paths.VERDICT.is_file()
+    assert git("worktree", "list").count("\n") == 0
+
+
+def test_a_folder_is_read_wherever_runs_happen(tmp_path, tiny_values):
+    YAML().dump(tiny_values, paths.PARAMS)
+    top = radiography_tree(tmp_path / "set")
+    values = data_values(top.relative_to(tmp_path), ["COVID"])
+    assert values == {
+        "ingest.source": "folder",
+        "ingest.folder": str(top),
+        "ingest.layout": "covid19_radiography",
+        "ingest.classes": ["COVID"],
+    }
+    assert data_values(None, []) == {}
+
+
+@pytest.mark.parametrize("text", ["1", "0", "-2", "two"])
+def test_one_fold_is_none(monkeypatch, text):
+    monkeypatch.setattr(sys, "argv", ["folds", f"--folds={text}"])
+    with pytest.raises(SystemExit) as ended:
+        errors.run(folds.main)
+    assert ended.value.code == 2
