@@ -187,7 +187,8 @@ def main() -> None:
         images = gather(swept.done, given.folds)
         rows = rows_of(images, given.folds)
         first = next(iter(swept.done.values()))
-        name = given.data.name if given.data else (first.ingested or {})["dataset"]
+        known = str((first.ingested or {}).get("dataset", ""))
+        name = given.data.name if given.data else known
         files.write_csv(given.out / TABLE, images.drop(columns="group"))
         text = page(images, rows, data=name)
         files.write_text(given.out / NAME, text)
