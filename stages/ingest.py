@@ -50,7 +50,12 @@ def ingest(
         found = source.pairs(params)
         bar = tqdm(found, desc="ingest", unit=" pairs", disable=None)
         pairs = _counted(bar, counts, by_class)
-        num_pairs = write_shards(pairs, partial, shard_pairs=params.shard_pairs)
+        num_pairs = write_shards(
+            pairs,
+            partial,
+            shard_pairs=params.shard_pairs,
+            shard_bytes=params.shard_bytes,
+        )
         if not num_pairs:
             raise PipelineError(
                 f"ingest.source {params.source!r} gave no pair; "

@@ -1,5 +1,6 @@
 """The pair table: its columns, and how its shards are read and written."""
 
+import contextlib
 import errno
 import hashlib
 import re
@@ -52,6 +53,7 @@ SHARD_SCHEMA = pa.schema(
     ]
 )
 SPLITS = ("train", "validation")
+_READ_BYTES = 1 << 20  # of a column at a time
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -66,16 +68,25 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return key, name
 
 
-def write_shards(pairs: Iterable[Pair], folder: Path, *, shard_pairs: int) -> int:
-    """Writes Parquet shards `CLASS-00000.parquet`, at most `shard_pairs` rows each.
+def write_shards(
+    pairs: Iterable[Pair],
+    folder: Path,
+    *,
+    shard_pairs: int,
+    shard_bytes: int | None = None,
+) -> int:
+    """Writes Parquet shards `CLASS-00000.parquet`, cut by rows or bytes.
 
-    A shard never holds two classes, so appended data changes a class's last shard
-    only. At most one shard is in memory. Same pairs, same bytes.
+    A shard never holds two classes, and where it ends depends on no later pair but
+    the next, so appended data changes a class's last shard only. At most one shard is
+    in memory. Same pairs, same bytes.
 
     Args:
         pairs: In class order, then natural order.
         folder: Where to write; made if missing.
-        shard_pairs: Rows in a full shard.
+        shard_pairs: Most rows in a shard.
+        shard_bytes: Most bytes of images and masks in a shard of two rows or more;
+            None sets no bound.
 
     Returns:
         The number of pairs written.
@@ -83,7 +94,7 @@ def write_shards(pairs: Iterable[Pair], folder: Path, *, shard_pairs: int) -> in
     folder.mkdir(parents=True, exist_ok=True)
     counts: dict[str, int] = {}
     rows: list[Pair] = []
-    total = 0
+    size = total = 0
 
     def flush() -> None:
         if not rows:
@@ -101,13 +112,20 @@ def write_shards(pairs: Iterable[Pair], folder: Path, *, shard_pairs: int) -> in
             compression="none",  # PNG bytes do not shrink
             use_dictionary=False,
             write_statistics=False,
+            write_batch_size=1,  # a page ends at a megabyte: it is read as a whole
         )
         rows.clear()
 
     for pair in pairs:
-        if rows and (len(rows) >= shard_pairs or rows[0].class_name != pair.class_name):
+        added = len(pair.image or b"") + len(pair.mask or b"")
+        is_full = len(rows) >= shard_pairs or (
+            shard_bytes is not None and size + added > shard_bytes
+        )
+        if rows and (is_full or rows[0].class_name != pair.class_name):
             flush()
+            size = 0
         rows.append(pair)
+        size += added
         total += 1
     flush()
     return total
@@ -128,6 +146,12 @@ def shard_paths(folder: Path = paths.INGESTED) -> list[Path]:
     return shards
 
 
+def num_rows(path: Path) -> int:
+    """The number of pairs in a shard, from its footer; errors as in `read_shard`."""
+    with _open(path) as file:
+        return int(file.metadata.num_rows)
+
+
 def read_shard(
     path: Path, *, columns: Iterable[str] | None = None, batch_pairs: int = 128
 ) -> Iterator[pd.DataFrame]:
@@ -142,8 +166,18 @@ def read_shard(
         PipelineError: If the file is missing or no such shard.
     """
     wanted = list(columns) if columns is not None else SHARD_SCHEMA.names
+    with _open(path) as file:
+        for batch in file.iter_batches(batch_size=batch_pairs, columns=wanted):
+            batch.validate(full=True)  # else text that is no UTF-8 is found later
+            yield batch.to_pandas()
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
+    """Opens a shard; what is wrong with it, then or while it is read, is a sentence."""
     try:
-        with pq.ParquetFile(path) as file:
+        # By default a shard's images would be in memory as a whole, and more than once.
+        with pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
             if not file.schema_arrow.equals(SHARD_SCHEMA):
                 raise PipelineError(
                     f"{path} is a Parquet file but not one of ingest's shards; "
@@ -155,9 +189,7 @@ def read_shard(
                     f"{path} is packed, as ingest's shards never are; "
                     "remove it and run `dvc repro ingest`"
                 )
-            for batch in file.iter_batches(batch_size=batch_pairs, columns=wanted):
-                batch.validate(full=True)  # else text that is no UTF-8 is found later
-                yield batch.to_pandas()
+            yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
         if getattr(error, "errno", None) not in (None, errno.ENOENT):
             raise

@@ -95,6 +95,7 @@ class IngestParams(Section):
     classes: list[Annotated[str, Field(min_length=1)]]
     limit: Count
     shard_pairs: PositiveInt
+    shard_bytes: PositiveInt
     kaggle: KaggleParams
     phantom: PhantomParams
     max_file_bytes: PositiveInt

@@ -1,4 +1,5 @@
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from stages.core import files, paths
@@ -6,6 +7,7 @@ from stages.core.errors import PipelineError
 from stages.core.pairs import (
     Pair,
     natural_key,
+    num_rows,
     read_pairs,
     read_shard,
     read_splits,
@@ -62,6 +64,37 @@ def test_appended_pairs_change_the_last_shard_only(tmp_path):
     assert same == [True, True, False]
 
 
+def test_shards_are_cut_by_bytes_too(tmp_path):
+    def sizes(folder, lengths):
+        pairs = (
+            pair(n, image=bytes(length), mask=b"m") for n, length in enumerate(lengths)
+        )
+        write_shards(pairs, tmp_path / folder, shard_pairs=3, shard_bytes=20)
+        return [
+            [len(image) for frame in read_shard(p) for image in frame["image"]]
+            for p in shard_paths(tmp_path / folder)
+        ]
+
+    # 9 + 1 and 9 + 1 are 20 bytes, just allowed; 50 are more, but not to be cut.
+    assert sizes("a", [9, 9, 9, 50, 1, 2, 3, 4]) == [[9, 9], [9], [50], [1, 2, 3], [4]]
+    # More pairs change the last shard alone.
+    assert sizes("b", [9, 9, 9, 50, 1, 2, 3, 4, 9, 9])[:4] == sizes(
+        "c", [9, 9, 9, 50, 1, 2, 3]
+    )
+    assert sizes("d", [9, 9, 9, 50, 1, 2, 3, 4, 9, 9])[4:] == [[4, 9], [9]]
+
+
+def test_large_pairs_are_not_in_memory_all_at_once(tmp_path):
+    pairs = (pair(n, image=bytes(4_000_000)) for n in range(40))
+    write_shards(pairs, tmp_path, shard_pairs=512, shard_bytes=40_000_000)
+    shards = shard_paths(tmp_path)
+    assert [num_rows(shard) for shard in shards] == [10] * 4
+    before = pa.total_allocated_bytes()
+    for frame in read_shard(shards[0], batch_pairs=1):
+        assert len(frame) == 1
+        assert pa.total_allocated_bytes() - before < 15_000_000
+
+
 def test_a_class_name_cannot_leave_the_folder(tmp_path):
     write_shards([pair(1, "../../evil")], tmp_path / "s", shard_pairs=2)
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
@@ -100,6 +133,9 @@ def test_a_damaged_shard_is_one_sentence_that_names_it(tmp_path, damage):
     with pytest.raises(PipelineError, match=r"COVID-00000\.parquet") as caught:
         list(read_shard(path))
     assert "\n" not in str(caught.value)
+    if damage != "another table":
+        with pytest.raises(PipelineError, match=r"COVID-00000\.parquet"):
+            num_rows(path)
 
 
 def test_splits_are_checked():
