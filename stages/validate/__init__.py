@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from stages.core import files, paths
 from stages.core.errors import PipelineError
 from stages.core.params import ValidateParams
-from stages.validate import facts, pages
+from stages.validate import facts, pages, workers
 from stages.validate.outcome import Outcome, judge_facts
 from stages.validate.outcome import report as report_values
 
@@ -61,7 +61,7 @@ def validate(
             pages are there to look at, the table is not, so nothing can go on.
     """
     files.remove(pairs)
-    table = facts.measure(ingested, max_image_pixels=params.max_image_pixels)
+    table = workers.measure(ingested, max_image_pixels=params.max_image_pixels)
     outcome = judge_facts(
         table, params, data_docs=paths.QUALITY_DATA_DOCS if params.data_docs else None
     )

@@ -1,23 +1,17 @@
-"""One decoding pass over the shards: what is true of each pair, not yet judged."""
+"""What is true of each pair, not yet judged: decoded once, measured, hashed."""
 
 import contextlib
 import functools
 import hashlib
-import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from stages.core import headers, imaging, pairs
+from stages.core import headers, imaging
 from stages.core.imaging import Grey, UnreadableImageError
 
 _TEXT = ("pair_id", "class_name", "group", "given_split", "image_path", "mask_path")
@@ -56,63 +50,39 @@ SCHEMA = pa.schema(
 MASK_VALUES_SHOWN = 8
 _HASH_SIDE = 64  # pixels that a perceptual hash looks at
 _HASH_BITS = 256
-_THREADS_MAX = 8  # one reader feeds them; each may hold an image of the largest size
-_CHUNK = 16  # pairs a task: few enough to balance, enough to outweigh its overhead
 
 
-def measure(folder: Path, *, max_image_pixels: int) -> pd.DataFrame:
-    """Measures every pair of an ingested data set.
-
-    Memory holds the facts and a few hundred encoded pairs, however many there are.
+def measure_rows(
+    rows: list[dict[str, Any]], *, max_image_pixels: int
+) -> list[dict[str, Any]]:
+    """Measures pairs; nothing but their bytes and these rules decides the result.
 
     Args:
-        folder: Ingested shards.
+        rows: Pairs as a shard holds them, with all its columns.
         max_image_pixels: An image that declares more is left undecoded.
 
     Returns:
-        A row a pair, in shard order, with the columns of `SCHEMA`.
-
-    Raises:
-        PipelineError: If the shards are missing or corrupt.
+        The columns of `SCHEMA` for each; what is absent is null.
     """
-    work = functools.partial(_measure_rows, max_image_pixels=max_image_pixels)
-    threads = min(os.cpu_count() or 1, _THREADS_MAX)
-    shards = pairs.shard_paths(folder)
-    total = sum(
-        len(frame)
-        for shard in shards
-        for frame in pairs.read_shard(shard, columns=["pair_id"], batch_pairs=65536)
-    )
-    measured: list[dict[str, Any]] = []
-    with (
-        quiet_opencv(),
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=total, unit="pair", desc="measure", disable=None) as bar,
-    ):
-        waiting: deque[Future[list[dict[str, Any]]]] = deque()
-        for rows in _chunks(shards):
-            waiting.append(pool.submit(work, rows))
-            while len(waiting) > 4 * threads:
-                measured += (done := waiting.popleft().result())
-                bar.update(len(done))
-        while waiting:
-            measured += (done := waiting.popleft().result())
-            bar.update(len(done))
-    table: pd.DataFrame = pa.Table.from_pylist(measured, schema=SCHEMA).to_pandas()
-    return table
+    return [_measure_pair(row, max_image_pixels) for row in rows]
 
 
 @contextlib.contextmanager
 def quiet_opencv() -> Iterator[None]:
     """OpenCV prints nothing (it is in the facts) and starts no threads (we do)."""
     level, threads = cv2.utils.logging.getLogLevel(), cv2.getNumThreads()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    cv2.setNumThreads(1)
+    hush_opencv()
     try:
         yield
     finally:
         cv2.utils.logging.setLogLevel(level)
         cv2.setNumThreads(threads)
+
+
+def hush_opencv() -> None:
+    """As `quiet_opencv`, for good: a process's threads would undo each other's."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    cv2.setNumThreads(1)
 
 
 def phash(image: Grey) -> str:
@@ -156,20 +126,6 @@ def _cosines() -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     # All but the mean, by distance from it; the sort is stable.
     chosen = np.argsort(radius, kind="stable")[1 : _HASH_BITS + 1]
     return np.round(np.cos(angles) * 2**14), chosen
-
-
-def _chunks(shards: list[Path]) -> Iterator[list[dict[str, Any]]]:
-    for shard in shards:
-        for frame in pairs.read_shard(shard):
-            rows: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
-            for start in range(0, len(rows), _CHUNK):
-                yield rows[start : start + _CHUNK]
-
-
-def _measure_rows(
-    rows: list[dict[str, Any]], *, max_image_pixels: int
-) -> list[dict[str, Any]]:
-    return [_measure_pair(row, max_image_pixels) for row in rows]
 
 
 def _measure_pair(row: dict[str, Any], max_image_pixels: int) -> dict[str, Any]:

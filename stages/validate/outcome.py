@@ -1,6 +1,6 @@
 """The facts, judged: which pairs are accepted, and the report of how that came."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from stages.core.pairs import natural_key
 from stages.core.params import ValidateParams
 from stages.validate.checks import Check, pair_checks, total_checks, with_judged
 
+_BLOCK = 4096  # rows opened at a time: as dictionaries they are large
 EXAMPLES = 20  # pair ids listed for an expectation
 DISTRIBUTIONS = {
     "foreground_fraction": "Foreground, share of the mask",
@@ -55,7 +56,7 @@ def judge_facts(
     """Has Great Expectations judge the pairs, then the data set that is left of them.
 
     Args:
-        table: What `facts.measure` returned.
+        table: What `workers.measure` returned.
         params: The bounds.
         data_docs: Where to write Great Expectations' own pages; None writes none.
     """
@@ -64,19 +65,7 @@ def judge_facts(
     verdicts = judge(
         with_judged(table, params), expectations, title="pairs", data_docs=data_docs
     )
-    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
-    texts: dict[str, list[list[str]]] = {
-        "critical": [[] for _ in rows],
-        "warning": [[] for _ in rows],
-    }
-    for check in checks:
-        for index in verdicts[check.name].rows:
-            texts[check.severity][index].append(check.reason(rows[index]))
-    table = table.assign(
-        accepted=[not reasons for reasons in texts["critical"]],
-        reason=["; ".join(reasons) for reasons in texts["critical"]],
-        note=["; ".join(notes) for notes in texts["warning"]],
-    )
+    table = _explained(table, checks, verdicts)
     totals = _totals(table)
     checks_of_all = total_checks(params)
     judged = judge(
@@ -95,6 +84,32 @@ def judge_facts(
             )
             for check in checks_of_all
         ],
+    )
+
+
+def _explained(
+    table: pd.DataFrame, checks: list[Check], verdicts: Mapping[str, Verdict]
+) -> pd.DataFrame:
+    """Facts with `accepted`, `reason` and `note`."""
+    broken: dict[int, list[Check]] = {}
+    for check in checks:
+        for index in verdicts[check.name].rows:
+            broken.setdefault(index, []).append(check)
+    texts = {severity: [""] * len(table) for severity in ("critical", "warning")}
+    for start in range(0, len(table), _BLOCK):
+        indices = [i for i in range(start, start + _BLOCK) if i in broken]
+        rows: list[dict[str, Any]] = table.iloc[indices].to_dict("records")  # type: ignore[assignment]
+        for index, row in zip(indices, rows, strict=True):
+            for severity, lines in texts.items():
+                lines[index] = "; ".join(
+                    check.reason(row)
+                    for check in broken[index]
+                    if check.severity == severity
+                )
+    return table.assign(
+        accepted=[not reason for reason in texts["critical"]],
+        reason=texts["critical"],
+        note=texts["warning"],
     )
 
 

@@ -1,7 +1,7 @@
 """Small pictures of pairs, as text to put into a page."""
 
 import base64
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import cv2
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stages.core import imaging
 from stages.core.imaging import Grey
-from stages.core.pairs import read_shard, shard_paths
+from stages.core.pairs import num_rows, read_shard, shard_paths
 from stages.validate.facts import quiet_opencv, read_side
 
 SIDE = 176  # of a thumbnail, pixels
@@ -21,29 +21,38 @@ OUTLINE_BGR = (40, 190, 255)  # amber: seen on black, grey and white
 def make(
     rows: Collection[int], ingested: Path, *, max_image_pixels: int
 ) -> dict[int, dict[str, str]]:
-    """Makes the thumbnails of some pairs, reading the shards up to the last of them.
+    """Makes the thumbnails of some pairs; only shards that hold one are read.
 
     Args:
         rows: Places of the pairs in shard order: the index of the table of facts.
         ingested: Shards.
-        max_image_pixels: As in `facts.measure`.
+        max_image_pixels: As in `workers.measure`.
 
     Returns:
         Under each place `image`, `mask` and `outlined` (the image with the mask's
         outline), as data URLs; empty for what cannot be read.
     """
     pictures: dict[int, dict[str, str]] = {}
-    if not rows:
-        return pictures
     start = 0
     for shard in shard_paths(ingested):
-        for frame in read_shard(shard):
-            for row in sorted(set(rows) & set(range(start, start + len(frame)))):
-                pictures[row] = _pictures(frame.iloc[row - start], max_image_pixels)
-            start += len(frame)
-            if len(pictures) == len(set(rows)):
-                return pictures
-    raise ValueError(f"{ingested} holds {start} pairs, asked for row {max(rows)}")
+        wanted = sorted(row - start for row in rows if row >= start)
+        size = num_rows(shard)
+        for place, pair in _rows(shard, [row for row in wanted if row < size]):
+            pictures[start + place] = _pictures(pair, max_image_pixels)
+        start += size
+    if len(pictures) < len(set(rows)):
+        raise ValueError(f"{ingested} holds {start} pairs, asked for row {max(rows)}")
+    return pictures
+
+
+def _rows(shard: Path, wanted: list[int]) -> Iterator[tuple[int, pd.Series]]:
+    """Yields some rows of a shard, with their places in it."""
+    start = 0
+    for frame in read_shard(shard) if wanted else ():
+        for place in wanted:
+            if start <= place < start + len(frame):
+                yield place, frame.iloc[place - start]
+        start += len(frame)
 
 
 def _pictures(pair: pd.Series, max_image_pixels: int) -> dict[str, str]:
