@@ -1,5 +1,7 @@
 """A saved model as a function from images to probabilities."""
 
+import json
+import zipfile
 from pathlib import Path
 
 import keras
@@ -8,6 +10,12 @@ import tensorflow as tf
 
 from stages.core.errors import PipelineError
 from stages.core.imaging import Float, Predictor
+
+# Layers that run code, or read files by name.
+HOSTILE = {
+    "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer",
+    "StringLookup", "IntegerLookup", "TextVectorization",
+}  # fmt: skip
 
 
 def load_model(path: Path) -> keras.Model:
@@ -21,6 +29,7 @@ def load_model(path: Path) -> keras.Model:
             f"{path} is missing; run `dvc repro train` (or `dvc pull`) to make it"
         )
     try:
+        _refuse_hostile(path)
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever its parsers raise
         reason = " ".join(str(error).split())[:160]
@@ -34,6 +43,32 @@ def load_model(path: Path) -> keras.Model:
             f"{path} should take square images (B, S, S, C), found input {shape}"
         )
     return model
+
+
+def _refuse_hostile(path: Path) -> None:
+    """Refuses what Keras's safe mode has overlooked before.
+
+    Raises:
+        ValueError: If it is no `.keras` archive, unpacks to more than it is, or names
+            layers that run code or read files, or objects that are not Keras's.
+    """
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
+        raise ValueError("it is no .keras archive")
+    with zipfile.ZipFile(path) as archive:
+        # Keras stores members as they are; what is packed can unpack without end.
+        total = sum(member.file_size for member in archive.infolist())
+        if total > path.stat().st_size:
+            raise ValueError(f"it unpacks to {total} bytes")
+        waiting = [json.loads(archive.read("config.json"))]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+            name, module = value.get("class_name"), value.get("module") or "keras"
+            if name in HOSTILE or str(module).partition(".")[0] != "keras":
+                raise ValueError(f"it holds {module}.{name}")
 
 
 def probabilities(model: keras.Model, *, mirror: bool = False) -> keras.Model:
