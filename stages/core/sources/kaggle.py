@@ -142,6 +142,8 @@ def _client() -> Iterator[DatasetApiClient]:
 
     Never verbose: verbose prints every request, token included.
     """
+    # Its debugging lines hold whole addresses, and a signed one is a secret.
+    logging.getLogger("urllib3").setLevel(logging.INFO)
     try:
         found = get_kaggle_credentials()
     except (ValueError, OSError) as error:
