@@ -103,6 +103,8 @@ def read_header(encoded: bytes) -> Header:
                 return _bmp(encoded)
             case _:
                 return Header(kind)
+    except UnreadableImageError:
+        raise
     except (struct.error, IndexError, KeyError, ValueError):
         raise UnreadableImageError(
             f"its {kind} header is cut short or broken"
