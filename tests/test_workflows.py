@@ -50,8 +50,8 @@ def steps():
     return [step for param in jobs() for step in param.values[0]["steps"]]
 
 
-def test_the_three_workflows_are_there():
-    names = ["nightly.yaml", "pipeline.yaml", "review-comment.yaml"]
+def test_the_workflows_are_there():
+    names = ["audit.yaml", "nightly.yaml", "pipeline.yaml", "review-comment.yaml"]
     assert [path.name for path in FILES] == names
 
 
@@ -117,8 +117,9 @@ def test_rights_are_the_least():
     workflows = {path.stem: load(path) for path in FILES}
     assert workflows["pipeline"]["permissions"] == {"contents": "read"}
     assert workflows["nightly"]["permissions"] == {"contents": "read"}
+    assert workflows["audit"]["permissions"] == {"contents": "read"}
     assert workflows["review-comment"]["permissions"] == {}
-    for name in ("pipeline", "nightly"):
+    for name in ("pipeline", "nightly", "audit"):
         assert not any("permissions" in job for job in workflows[name]["jobs"].values())
         text = (FOLDER / f"{name}.yaml").read_text("utf-8")
         # A fork's code runs there: it must meet no token.
@@ -167,6 +168,19 @@ def test_commands_live_in_the_repository():
             match = re.fullmatch(r"python -m stages\.tools\.(\w+) [\w./]+", command)
             assert match, command
             assert (ROOT / "stages" / "tools" / f"{match[1]}.py").is_file()
+
+
+def test_packages_are_audited_every_week_and_every_one_of_them():
+    workflow = load(FOLDER / "audit.yaml")
+    (when,) = workflow["on"]["schedule"]
+    assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", when["cron"])
+    assert {"run": "make audit", "name": "Known weaknesses"} in steps()
+    done = subprocess.run(
+        ["make", "-n", "audit"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "pip-audit --requirement requirements.lock" in done.stdout
+    # Without it, what could not be looked up would count as sound.
+    assert "--strict" in done.stdout
 
 
 def test_make_review_says_what_the_workflow_means():

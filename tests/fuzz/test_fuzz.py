@@ -1,0 +1,110 @@
+"""500 spoilt files on every test run, and that the fuzzer sees what it looks for."""
+
+import os
+import time
+
+import pytest
+
+from stages.core.errors import PipelineError
+from tests.fuzz import __main__ as parent
+from tests.fuzz import targets, worker
+from tests.fuzz.targets import TARGETS, Target
+
+
+def test_500_spoilt_files_are_read_or_refused(tmp_path):
+    plan = parent.shares(500)
+    tallies = parent.fuzz(plan, seed=1, found=tmp_path / "found", work=tmp_path / "w")
+    print(parent.table(tallies))
+    assert {tally["target"]: tally["inputs"] for tally in tallies} == plan
+    assert sum(plan.values()) >= 500
+    assert not any(tally["findings"] for tally in tallies), parent.table(tallies)
+    # As they are, the files are read: what is refused is refused for what was done.
+    assert all(tally["accepted"] for tally in tallies)
+    assert all(tally["refused"] for tally in tallies if tally["inputs"] > 10)
+
+
+def test_the_same_seed_makes_the_same_inputs():
+    target = TARGETS["table"]
+    made = [
+        [
+            target.spoil(worker.Random(f"{seed}"), b"abc" * 9, [b"xyz"])
+            if target.spoil
+            else worker.spoil(worker.Random(f"{seed}"), b"abc" * 9, [b"xyz"])
+            for seed in range(50)
+        ]
+        for _ in range(2)
+    ]
+    assert made[0] == made[1]
+    assert len(set(made[0])) > 40
+
+
+def linger(data: bytes) -> None:
+    end = time.process_time() + 0.05
+    while time.process_time() < end:
+        pass
+
+
+def hoard(data: bytes) -> None:
+    bytearray(os.urandom(2**20) * 40)
+
+
+def fail(data: bytes) -> None:
+    raise KeyError("what nobody declared")
+
+
+def refuse(data: bytes) -> None:
+    raise PipelineError("a sentence")
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        (linger, "hang: more than 0.03 s"),
+        (hoard, "memory: more than 1 GiB"),
+        (fail, "KeyError at test_fuzz.py"),
+        (refuse, ""),
+    ],
+)
+def test_what_an_input_does_is_seen(tmp_path, monkeypatch, read, said):
+    monkeypatch.setitem(TARGETS, "bad", Target(0, read, lambda: [b"seed"]))
+    monkeypatch.setattr(worker, "MOST_SECONDS", 0.03)
+    monkeypatch.setattr(worker, "MOST_BYTES_MEMORY", 2**24)
+    note, found = worker.Note(tmp_path / "note"), tmp_path / "found"
+    tally = worker.run("bad", 0, 3, seed=0, note=note, found=found)
+    assert tally.inputs == 3
+    if not said:
+        assert (tally.refused, tally.findings) == (3, {})
+        return
+    ((what, files),) = tally.findings.items()
+    assert what.startswith(said)
+    assert len(files) == 3
+    assert (found / "bad-0").read_bytes() == b"seed"
+
+
+def test_a_crash_is_a_finding_and_the_rest_is_tried(tmp_path, monkeypatch):
+    """A child that dies leaves its input behind, and the next one goes on after it."""
+    started = []
+
+    def child(left, note, found, work):
+        started.append([list(one) for one in left])
+        if len(started) == 1:
+            note.write(2, b"the third kills")
+            return [], "crash: SIGSEGV"
+        count = left[0][2]
+        return [worker.asdict(worker.Tally("image", inputs=count, accepted=count))], ""
+
+    monkeypatch.setattr(parent, "_child", child)
+    (tally,) = parent.fuzz(
+        {"image": 10}, seed=4, found=tmp_path / "found", work=tmp_path / "w"
+    )
+    assert started == [[["image", 0, 10, 4]], [["image", 3, 7, 4]]]
+    assert (tally["inputs"], tally["accepted"]) == (10, 7)
+    (files,) = tally["findings"].values()
+    assert (tmp_path / "found" / "image-2").read_bytes() == b"the third kills"
+    assert f"python -m tests.fuzz image {files[0]}" in parent.table([tally])
+
+
+def test_shares_add_up():
+    assert sum(parent.shares(100_000).values()) == 100_000
+    assert set(parent.shares(1).values()) == {1}
+    assert targets.shipped().ingest.max_zip_members == 1000
