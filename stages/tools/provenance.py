@@ -56,9 +56,12 @@ def is_recorded(summary: Any, sha256: str) -> bool:
 
 def commits(facts: provenance.Facts, sha256: str) -> Iterator[Commit]:
     """Commits of all branches that recorded the file or its inputs, newest first."""
+    # Files of earlier versions carry fewer inputs.
+    inputs = facts.get("inputs", {})
     wanted = {
-        str(path): facts.get("inputs", {}).get(name, {}).get("md5")
+        str(path): inputs[name].get("md5")
         for name, path in provenance.INPUTS.items()
+        if name in inputs
     }
     listed = _git(
         "log", "--all", "--date=short", "--format=%H%x00%h %ad %s",
