@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.core import files
+from stages.core import files, paths, studies
 from stages.core.errors import NetworkError, PipelineError
-from stages.core.params import IngestParams, Params
+from stages.core.params import IngestParams, Params, parse_params
 from stages.core.sources import kaggle
+from stages.ingest import ingest
+from tests import trees
 from tests.conftest import ROOT, radiography_tree, with_overrides
 from tests.kaggle_standin import API, SECRET, STORAGE, TOKEN, KaggleStandIn
 
@@ -150,6 +153,8 @@ class TestProcess:
         ]
         assert stand_in.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
         assert "authorization" not in stand_in.requests[1].headers
+        # How much has come, of how much, and how fast.
+        assert re.search(r"100%.* 3\.\d+M/3\.\d+M .*B/s\]", first.stderr)
         for done in (first.stdout, first.stderr):
             assert TOKEN not in done
             assert SECRET not in done
@@ -179,6 +184,41 @@ class TestProcess:
         summary = files.read_json(tmp_path / "data" / "ingested.json")
         assert summary["num_pairs"] == 4
         assert summary["num_unreadable"] == 0
+
+    def test_what_comes_spoilt_or_not_at_once_comes_in_the_end(
+        self, stand_in: KaggleStandIn, home: Path, tmp_path: Path, run_stage: Run
+    ) -> None:
+        stand_in.failures = [(429, {"Retry-After": "2"})]
+        stand_in.corrupt = 1
+        done = run_stage(stand_in.environment(home))
+        assert done.returncode == 0, done.stderr
+        assert "answered 429; trying again in 2 s" in done.stderr
+        assert "not what was sent; trying again in 4 s" in done.stderr
+        summary = files.read_json(tmp_path / "data" / "ingested.json")
+        assert summary["num_unreadable"] == 0
+
+    @pytest.mark.parametrize(
+        ("version", "token", "words"),
+        [
+            (9, TOKEN, ["(404)", "correct ingest.kaggle.version; the newest is 5"]),
+            (5, TOKEN[::-1], ["(401)", "https://www.kaggle.com/settings"]),
+        ],
+    )
+    def test_what_kaggle_refuses(
+        self,
+        stand_in: KaggleStandIn,
+        home: Path,
+        tmp_path: Path,
+        run_stage: Run,
+        version: int,
+        token: str,
+        words: list[str],
+    ) -> None:
+        done = run_stage(stand_in.environment(home, token=token), version)
+        sentence = sentence_of(done)
+        assert all(word in sentence for word in words)
+        assert token not in done.stderr
+        assert not (tmp_path / "data" / "ingested").exists()
 
     def test_without_credentials(
         self, stand_in: KaggleStandIn, home: Path, tmp_path: Path, run_stage: Run
@@ -214,6 +254,32 @@ class TestProcess:
         assert f"no space left in {home}/cache" in sentence
         assert "KAGGLEHUB_CACHE" in sentence
         assert not (tmp_path / "data" / "ingested").exists()
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_each_study_reads_its_archive_as_kaggle_serves_it(
+    name: str, pointed: KaggleStandIn, tmp_path: Path, shipped_values: dict[str, Any]
+) -> None:
+    study = studies.load(name)
+    params = parse_params(studies.applied(shipped_values, study.params)).ingest
+    trees.WRITERS[params.layout](tmp_path / "theirs" / name)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for path in sorted((tmp_path / "theirs" / name).rglob("*")):
+            file.write(path, path.relative_to(tmp_path / "theirs" / name).as_posix())
+    kept = params.kaggle
+    pointed.archives[kept.dataset, kept.version] = buffer.getvalue()
+    pointed.licence = f"the licence of {name}"
+    ingest(params)
+    facts = files.read_json(paths.INGESTED_SUMMARY)
+    assert facts["num_pairs"] == {"article": 5, "radiography": 10}.get(
+        name, 13 if name == "covid_qu_ex" else 24
+    )
+    assert facts["num_images_without_mask"] == facts["num_masks_without_image"] == 0
+    assert facts["licence"] == f"the licence of {name}"
+    assert facts["version"] == kept.version
+    assert facts["page"] == f"https://www.kaggle.com/datasets/{kept.dataset}"
+    assert facts["citation"]
 
 
 class TestCredentials:

@@ -24,7 +24,8 @@ from stages.ingest import ingest
 from stages.split import split
 from stages.train import train
 from stages.validate import validate
-from tests.conftest import ROOT, lungs, png, radiography_tree, with_overrides
+from tests.conftest import ROOT, with_overrides
+from tests.trees import SIDE, write_covid_qu_ex, write_lgg, write_radiography
 
 # What a study says stays, but for where the data are and how large everything is.
 SMALL = {
@@ -41,50 +42,7 @@ SMALL = {
     "gate.max": {},
     "export.parity_images": 3,
 }
-SIDE = 32
 Run = Callable[[str], Path]
-
-
-def write_radiography(root: Path) -> None:
-    radiography_tree(root, {"COVID": 5, "Normal": 5}, image_size=40, mask_size=SIDE)
-
-
-def write_covid_qu_ex(root: Path) -> None:
-    """Four films a side, one of them also, byte for byte, on the training side."""
-    seed = 0
-    for side in ("Train", "Val", "Test"):
-        for class_name in ("COVID-19", "Normal"):
-            for _ in range(2):
-                seed += 1
-                image, mask = lungs(seed, image_size=SIDE, mask_size=SIDE)
-                top = root / "Lung Segmentation Data" / side / class_name
-                for kind, pixels in (("images", image), ("lung masks", mask)):
-                    (top / kind).mkdir(parents=True, exist_ok=True)
-                    (top / kind / f"film ({seed}).png").write_bytes(png(pixels))
-    train_side = root / "Lung Segmentation Data" / "Train" / "Normal"
-    for kind in ("images", "lung masks"):
-        film = root / "Lung Segmentation Data" / "Test" / "Normal" / kind
-        shutil.copy(film / f"film ({seed}).png", train_side / kind / "copy.png")
-
-
-def write_lgg(root: Path) -> None:
-    """Six patients with a tumour in one slice of four; three channels that differ."""
-    generator = np.random.default_rng(5)
-    for number in range(6):
-        patient = f"TCGA_XX_{4900 + number}_19960909"
-        folder = root / "kaggle_3m" / patient
-        folder.mkdir(parents=True)
-        for index in range(1, 5):
-            mask = np.zeros((SIDE, SIDE), np.uint8)
-            if index == 2:
-                cv2.circle(mask, (10 + 2 * number, 20 - number), 4, 255, -1)
-            noise = generator.normal(90, 20, (SIDE, SIDE, 3))
-            noise[:, :, 1] += mask * 0.5
-            image = noise.clip(0, 255).astype(np.uint8)
-            for ending, pixels in (("", image), ("_mask", mask)):
-                name = str(folder / f"{patient}_{index}{ending}.tif")
-                assert cv2.imwrite(name, pixels)
-    assert cv2.imread(name, cv2.IMREAD_UNCHANGED).shape == (SIDE, SIDE)
 
 
 # For each study: its tree, and what else is smaller there.
