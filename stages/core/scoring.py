@@ -226,10 +226,9 @@ def write_overlays(
         partial.mkdir()
         for pair_id, image, mask in pairs:
             score = scores.loc[pair_id]
-            caption = (
-                f"{pair_id}  {ranks[pair_id]}  Dice {score['dice']:.3f}  "
-                f"hd95 {score['hd95_px']:.1f} px"
-            )
+            caption = f"{pair_id}  {ranks[pair_id]}  Dice {score['dice']:.3f}"
+            if np.isfinite(score["hd95_px"]):  # an empty mask has no outline
+                caption += f"  hd95 {score['hd95_px']:.1f} px"
             picture = overlay(
                 decode_image(image),
                 mask_true=decode_mask(mask),
