@@ -155,6 +155,8 @@ def test_what_is_left_of_failed_runs_is_compared(done, tmp_path):
     assert "2 levels against no supervision, batch norm 0.9" not in by_name
     partly = by_name["2 levels against no supervision, batch norm 0.99"]
     assert list(partly.by_seed) == [1, 2]
+    assert partly.low > 0
+    assert not partly.is_shown  # a seed is missing
     page = ablation.write(found, tmp_path / "out", data="x", epochs=EPOCHS)
     assert "| 2 levels, batch norm 0.9 | 0 | - |" in page.read_text("utf-8")
     with pytest.raises(PipelineError, match="nothing to report"):

@@ -51,13 +51,14 @@ class Contrast:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the interval leaves out 0, and every seed agrees.
+        """Whether the interval leaves out 0, and every seed was run and agrees.
 
         The interval holds the choice of patients, not that of seeds; three of those
         are too few for an interval of their own.
         """
         signs = {np.sign(value) for value in self.by_seed.values()}
-        return (self.low > 0 or self.high < 0) and len(signs) == 1
+        is_whole = len(self.by_seed) == len(SEEDS)
+        return (self.low > 0 or self.high < 0) and is_whole and len(signs) == 1
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Findings:
     contrasts: list[Contrast]
     curves: dict[Arm, dict[int, Curve]]  # monitored Dice, by seed
     gradients: dict[Arm, dict[int, dict[str, Curve]]]  # by head and part
+    num_runs: int
     num_images: int
     num_groups: int
     num_steps: int
@@ -108,6 +110,7 @@ def find(done: Mapping[str, Evidence], *, epochs: int) -> Findings:
         contrasts=_contrasts(by_arm, groups),
         curves=curves,
         gradients={arm: _gradients(runs) for arm, runs in by_arm.items()},
+        num_runs=len(done),
         num_images=len(first.per_image),
         num_groups=groups.nunique(),
         num_steps=_num_steps(first, epochs),

@@ -71,8 +71,8 @@ def write(found: Findings, out: Path, *, data: str, epochs: int) -> Path:
 def _page(found: Findings, pictures: list[str], *, data: str, epochs: int) -> str:
     parts = [
         "# Does a loss at several levels help?",
-        f"{len(found.results)} arms on {data}, {epochs} epochs "
-        f"({found.num_steps} steps) each; Dice of {found.num_images} held-out images "
+        f"{found.num_runs} runs, {len(found.results)} arms, on {data}; {epochs} epochs "
+        f"({found.num_steps} steps) each. Dice of {found.num_images} held-out images "
         f"in {found.num_groups} groups, at the masks' own size. The checkpoint is the "
         "best on watched training groups, which no arm trains on.",
         "## Findings",
@@ -85,7 +85,7 @@ def _page(found: Findings, pictures: list[str], *, data: str, epochs: int) -> st
         "## Differences, image by image",
         _contrasts_table(found.contrasts),
         "The interval holds the choice of patients. A difference is called shown "
-        "where it leaves out 0 and every seed has the same sign.",
+        "where it leaves out 0 and all three seeds have the same sign.",
         "## Gradient against that without supervision",
         _gradients_table(found),
         f"Norm of the gradient of one head's weighted loss in a part of the network, "
@@ -179,26 +179,30 @@ def _points(curve: Curve) -> list[tuple[float, float]]:
 
 
 def _dice_curves(found: Findings, momentum: float) -> str:
-    """Watched Dice against steps: the mean over seeds, and each seed faintly."""
+    """What watched Dice lacks of 1 against steps: mean over seeds, each seed faintly.
+
+    On a logarithmic scale, else the start would hide the end.
+    """
     kinds = dict(zip(WEIGHTS, _KINDS, strict=False))
     seeds, means = [], []
     for levels, kind in kinds.items():
         runs = list(found.curves.get(Arm(momentum, levels), {}).values())
         if not runs:
             continue
-        seeds += [Series("", _points(run), f"{kind} one") for run in runs]
+        seeds += [Series("", _points(1 - run), f"{kind} one") for run in runs]
         # An epoch has a step more or less where other groups are watched.
         steps = np.mean([run.index for run in runs], axis=0)
-        values = np.mean([run.to_numpy() for run in runs], axis=0)
+        values = 1 - np.mean([run.to_numpy() for run in runs], axis=0)
         points = [(float(a), float(b)) for a, b in zip(steps, values, strict=True)]
         means.append(Series(levels_text(levels), points, kind))
     if not means:
         return ""
     every = [c for runs in found.curves.values() for c in runs.values()]
     x = fitted("training step", [step for c in every for step in c.index], zero=True)
-    y = fitted(f"watched Dice, batch norm {momentum:g}", [v for c in every for v in c])
+    name = f"1 - watched Dice, batch norm {momentum:g}"
+    y = fitted(name, [1 - v for c in every for v in c], is_log=True)
     title = f"Dice against steps, batch norm {momentum:g}"
-    svg = line_chart(title, [*seeds, *means], x, y, legend="bottom")
+    svg = line_chart(title, [*seeds, *means], x, y, legend="top")
     return standalone(svg, _STYLE)
 
 
@@ -224,7 +228,7 @@ def _gradient_curves(found: Findings) -> dict[str, str]:
                 for (part, curve), kind in zip(parts.items(), _KINDS, strict=False)
             ]
             title = f"Gradient from head {head}, {arm}"
-            svg = line_chart(title, series, x, y, legend="bottom")
+            svg = line_chart(title, series, x, y, legend="top")
             name = f"gradient-bn{arm.momentum:g}-levels{arm.levels}-head{head}.svg"
             pictures[name] = standalone(svg, _STYLE)
     return pictures
