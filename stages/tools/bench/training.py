@@ -25,8 +25,8 @@ from stages.tools.bench.frame import Options
 
 TINY: dict[str, Any] = {
     "image_size": 32,
-    "filters": [4, 8, 8],
-    "supervision_weights": [1.0, 0.5],
+    "filters": [4, 8],
+    "supervision_weights": [1.0],
     "batch_size": 2,
     "epochs": 2,
     "gradient_steps": 0,

@@ -22,7 +22,7 @@ def bench(options: Options) -> list[Row]:
     from stages.tools.bench import training
 
     params = training.params_of(load_params().train, options)
-    pairs = data.encoded(options, options.size(128, 4))
+    pairs = data.encoded(options, options.size(272, 4))
     arrays = training.arrays_of(pairs, params)
     step = training.bare_step(params, arrays)
     contents = [

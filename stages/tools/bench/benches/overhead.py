@@ -42,7 +42,8 @@ def bench(options: Options) -> list[Row]:
             (clone / "requirements.lock").read_bytes()
         )
         measured = {name: processes.stage(name, parts) for name in stages}
-        imports = {name: _bare_import(LIBRARIES[name], parts) for name in stages}
+        times = 1 if options.quick else 2
+        imports = {n: _bare_import(LIBRARIES[n], parts, times) for n in stages}
     work = {name: one.work_s - one.training_s for name, one in measured.items()}
     least = sum(imports.values()) + sum(work.values())
     overhead = whole - training
@@ -100,6 +101,6 @@ def _repro(clone: Path, stages: list[str]) -> tuple[float, float]:
     return took, processes.training_seconds(lines)
 
 
-def _bare_import(libraries: str, folder: Path) -> float:
+def _bare_import(libraries: str, folder: Path, times: int) -> float:
     words = [sys.executable, "-c", f"import {libraries}"]
-    return min(seconds(lambda: processes.run(words, folder)) for _ in range(2))
+    return min(seconds(lambda: processes.run(words, folder)) for _ in range(times))
