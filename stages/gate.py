@@ -50,7 +50,8 @@ def gate(
         short = [check for check in checks if not check["passed"]]
         raise PipelineError(
             f"gate: {len(short)} of {len(checks)} bounds in params.yaml are not met, "
-            f"so nothing is exported; see {paths.OVERLAYS} for why\n{table(checks)}"
+            f"so nothing is exported; see {paths.OVERLAYS} for why",
+            details=table(checks),
         )
     logger.info("gate passed\n%s", table(checks))
     return result

@@ -24,6 +24,14 @@ class PipelineError(Exception):
 
     exit_code = 1
 
+    def __init__(self, sentence: str = "", details: str = "") -> None:
+        """Takes the sentence, and lines of our own to print below it: a table."""
+        super().__init__(sentence)
+        self.details = details
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, (super().__str__(), self.details)))
+
 
 class NetworkError(PipelineError):
     """The network, or who should answer over it, failed; it may work later."""
@@ -56,7 +64,10 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except PipelineError as error:
-        print(f"error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
+        # Foreign names may hold line breaks; details are laid out by us.
+        sentence = " ".join(" ".join(map(str, error.args)).split())
+        lines = filter(None, (sentence, error.details))
+        print(f"error: {visible(chr(10).join(lines))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except _Terminated:
         print("terminated; the next run goes on from here", file=sys.stderr)
@@ -65,10 +76,10 @@ def run(main: Callable[[], None]) -> None:
         print("interrupted; the next run goes on from here", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        sentence = _system_sentence(error)
-        if sentence is None:
+        refused = _system_sentence(error)
+        if refused is None:
             raise
-        sys.exit(f"error: {visible(sentence)}")
+        sys.exit(f"error: {visible(refused)}")
 
 
 def visible(text: str) -> str:

@@ -45,6 +45,11 @@ def test_what_the_machine_refuses_is_a_sentence_that_names_the_place(capsys, num
     assert printed.count("\n") == 1
 
 
+def test_a_foreign_line_break_is_none_but_a_table_keeps_its_own(capsys):
+    error = PipelineError("a\nerror: b", details="c  d\ne  f")
+    assert ending(capsys, error) == (1, "error: a error: b\nc  d\ne  f\n")
+
+
 def test_a_full_disk_in_another_librarys_words(capsys):
     error = RuntimeError(f"SaveV2: variables; {os.strerror(errno.ENOSPC)}")
     code, printed = ending(capsys, error)
