@@ -20,6 +20,7 @@ from stages.tools.bench.frame import Options
 
 TOP = "COVID-19_Radiography_Dataset"
 DRAWN = 16  # phantoms that variations start from
+OTHER_SEED = 1000
 TINY_SIDE = 48  # pixels of a phantom that is quickly drawn
 
 
@@ -27,9 +28,14 @@ def ingest_params(options: Options) -> IngestParams:
     """The `ingest` section for the given data, or for phantoms."""
     params = load_params().ingest
     if options.data is None:
-        if not options.quick:
-            return params.model_copy(update={"source": "phantom", "classes": []})
-        return phantoms_of(params, pairs=params.phantom.pairs, side=TINY_SIDE)
+        if options.quick:
+            params = phantoms_of(params, pairs=params.phantom.pairs, side=TINY_SIDE)
+        # Other ones than the embedded model was trained on.
+        others = {"seed": params.phantom.seed + OTHER_SEED}
+        phantoms = params.phantom.model_copy(update=others)
+        return params.model_copy(
+            update={"source": "phantom", "classes": [], "phantom": phantoms}
+        )
     return params.model_copy(
         update={
             "source": "folder",
