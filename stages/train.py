@@ -2,6 +2,7 @@
 
 Reads   data/ingested, data/splits/pairs.csv (its train rows alone)
 Writes  data/model/unet.keras, history.csv, gradients.csv, build.json
+        (of several hosts the chief alone writes)
 Why     so that one command, one seed and one data set give one model, bit for bit,
         and an interrupted training goes on from its last finished epoch
 """
@@ -18,11 +19,11 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from stages.core import canonical, files, paths, started
 from stages.core.errors import PipelineError, run
 from stages.core.nn import dataset, models
+from stages.core.nn.cluster import Cluster, connect
 from stages.core.nn.training import (
     Checkpoint,
     GradientProbe,
@@ -62,17 +63,64 @@ def train(
         model_path: Where the model goes; loads with Keras alone.
         history_path: One row an epoch: loss and Dice, trained and monitored.
         gradients_path: Gradient norm of each part of the network from each head.
-        build_path: What it was built with: versions, processor, threads, seed.
-        checkpoints: Where the state after each epoch is kept until the end.
+        build_path: What it was built with: versions, processor, devices, params.
+        checkpoints: Where the state after each epoch is kept until the end; several
+            hosts must see the same folder.
 
     Returns:
         `model_path`.
 
     Raises:
-        PipelineError: If there is nothing to train on, or a pair cannot be decoded.
+        PipelineError: If there is nothing to train on, a pair cannot be decoded, or
+            another host is lost.
     """
-    table = read_splits(splits)
-    train_ids, monitor_ids = monitored(table, params)
+    # First of all: while the chief's plan still makes the data, the others wait here.
+    cluster = connect()
+    cluster.share(params.batch_size)  # before anything is read: does it divide?
+    with cluster.watched():
+        arrays, monitor = _load(params, ingested, splits)
+        mark = fingerprint(
+            params.model_dump_json().encode(),
+            _code_and_libraries(),
+            arrays.images,
+            arrays.masks,
+            monitor.images,
+            monitor.masks,
+        )
+        _agree(cluster, mark)
+        seed_everything(params.seed, deterministic=not params.jit_compile)
+        trainer = Trainer(
+            lambda: models.build(params, any_size=True),
+            params,
+            strategy=cluster.strategy,
+        )
+        logger.info(
+            "%s: %s parameters",
+            params.architecture,
+            f"{trainer.model.count_params():,}",
+        )
+        progress = _fit(
+            cluster, trainer, arrays, monitor, Checkpoint(checkpoints, mark)
+        )
+        weights = progress.best or trainer.weights()
+        if cluster.is_chief:
+            _save_model(params, weights, model_path)
+            files.write_csv(history_path, pd.DataFrame(progress.history))
+            columns = ["step", "head", "part", "gradient_norm"]
+            files.write_csv(
+                gradients_path, pd.DataFrame(progress.gradients, columns=columns)
+            )
+            files.write_json(build_path, _build_facts(params, cluster))
+            files.remove(checkpoints)
+        cluster.gather()  # a host that left sooner would look lost to the others
+    return model_path
+
+
+def _load(
+    params: TrainParams, ingested: Path, splits: Path
+) -> tuple[dataset.Arrays, dataset.Arrays]:
+    """The pairs to train on and those to monitor."""
+    train_ids, monitor_ids = monitored(read_splits(splits), params)
     logger.info("%d pairs to train, %d to monitor", len(train_ids), len(monitor_ids))
     arrays, monitor = (
         dataset.load_arrays(
@@ -83,35 +131,19 @@ def train(
         )
         for ids in (train_ids, monitor_ids)
     )
+    return arrays, monitor
 
-    seed_everything(params.seed, deterministic=not params.jit_compile)
-    trainer = Trainer(lambda: models.build(params, any_size=True), params)
-    logger.info(
-        "%s: %s parameters on %s",
-        params.architecture,
-        f"{trainer.model.count_params():,}",
-        ", ".join(d.name for d in tf.config.list_logical_devices()),
-    )
-    checkpoint = Checkpoint(
-        checkpoints,
-        fingerprint(
-            params.model_dump_json().encode(),
-            _code_and_libraries(),
-            arrays.images,
-            arrays.masks,
-            monitor.images,
-            monitor.masks,
-        ),
-    )
-    progress = _fit(trainer, arrays, monitor, checkpoint)
 
-    _save_model(params, progress.best or trainer.weights(), model_path)
-    files.write_csv(history_path, pd.DataFrame(progress.history))
-    columns = ["step", "head", "part", "gradient_norm"]
-    files.write_csv(gradients_path, pd.DataFrame(progress.gradients, columns=columns))
-    files.write_json(build_path, _build_facts(params))
-    files.remove(checkpoints)
-    return model_path
+def _agree(cluster: Cluster, mark: str) -> None:
+    """Refuses hosts that would train on something else than the chief does."""
+    marks = cluster.gather(int(mark[:15], 16))
+    if len(set(marks)) > 1:
+        others = sum(other != marks[0] for other in marks)
+        raise PipelineError(
+            f"train: all {cluster.num_hosts} hosts should have the same params, code, "
+            f"libraries and data, but {others} differ from the chief; have them share "
+            "its checkout, data/ included, and start all of them again"
+        )
 
 
 def monitored(table: pd.DataFrame, params: TrainParams) -> tuple[list[str], list[str]]:
@@ -161,6 +193,7 @@ class Progress:
 
 
 def _fit(
+    cluster: Cluster,
     trainer: Trainer,
     arrays: dataset.Arrays,
     monitor: dataset.Arrays,
@@ -174,6 +207,13 @@ def _fit(
         trainer.set_state(states["state"])
         vars(progress).update(table, best=states.get("best", []))
         logger.info("going on after epoch %d of %d", progress.epoch, params.epochs)
+    finished = cluster.gather(progress.epoch)
+    if len(set(finished)) > 1:
+        raise PipelineError(
+            f"train: every host should see the same checkpoint, found some after the "
+            f"epochs {finished}; have them share {paths.CHECKPOINTS} and start all of "
+            "them again"
+        )
     steps_per_epoch = -(-len(arrays) // params.batch_size)
     small = round(params.half_size_fraction * params.epochs)
     halved = arrays.halved() if progress.epoch < small else arrays
@@ -185,7 +225,8 @@ def _fit(
         epoch = progress.epoch
         logger.info("epoch %d of %d", epoch + 1, params.epochs)
         bar = keras.utils.Progbar(
-            steps_per_epoch, verbose=1 if sys.stdout.isatty() else 2
+            steps_per_epoch,
+            verbose=(1 if sys.stdout.isatty() else 2) if cluster.is_chief else 0,
         )
         pairs = halved if epoch < small else arrays
         batches = dataset.batches(
@@ -194,6 +235,7 @@ def _fit(
             seed=params.seed,
             epoch=epoch,
             augmentation=params.augmentation,
+            share=cluster.share(params.batch_size),
         )
         sums = np.zeros(2)
         rate = 0.0
@@ -232,9 +274,10 @@ def _fit(
                 progress.best_epoch = progress.epoch
                 progress.best = trainer.weights()
         progress.history.append(row)
-        checkpoint.save(
-            {"state": trainer.state(), "best": progress.best}, progress.table()
-        )
+        if cluster.is_chief:
+            checkpoint.save(
+                {"state": trainer.state(), "best": progress.best}, progress.table()
+            )
     if progress.best:
         logger.info(
             "epoch %d is kept: monitored Dice %.4f",
@@ -272,7 +315,7 @@ def _code_and_libraries() -> bytes:
     return digest.digest()
 
 
-def _build_facts(params: TrainParams) -> dict[str, Any]:
+def _build_facts(params: TrainParams, cluster: Cluster) -> dict[str, Any]:
     """What the weights depend on beyond params and data, for a reader."""
     return {
         "libraries": {name: version(name) for name in LIBRARIES},
@@ -280,7 +323,7 @@ def _build_facts(params: TrainParams) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "threads": params.threads,
-        "devices": [d.name for d in tf.config.list_logical_devices()],
+        **cluster.facts(),
         "params": params.model_dump(),
     }
 

@@ -145,6 +145,8 @@ def batches(
     """
     order = epoch_order(len(arrays), batch_size=batch_size, seed=seed, epoch=epoch)
     places = range(batch_size)[share]
+    # Known sizes and slices would give other bits: factors are merged elsewhere then.
+    part = None if len(places) == batch_size else (places, batch_size)
 
     def gather(rows: NDArray[np.int64]) -> tuple[Grey, Grey]:
         return arrays.images[rows], arrays.masks[rows]
@@ -154,7 +156,7 @@ def batches(
         images = tf.ensure_shape(images, (len(places), *arrays.images.shape[1:]))
         masks = tf.ensure_shape(masks, (len(places), *arrays.masks.shape[1:]))
         draw = tf.stack([seed * 100_003 + epoch, tf.cast(step, tf.int32)])
-        return _traced(augmentation, places, batch_size)(images, masks, draw)
+        return _traced(augmentation, part)(images, masks, draw)
 
     dataset = tf.data.Dataset.from_tensor_slices(
         (np.arange(len(order)), order[:, share])
@@ -165,7 +167,7 @@ def batches(
 
 @functools.cache
 def _traced(
-    params: AugmentationParams, places: range, batch_size: int
+    params: AugmentationParams, part: tuple[range, int] | None
 ) -> Callable[..., Any]:
     """`augment` on uint8 as one function: an epoch need not trace it again."""
 
@@ -173,9 +175,7 @@ def _traced(
         images: tf.Tensor, masks: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         scaled = [tf.cast(values, tf.float32) / 255 for values in (images, masks)]
-        return augment(
-            *scaled, seed=seed, params=params, places=places, batch_size=batch_size
-        )
+        return augment(*scaled, seed=seed, params=params, part=part)
 
     return tf.function(floats, autograph=False)
 
@@ -186,8 +186,7 @@ def augment(
     *,
     seed: tf.Tensor,
     params: AugmentationParams,
-    places: range | None = None,
-    batch_size: int | None = None,
+    part: tuple[range, int] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Moves image and mask together; bends the image's greys. Never upside down.
 
@@ -196,21 +195,22 @@ def augment(
         masks: (B, S, S, 1) float32 in [0, 1].
         seed: (2,) int32; the same seed gives the same batch.
         params: How far.
-        places: Those of a larger batch that these are; what they draw does not depend
-            on who makes the others.
-        batch_size: Of that larger batch.
+        part: The places of a larger batch that these are, and its size; what they draw
+            does not depend on who makes the others.
 
     Returns:
         Images and masks, same shapes, in [0, 1].
     """
-    size = images.shape[1]
-    batch = tf.shape(images)[0] if batch_size is None else batch_size
-    mine = slice(None) if places is None else slice(places.start, places.stop)
+    batch, size = tf.shape(images)[0], images.shape[1]
+    places, batch = part or (None, batch)
     stream = iter(range(1000))
 
     def draw(low: float, high: float, shape: Sequence[int] = ()) -> tf.Tensor:
         key = tf.random.experimental.stateless_fold_in(seed, next(stream))
-        return tf.random.stateless_uniform([batch, *shape], key, low, high)[mine]
+        return mine(tf.random.stateless_uniform([batch, *shape], key, low, high))
+
+    def mine(drawn: tf.Tensor) -> tf.Tensor:
+        return drawn if places is None else drawn[places.start : places.stop]
 
     transform = _affine(draw, float(size), params)
     images, masks = (_warp(values, transform) for values in (images, masks))
@@ -236,7 +236,7 @@ def augment(
         images += each(draw(0.0, params.blur)) * (soft - images)
     if params.noise:
         key = tf.random.experimental.stateless_fold_in(seed, next(stream))
-        noise = tf.random.stateless_normal([batch, *images.shape[1:]], key)[mine]
+        noise = mine(tf.random.stateless_normal([batch, *images.shape[1:]], key))
         images += each(draw(0.0, params.noise)) * noise
     if params.invert_probability:
         # Some archives store films the other way round (MONOCHROME1).

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from stages.core import files
+from stages.core.errors import PipelineError
 from stages.core.nn.losses import hard_dice, supervised
 from stages.core.nn.models import levels as outputs
 from stages.core.params import TrainParams
@@ -92,11 +93,26 @@ class Trainer:
             build: Makes the network; called under the strategy and precision.
             params: Of the train section.
             strategy: Default is one device.
+
+        Raises:
+            PipelineError: If XLA is asked of several devices.
         """
         self.params = params
         self.strategy = strategy or tf.distribute.get_strategy()
+        self._num_replicas = self.strategy.num_replicas_in_sync
+        if params.jit_compile and self._num_replicas > 1:
+            raise PipelineError(
+                "train.jit_compile should be false with several devices, found true: "
+                "XLA compiles no sum over them here; set it to false, or let one "
+                "device be seen (CUDA_VISIBLE_DEVICES)"
+            )
         with self.strategy.scope(), precision(params.precision):
             self.model = build()
+            for layer in self.model.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    # Else each device would normalise by its own share of the batch,
+                    # and the result would depend on how many there are.
+                    layer.synchronized = self._num_replicas > 1
             optimizer = keras.optimizers.Adam(
                 learning_rate=params.learning_rate,
                 beta_1=params.beta_1,
@@ -118,13 +134,30 @@ class Trainer:
         """One step over the global batch.
 
         Args:
-            batch: Images (B, S, S, C) and masks (B, S, S, 1), or as distributed.
+            batch: Images (B, S, S, C) and masks (B, S, S, 1); of several hosts each
+                passes its share.
             learning_rate: For this step.
 
         Returns:
             Mean loss and mean Dice over the global batch.
         """
+        if self._num_replicas > 1:
+            images, masks = batch
+            local = len(self.strategy.extended.worker_devices)
+            size = len(images) // local
+
+            def part(replica: int) -> Any:
+                mine = slice(replica % local * size, (replica % local + 1) * size)
+                return images[mine], masks[mine]
+
+            batch = self._spread(part)
         return self._train(batch, tf.constant(learning_rate, tf.float32))
+
+    def _spread(self, part: Callable[[int], Any]) -> Any:
+        """What each device is given, by its place among all of them."""
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: part(context.replica_id_in_sync_group)
+        )
 
     def _train_step(self, batch: Any, learning_rate: tf.Tensor) -> Any:
         self.optimizer.learning_rate.assign(learning_rate)
@@ -141,6 +174,8 @@ class Trainer:
         if self.params.jit_compile:
             compute = tf.function(compute, jit_compile=True)
         gradients, loss, dice = compute(images, masks)
+        if self.params.precision == "mixed_float16" and self._num_replicas > 1:
+            gradients = finite_together(gradients)
         # apply() sums the gradients over replicas.
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return loss, dice
@@ -168,18 +203,31 @@ class Trainer:
         losses, dices = [], []
         with self.averaged_weights():
             for start in range(0, len(images), size):
-                loss, dice = self._evaluate(
-                    tf.cast(images[start : start + size], tf.float32) / 255,
-                    tf.cast(masks[start : start + size], tf.float32) / 255,
-                )
-                losses.append(loss.numpy())
-                dices.append(dice.numpy())
+                rows = np.arange(start, min(start + size, len(images)))
+                each = -(-len(rows) // self._num_replicas)
+                # Every device takes as many; the last ones take some again.
+                taken = np.resize(rows, each * self._num_replicas)
+
+                def part(replica: int, taken: Any = taken, each: int = each) -> Any:
+                    mine = taken[replica * each : (replica + 1) * each]
+                    return tuple(
+                        tf.cast(values[mine], tf.float32) / 255
+                        for values in (images, masks)
+                    )
+
+                loss, dice = self._evaluate(self._spread(part))
+                losses.append(loss.numpy()[: len(rows)])
+                dices.append(dice.numpy()[: len(rows)])
         return (
             float(np.concatenate(losses).mean()),
             float(np.concatenate(dices).mean()),
         )
 
-    def _evaluate_step(self, images: tf.Tensor, masks: tf.Tensor) -> Any:
+    def _evaluate_step(self, parts: Any) -> Any:
+        values = self.strategy.run(self._replica_evaluate, args=parts)
+        return [self.strategy.gather(value, axis=0) for value in values]
+
+    def _replica_evaluate(self, images: tf.Tensor, masks: tf.Tensor) -> Any:
         params = self.params
         levels = outputs(self.model(images, training=False))
         losses = supervised(
@@ -236,17 +284,22 @@ class GradientProbe:
     def __init__(self, trainer: Trainer, images: np.ndarray, masks: np.ndarray) -> None:
         """Fixes the batch: uint8 images (B, S, S, C) and masks (B, S, S, 1)."""
         self._model = trainer.model
+        self._strategy = trainer.strategy
         self._loss = trainer.params.loss
         self._weights = trainer.params.supervision_weights
         self._batch = [tf.cast(a, tf.float32) / 255 for a in (images, masks)]
         self.parts = list(
             dict.fromkeys(part_of(v.path) for v in self._model.trainable_variables)
         )
-        self._compiled = tf.function(self._norms)
+        # Every device is given the whole batch, so that each has the answer.
+        self._compiled = tf.function(
+            lambda *batch: self._strategy.run(self._norms, args=batch)
+        )
 
     def norms(self) -> list[tuple[int, str, float]]:
         """Rows of (head, part, L2 norm), weighted as in the loss."""
-        table = self._compiled(*self._batch).numpy()  # (heads, parts)
+        tables = self._strategy.experimental_local_results(self._compiled(*self._batch))
+        table = tables[0].numpy()  # (heads, parts)
         return [
             (head, part, float(table[head, place]))
             for head in range(len(table))
@@ -278,6 +331,20 @@ class GradientProbe:
         ):
             variable.assign(value)
         return tf.stack(rows)
+
+
+def finite_together(gradients: list[Any]) -> list[Any]:
+    """Gradients that are all finite on every device, or on none.
+
+    The loss scale is lowered where one is not, and Keras has each device look at its
+    own alone: they would part.
+    """
+    # A sum of nothing but 0, or not a number if a gradient is not finite.
+    marks = [tf.reduce_sum(tf.cast(g, tf.float32) * 0) for g in gradients]
+    mark = tf.distribute.get_replica_context().all_reduce(
+        tf.distribute.ReduceOp.SUM, tf.add_n(marks)
+    )
+    return [g + tf.cast(mark, g.dtype) for g in gradients]
 
 
 def part_of(path: str) -> str:

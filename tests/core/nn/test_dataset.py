@@ -120,6 +120,23 @@ def test_the_same_seed_and_epoch_give_the_same_batches(arrays, tiny_params):
     assert not np.array_equal(draw(0), draw(1))
 
 
+def test_shares_together_are_the_whole_batch(arrays, tiny_params):
+    def draw(share):
+        batches = dataset.batches(
+            arrays,
+            batch_size=4,
+            seed=1,
+            epoch=0,
+            augmentation=tiny_params().train.augmentation,
+            share=share,
+        )
+        return [np.concatenate([i, m], axis=-1) for i, m in batches]
+
+    halves = zip(draw(slice(0, 2)), draw(slice(2, 4)), strict=True)
+    for whole, parts in zip(draw(slice(None)), halves, strict=True):
+        np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "moves",
     [
