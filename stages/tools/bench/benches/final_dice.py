@@ -95,12 +95,21 @@ def _fold(
 def _epochs(
     settings: TrainParams, options: Options, pairs: list[Pair], num_pairs: int
 ) -> int:
-    """How many fit into the minutes, by the measured time of a step."""
-    from stages.tools.bench import training
-
-    trainer = training.trainer_of(settings)
-    steps = training.steps(trainer, pairs[: 4 * settings.batch_size])
-    next(steps)
-    step_s = statistics.median(seconds(lambda: next(steps)) for _ in range(TIMED_STEPS))
+    """How many fit into the minutes, by the measured times of steps."""
+    half = settings.half_size_fraction
+    step_s = (1 - half) * _step_s(settings, settings.image_size, pairs)
+    if half:
+        step_s += half * _step_s(settings, settings.image_size // 2, pairs)
     epoch_s = step_s * -(-num_pairs // settings.batch_size)
     return max(1, int(60 * (options.minutes or MINUTES) / epoch_s))
+
+
+def _step_s(settings: TrainParams, size: int, pairs: list[Pair]) -> float:
+    """Median seconds of a real step, input included, on pictures of one size."""
+    from stages.tools.bench import training
+
+    even = settings.model_copy(update={"image_size": size, "half_size_fraction": 0.0})
+    few = pairs[: 4 * settings.batch_size]
+    steps = training.steps(training.trainer_of(even), few)
+    next(steps)
+    return statistics.median(seconds(lambda: next(steps)) for _ in range(TIMED_STEPS))

@@ -36,6 +36,8 @@ def bench(options: Options) -> list[Row]:
     rows = []
     for name, runs in measured.items():
         slope = exponent(sorted(sizes), [one.work_s for one in runs])
+        # What a stage takes for any number of pairs weighs least there.
+        last = exponent(sorted(sizes)[-2:], [one.work_s for one in runs[-2:]])
         growth = runs[-1].peak_bytes / max(runs[0].peak_bytes, 1)
         rows += [
             Row(
@@ -49,7 +51,8 @@ def bench(options: Options) -> list[Row]:
                 {
                     f"{size} pairs, s": one.work_s
                     for size, one in zip(sorted(sizes), runs, strict=True)
-                },
+                }
+                | {"exponent of the last two": last},
             ),
             Row(
                 f"{name}, most memory at {max(sizes)} pairs",
