@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from stages.core.imaging import decode_image, decode_mask, preprocess, soft_mask
 from stages.core.nn import dataset, models
+from stages.core.nn.cluster import connect
 from stages.core.nn.losses import supervised
 from stages.core.nn.training import (
     Trainer,
@@ -70,8 +71,12 @@ def batches(arrays: dataset.Arrays, params: TrainParams, epoch: int) -> tf.data.
 
 
 def trainer_of(params: TrainParams) -> Trainer:
-    """What `train` trains with."""
-    return Trainer(lambda: models.build(params, any_size=True), params)
+    """What `train` trains with, on the devices it would use."""
+    return Trainer(
+        lambda: models.build(params, any_size=True),
+        params,
+        strategy=connect().strategy,
+    )
 
 
 def steps(trainer: Trainer, pairs: Sequence[Pair]) -> Iterator[float]:
