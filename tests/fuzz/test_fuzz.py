@@ -67,7 +67,8 @@ def refuse(data: bytes) -> None:
 )
 def test_what_an_input_does_is_seen(tmp_path, monkeypatch, read, said):
     monkeypatch.setitem(TARGETS, "bad", Target(0, read, lambda: [b"seed"]))
-    monkeypatch.setattr(worker, "MOST_SECONDS", 0.03)
+    most = 0.03 if read is linger else 60.0
+    monkeypatch.setattr(worker, "MOST_SECONDS", most)
     monkeypatch.setattr(worker, "MOST_BYTES_MEMORY", 2**24)
     note, found = worker.Note(tmp_path / "note"), tmp_path / "found"
     tally = worker.run("bad", 0, 3, seed=0, note=note, found=found)
@@ -102,6 +103,27 @@ def test_a_crash_is_a_finding_and_the_rest_is_tried(tmp_path, monkeypatch):
     (files,) = tally["findings"].values()
     assert (tmp_path / "found" / "image-2").read_bytes() == b"the third kills"
     assert f"python -m tests.fuzz image {files[0]}" in parent.table([tally])
+
+
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [
+        ('kill -SEGV "$$"', "crash: SIGSEGV"),
+        ("echo oh >&2; exit 3", "crash: exit 3: oh"),
+        ("while :; do :; done", "hang: no answer within 0.1 s of work"),
+    ],
+)
+def test_how_a_child_died(tmp_path, monkeypatch, script, how):
+    child = tmp_path / "child"
+    child.write_text(f"""#!/bin/sh\necho '{{"begin": "image"}}'\n{script}\n""")
+    child.chmod(0o755)
+    monkeypatch.setattr(parent.sys, "executable", str(child))
+    monkeypatch.setattr(parent, "STUCK_SECONDS", 0.1)
+    note = worker.Note(tmp_path / "note")
+    note.write(0, b"the input under way")
+    left = [["image", 0, 1, 0]]
+    printed, found = parent._child(left, note, tmp_path / "found", tmp_path)
+    assert (printed, found.strip()) == ([{"begin": "image"}], how)
 
 
 def test_shares_add_up():
