@@ -1,11 +1,13 @@
-"""Do results travel: DVC's cache and its memory of runs, by way of a remote?"""
+"""Do results travel: DVC's cache and its memory of runs, to a folder and to S3?"""
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 
 from stages.core import files
@@ -25,6 +27,23 @@ def ingested(
     assert plan.repro("ingest") == {"ingest": "run"}
     plan.commit("data")
     return plan
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An S3 server on loopback with one bucket; its address."""
+    import boto3
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "loopback")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="store")
+    yield address
+    server.stop()
 
 
 def configure(plan: Plan, url: str, **options: str) -> None:
@@ -77,6 +96,24 @@ def test_a_folder_brings_outputs_to_a_fresh_clone(
         ingested.root / "data/ingested"
     )
     assert other.repro("ingest") == {"ingest": "unchanged"}
+
+
+@pytest.mark.slow
+def test_s3_brings_outputs_to_a_fresh_clone(
+    ingested: Plan, tmp_path: Path, bucket: str
+) -> None:
+    configure(ingested, "s3://store/lungs", endpointurl=bucket)
+    ingested.run("dvc", "push", "--run-cache")
+
+    other = clone(ingested, tmp_path / "clone")
+    configure(other, "s3://store/lungs", endpointurl=bucket)
+    done = make_pull(other)
+    assert done.returncode == 0, done.stderr
+    assert other.repro("ingest") == {"ingest": "unchanged"}
+    assert files.sha256(other.root / "data/ingested") == files.sha256(
+        ingested.root / "data/ingested"
+    )
+    assert not other.git("status", "--porcelain", "dvc.lock", "data")
 
 
 @pytest.mark.slow
