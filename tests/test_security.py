@@ -336,6 +336,15 @@ class TestHostileImages:
         assert grey is None
         assert said in found["problem"]
 
+    @pytest.mark.parametrize("length", [2**31 - 1, 2**32 - 1, 100])
+    def test_a_chunk_longer_than_its_file_is_not_decoded(self, length: int) -> None:
+        """A few bytes that OpenCV would take gigabytes for."""
+        encoded = bytearray(imaging.encode_png(np.zeros((4, 4), np.uint8)))
+        encoded[33:37] = length.to_bytes(4, "big")
+        assert encoded[37:41] == b"IDAT"
+        with pytest.raises(UnreadableImageError, match="cut short"):
+            headers.inspect(bytes(encoded), self.BOUND, "bound")
+
     def test_an_animation_is_refused(self) -> None:
         import struct
 

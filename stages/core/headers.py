@@ -149,6 +149,13 @@ def _png(encoded: bytes) -> Header:
     if encoded.find(b"acTL", 33, encoded.find(b"IDAT")) > 0:
         # OpenCV would hold the picture twice.
         raise UnreadableImageError("it is an animation")
+    position = 8
+    while position + 8 <= len(encoded):
+        (length,) = struct.unpack_from(">I", encoded, position)
+        position += 12 + length
+        if position > len(encoded):
+            # OpenCV takes as much memory as the chunk says it has: up to 4 GiB.
+            raise UnreadableImageError("not a whole image: it is cut short")
     return Header(
         "png",
         width=width,
