@@ -23,6 +23,7 @@ from tqdm import tqdm
 from stages.core import (
     exported,
     files,
+    headers,
     imaging,
     layouts,
     paths,
@@ -37,6 +38,7 @@ from stages.core.params import EvaluateParams, IngestParams, load_params, names_
 from stages.core.sources._tree import open_tree
 from stages.core.sources.folder import pairs_in
 from stages.tools import arguments
+from stages.tools.predict import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
 
@@ -258,6 +260,7 @@ def _problem(pair: Pair) -> str:
         if encoded is None:
             return f"{side} is missing"
         try:
+            headers.inspect(encoded, MAX_PIXELS, "an image may have")
             pixels = imaging.decode(encoded)
             if side == "image":
                 imaging.to_channels(pixels)

@@ -135,7 +135,7 @@ def test_pairs_that_cannot_be_read_are_named(tmp_path, data, tiny_params, caplog
     (data / "Normal" / "masks" / "Normal-2.png").unlink()
     metrics = run_score(tmp_path, data, tiny_params)
     assert (metrics["num_images"], metrics["num_skipped"]) == (1, 2)
-    assert "skipped COVID-1: image: not a whole image" in caplog.text
+    assert "skipped COVID-1: image: its content is of no known format" in caplog.text
     assert "skipped Normal-2: mask is missing" in caplog.text
     (data / "Normal" / "images" / "Normal-3.png").write_bytes(b"")
     shutil.rmtree(tmp_path / "out")
