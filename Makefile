@@ -91,8 +91,8 @@ serve: setup  ## A page over the exported model: http://127.0.0.1:8000
 release: setup  ## Tag a model version: make release VERSION=1.2.0 STAGE=prod
 	@$(BIN)/python -m stages.tools.release "$(VERSION)" $(if $(STAGE),--stage "$(STAGE)")
 
-test: setup  ## Run the tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: setup  ## Run the tests; ALL=1: the long ones, too
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(ALL),--nightly)
 
 lint: setup  ## Style and types
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,10 +30,20 @@ ROOT = Path(__file__).resolve().parent.parent
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
+# A shell that starts a job in the background has it ignore Ctrl-C, and so all that it
+# starts: nothing could then be shown to be interrupted.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))),
     None,
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--nightly`."""
+    parser.addoption("--nightly", action="store_true", help="the long tests, too")
 
 
 def pytest_report_header() -> str:
@@ -45,13 +56,15 @@ def pytest_collection_modifyitems(
 ) -> None:
     """Slow files first, so that no worker is left with one when the rest is done.
 
-    Deselects what needs a browser where there is none, unless one is required.
+    Deselects what is for the night, and what needs a browser where there is none,
+    unless one is required.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-    if CHROMIUM or os.environ.get("BROWSER_TESTS") == "required":
-        return
-    left_out = [item for item in items if item.get_closest_marker("browser")]
+    without = set() if config.getoption("--nightly") else {"nightly"}
+    if not CHROMIUM and os.environ.get("BROWSER_TESTS") != "required":
+        without.add("browser")
+    left_out = [i for i in items if without & {mark.name for mark in i.iter_markers()}]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
 

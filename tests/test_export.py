@@ -289,6 +289,7 @@ def test_the_card_speaks_of_lungs_only_where_there_are(exported):
     values = dict(
         image_size=32, image_channels=1, parameters=1, multiply_adds=1, formats={},
         file_names={}, inputs={}, threshold=0.5, num_parity_images=1,
+        keep_components=0, mirror=False,
     )  # fmt: skip
     summaries = {
         name: files.read_json(path)

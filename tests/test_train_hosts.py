@@ -94,7 +94,7 @@ def start():
         process.stderr.close()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_worker_ends_both_and_the_next_start_ends_as_one_process(
     start, tiny_values, tmp_path, monkeypatch
 ):

@@ -183,7 +183,12 @@ def test_robustness_and_across_with_a_model_of_known_answers(tmp_path):
         frame.load("across").bench(Options(model=model))
 
 
-@pytest.mark.parametrize("name", ["evaluate", "input", "predict", "train-step"])
+TRAINING = [
+    pytest.param(n, marks=pytest.mark.nightly) for n in ("predict", "train-step")
+]
+
+
+@pytest.mark.parametrize("name", ["evaluate", "input", *TRAINING])
 def test_benches_in_this_process(name):
     for row in measured(name):
         assert row.yardstick > 0
@@ -191,6 +196,7 @@ def test_benches_in_this_process(name):
         assert row.yardstick_is
 
 
+@pytest.mark.nightly
 def test_time_to_dice_beside_the_article():
     (row,) = measured("time-to-dice")
     assert set(row.notes) >= {"Dice then", "the article's Dice at that time"}
@@ -236,6 +242,7 @@ def test_validate_beside_reading(stages_here):
     assert memory.reached
 
 
+@pytest.mark.nightly
 def test_overhead_beside_bare_imports(monkeypatch):
     """`noop` runs DVC itself."""
     said = [processes.Line(0.0, "epoch 1 of 2"), processes.Line(0.25, "3/3 - 1s")]
@@ -247,6 +254,7 @@ def test_overhead_beside_bare_imports(monkeypatch):
     assert whole.figure < 0
 
 
+@pytest.mark.nightly
 def test_scale_fits_a_line_through_real_stages(stages_here):
     rows = measured("scale", sizes=(4, 8))
     assert [row.what for row in rows] == [

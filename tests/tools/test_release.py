@@ -1,5 +1,6 @@
 import contextlib
 import datetime
+import os
 import re
 import shutil
 import subprocess
@@ -263,7 +264,11 @@ def test_the_first_version_of_a_changelog():
 def test_make_passes_on_what_it_is_given():
     def recipe(*words: str) -> str:
         done = subprocess.run(
-            ["make", "-n", "release", *words], cwd=ROOT, capture_output=True, text=True
+            ["make", "-n", "--no-print-directory", "release", *words],
+            cwd=ROOT,
+            env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
+            capture_output=True,
+            text=True,
         )
         return done.stdout.splitlines()[-1].partition(" -m ")[2].strip()
 
