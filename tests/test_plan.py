@@ -5,17 +5,48 @@ import json
 
 import pytest
 
-from stages.core import files
+from stages.core import files, paths
+from stages.core.params import parse_params
+from stages.core.sources import phantom
+from tests import planted
 from tests.conftest import with_overrides
-from tests.plan import Plan
+from tests.plan import Plan, outcomes
 
 STAGES = ["ingest", "validate", "split", "train", "evaluate", "gate", "export"]
 
 
+def check_that_no_metadata_went_anywhere(plan, printed):
+    """The shards hold the source's own bytes; nothing else knows a patient."""
+    data = plan.root / paths.DATA
+    shards = {files.sha256(path) for path in (plan.root / paths.INGESTED).iterdir()}
+    written = [
+        path
+        for top in (data, plan.root / ".dvc", plan.root / "dvc.lock")
+        for path in (top, *top.rglob("*"))
+        if path.is_file()
+    ]
+    theirs = {path for path in written if files.sha256(path) in shards}
+    assert planted.heard(theirs)
+    assert not planted.heard(set(written) - theirs)
+    assert not any(marker in printed for marker in planted.MARKERS)
+    pictures = list(data.glob("evaluation/overlays/*.png"))
+    assert pictures
+    for picture in pictures:
+        assert planted.png_chunks(picture.read_bytes()) == {b"IHDR", b"IDAT", b"IEND"}
+
+
 @pytest.mark.slow
-def test_stages_run_when_they_must_and_only_then(tmp_path, tiny_values):
+def test_stages_run_when_they_must_and_only_then(
+    tmp_path, tmp_path_factory, tiny_values
+):
+    folder = tmp_path_factory.mktemp("theirs")
+    planted.lay(phantom.pairs(parse_params(tiny_values).ingest), folder)
+    theirs = {"ingest.source": "folder", "ingest.folder": str(folder)}
+    tiny_values = with_overrides(tiny_values, theirs)
     plan = Plan(tmp_path, tiny_values)
-    assert plan.repro() == dict.fromkeys(STAGES, "run")
+    done = plan.run("dvc", "repro")
+    assert outcomes(done.stdout) == dict.fromkeys(STAGES, "run")
+    check_that_no_metadata_went_anywhere(plan, done.stdout + done.stderr)
     first = plan.commit("first")
     metrics = (tmp_path / "data/evaluation/metrics.json").read_bytes()
     model = files.sha256(tmp_path / "data/model/unet.keras")
