@@ -149,7 +149,7 @@ def connect() -> Cluster:
         )
     facts = cluster.facts()
     logger.info(
-        "%s: %d in all, on %d hosts: %s",
+        "%s; replicas: %d, hosts: %d (%s)",
         facts["strategy"],
         facts["replicas"],
         facts["hosts"],
