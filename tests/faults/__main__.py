@@ -134,7 +134,9 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=200, help="how many to do")
     parser.add_argument("--only", type=int, nargs="+", help="these of the sequence")
     parser.add_argument("--stage", nargs="+", help="those of the sequence in a stage")
-    parser.add_argument("--sample", action="store_true", help="the ten of make test")
+    parser.add_argument(
+        "--sample", action="store_true", help="the ten of `make test ALL=1`"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="at a time")
     parser.add_argument("--minutes", type=float, help="begin no fault after so many")
     parser.add_argument("--out", type=Path, help="JSON report to write")

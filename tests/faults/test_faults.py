@@ -14,7 +14,7 @@ from tests.faults.kinds import KINDS
 INPUTS = {stage: ["data/x"] for stage in cases.SHARES} | {"ingest": []}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ten_faults_are_survived(tmp_path):
     report = tmp_path / "report.json"
     words = ["--sample", "--seed", "3", "--out", str(report)]
