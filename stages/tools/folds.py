@@ -20,7 +20,7 @@ from stages.core.metrics import bootstrap_interval
 from stages.tools import arguments
 from stages.tools.review.comparison import RESAMPLES, SEED
 from stages.tools.review.evidence import METRICS, Evidence
-from stages.tools.sweep import Planned, data_values, markdown_table, sweep
+from stages.tools.sweep import Planned, add_data, data_values, markdown_table, sweep
 
 NAME = "folds.md"
 TABLE = "per_image.csv"
@@ -170,13 +170,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "data",
-        type=Path,
-        nargs="?",
-        help="labelled data: a folder or a zip (default: what params.yaml names)",
-    )
-    parser.add_argument("--classes", nargs="+", default=[], help="default: all")
+    add_data(parser)
     parser.add_argument("--folds", type=_folds, default=5, help="2 or more")
     parser.add_argument(
         "-o", "--out", type=Path, default=paths.WORK / "folds", help="folder"

@@ -4,6 +4,7 @@ For `ablation` and `folds`. Runs happen beside the working tree, on the last com
 share its cache, so data stages run once. A run that is there already is not run again.
 """
 
+import argparse
 import hashlib
 import logging
 import re
@@ -61,6 +62,17 @@ class Swept:
                 f"failed, such as {name} ({reason}); mend that and run the same "
                 "command again: the runs that are done are kept"
             )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `data_values` takes."""
+    parser.add_argument(
+        "data",
+        type=Path,
+        nargs="?",
+        help="labelled data: a folder or a zip (default: what params.yaml names)",
+    )
+    parser.add_argument("--classes", nargs="+", default=[], help="default: all")
 
 
 def data_values(data: Path | None, classes: list[str]) -> dict[str, Any]:

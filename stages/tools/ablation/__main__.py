@@ -7,7 +7,7 @@ from stages.core import paths
 from stages.core.errors import PipelineError, run
 from stages.tools import ablation, arguments
 from stages.tools.ablation.grid import planned
-from stages.tools.sweep import data_values, sweep
+from stages.tools.sweep import add_data, data_values, sweep
 
 
 def main() -> None:
@@ -15,13 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m stages.tools.ablation", description=ablation.__doc__
     )
-    parser.add_argument(
-        "data",
-        type=Path,
-        nargs="?",
-        help="labelled data: a folder or a zip (default: what params.yaml names)",
-    )
-    parser.add_argument("--classes", nargs="+", default=[], help="default: all")
+    add_data(parser)
     parser.add_argument("--epochs", type=arguments.positive, default=20)
     parser.add_argument(
         "-o", "--out", type=Path, default=paths.WORK / "ablation", help="folder"
