@@ -76,7 +76,8 @@ def test_an_image_is_dropped_and_its_mask_taken_home(
 ):
     tab = opened[0](color_scheme=scheme, accept_downloads=True)
     assert tab.get_by_text("Not a medical device").is_visible()
-    assert tab.get_by_text("learnt from drawn pictures").is_visible()
+    # What is served is asked for after the page has loaded.
+    tab.get_by_text("learnt from drawn pictures").wait_for()
     drop(tab, film, "Jane Doe.old.png")
     tab.wait_for_selector("#result:not([hidden])")
     _, headers, mask = page_server.ask("/predict", film)
@@ -120,7 +121,7 @@ def test_the_page_by_keyboard_on_a_narrow_screen(opened, film, tmp_path):
     tab.wait_for_selector("#result:not([hidden])")
     tab.locator("summary").press("Enter")
     # A model's own words are shown as text.
-    assert "drawn <b>lungs</b>" in tab.locator("#model").inner_text()
+    tab.locator("#model", has_text="drawn <b>lungs</b>").wait_for()
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
