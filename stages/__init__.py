@@ -20,6 +20,10 @@ from typing import NoReturn
 # TensorFlow greets every start with pages about hardware that is not there; its
 # errors still arrive as exceptions. Must be set before its first import; yours wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# As must this. TensorFlow itself takes oneDNN's kernels only where a processor has
+# AVX512_VNNI or the like; with AVX2 alone they halve a training step.
+# `data/model/build.json` says whether they were on: other kernels, other bits.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def _stopped(number: int, _frame: FrameType | None) -> NoReturn:

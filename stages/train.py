@@ -10,6 +10,7 @@ Why     so that one command, one seed and one data set give one model, bit for b
 import hashlib
 import json
 import logging
+import os
 import platform
 import sys
 from importlib.metadata import version
@@ -311,7 +312,8 @@ def _code_and_libraries() -> bytes:
     folder = Path(dataset.__file__).parent
     for source in [Path(__file__), *sorted(folder.rglob("*.py"))]:
         digest.update(source.read_bytes())
-    digest.update(json.dumps([version(name) for name in LIBRARIES]).encode())
+    versions = [version(name) for name in LIBRARIES]
+    digest.update(json.dumps([*versions, _onednn()]).encode())
     return digest.digest()
 
 
@@ -323,9 +325,15 @@ def _build_facts(params: TrainParams, cluster: Cluster) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "threads": params.threads,
+        "onednn": _onednn(),
         **cluster.facts(),
         "params": params.model_dump(),
     }
+
+
+def _onednn() -> bool:
+    """Whether oneDNN's kernels may be taken; `stages/__init__.py` asks for them."""
+    return os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0"
 
 
 def _processor() -> str:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -50,7 +51,9 @@ def test_writes_a_model_its_curves_and_what_built_it(tiny_params):
     assert list(gradients.columns) == ["step", "head", "part", "gradient_norm"]
     assert set(gradients["head"]) == {0, 1}
     assert set(gradients["step"]) == {0, 1, 2, 3}
-    assert json.loads(paths.BUILD.read_text())["libraries"]["keras"]
+    build = json.loads(paths.BUILD.read_text())
+    assert build["libraries"]["keras"]
+    assert build["onednn"] == (os.environ["TF_ENABLE_ONEDNN_OPTS"] != "0")
     assert not paths.CHECKPOINTS.exists()
 
 
