@@ -25,7 +25,7 @@ def bench(options: Options) -> list[Row]:
     base = data.encoded(options, min(count, data.DRAWN))
     with processes.workspace() as folder:
         written = data.write_folder(data.varied(base, count), folder / "files")
-        data.write_zip(data.varied(base, count), folder / "all.zip")
+        data.zip_folder(folder / "files", folder / "all.zip")
         params = data.params_for(base, folder / "all.zip", load_params())
         processes.write_params(params, folder)
 
