@@ -1,15 +1,17 @@
 """What a usable pair looks like: Great Expectations' expectations, in plain words."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from stages.core.judgement import library
 from stages.core.params import ValidateParams
 
 Row = Mapping[str, Any]
+SHAPES = ["image_shape", "mask_shape"]
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ def pair_checks(params: ValidateParams) -> list[Check]:
             f"image and mask are {shape_words}",
             lambda row: f"image is {row['image_shape']} and mask {row['mask_shape']}",
             gxe.ExpectColumnPairValuesToBeInSet(
-                column_A="image_shape",
-                column_B="mask_shape",
+                column_A="image_shape_judged",
+                column_B="mask_shape_judged",
                 value_pairs_set=shapes,
                 ignore_row_if="either_value_is_missing",
             ),
@@ -150,13 +152,22 @@ def pair_checks(params: ValidateParams) -> list[Check]:
 
 
 def with_judged(table: pd.DataFrame, params: ValidateParams) -> pd.DataFrame:
-    """Facts with `foreground_judged`: the foreground, null where it needs no judging.
+    """Facts with `foreground_judged` and so on: null where they need no judging.
 
-    A lesion may be small or absent: its masks have no least foreground.
+    A lesion may be small or absent: its masks have no least foreground. Two shapes
+    are judged once: Great Expectations goes through pairs of columns row by row.
     """
     share = table["foreground_fraction"]
     is_fine = table["may_be_empty"].astype(bool) & (share <= params.foreground_max)
-    return table.assign(foreground_judged=share.mask(is_fine))
+    is_known = table.duplicated(SHAPES)
+    once = {f"{name}_judged": table[name].mask(is_known) for name in SHAPES}
+    return table.assign(foreground_judged=share.mask(is_fine), **once)
+
+
+def like(table: pd.DataFrame, rows: Sequence[int]) -> tuple[int, ...]:
+    """Places of all pairs that have the two shapes of one of these, ascending."""
+    shapes = table["image_shape"] + " " + table["mask_shape"]
+    return tuple(np.flatnonzero(shapes.isin(set(shapes.iloc[list(rows)]))).tolist())
 
 
 def _classes_hint(row: Row) -> str:

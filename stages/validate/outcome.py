@@ -1,7 +1,7 @@
 """The facts, judged: which pairs are accepted, and the report of how that came."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 from stages.core.judgement import Verdict, judge
 from stages.core.pairs import natural_key
 from stages.core.params import ValidateParams
-from stages.validate.checks import Check, pair_checks, total_checks, with_judged
+from stages.validate.checks import Check, like, pair_checks, total_checks, with_judged
 
 _BLOCK = 4096  # rows opened at a time: as dictionaries they are large
 EXAMPLES = 20  # pair ids listed for an expectation
@@ -65,6 +65,8 @@ def judge_facts(
     verdicts = judge(
         with_judged(table, params), expectations, title="pairs", data_docs=data_docs
     )
+    shapes = verdicts["shapes"]
+    verdicts["shapes"] = replace(shapes, rows=like(table, shapes.rows))
     table = _explained(table, checks, verdicts)
     totals = _totals(table)
     checks_of_all = total_checks(params)

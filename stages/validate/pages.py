@@ -44,9 +44,12 @@ def write(
         ingested: Shards, to make thumbnails from.
     """
     table = outcome.table
-    in_order = sorted(range(len(table)), key=lambda i: natural_key(table["pair_id"][i]))
-    rejected = [i for i in in_order if not table["accepted"][i]]
-    noted = [i for i in in_order if table["accepted"][i] and table["note"][i]]
+    # As lists: to look up one value in a column takes 10 us.
+    keys = [natural_key(pair_id) for pair_id in table["pair_id"].tolist()]
+    accepted, note = table["accepted"].tolist(), table["note"].tolist()
+    in_order = sorted(range(len(table)), key=keys.__getitem__)
+    rejected = [i for i in in_order if not accepted[i]]
+    noted = [i for i in in_order if accepted[i] and note[i]]
     shown = _spread(outcome.pairs, rejected)[: params.thumbnails]
     extremes = _extremes(table) if params.thumbnails else []
     pictures = thumbnails.make(

@@ -15,6 +15,7 @@ from stages.core.pairs import num_rows, read_shard, shard_paths
 from stages.validate.facts import quiet_opencv, read_side
 
 SIDE = 176  # of a thumbnail, pixels
+_COLUMNS = ("image", "image_path", "mask", "mask_path")
 OUTLINE_BGR = (40, 190, 255)  # amber: seen on black, grey and white
 
 
@@ -48,11 +49,13 @@ def make(
 def _rows(shard: Path, wanted: list[int]) -> Iterator[tuple[int, pd.Series]]:
     """Yields some rows of a shard, with their places in it."""
     start = 0
-    for frame in read_shard(shard) if wanted else ():
+    for frame in read_shard(shard, columns=_COLUMNS) if wanted else ():
         for place in wanted:
             if start <= place < start + len(frame):
                 yield place, frame.iloc[place - start]
         start += len(frame)
+        if start > wanted[-1]:
+            return
 
 
 def _pictures(pair: pd.Series, max_image_pixels: int) -> dict[str, str]:
