@@ -293,6 +293,25 @@ def test_table_has_every_pair_in_order_and_its_schema(judged) -> None:
     assert judged["schema"].equals(QUALITY_SCHEMA)
 
 
+def test_every_pair_of_the_same_wrong_shapes_is_rejected(tiny_params: Build) -> None:
+    wide = {"image": png(lungs(1, image_size=20)[0])}
+    write_shards(
+        [pair(n, **(wide if n % 3 else {})) for n in range(1, 10)],
+        paths.INGESTED,
+        shard_pairs=4,
+    )
+    lenient = {"validate.max_rejected_fraction": 1.0, "validate.min_pairs": 1}
+    validate(tiny_params(**lenient).validate_)
+    table = pd.read_parquet(paths.QUALITY_PAIRS)
+    assert table["accepted"].tolist() == [n % 3 == 0 for n in range(1, 10)]
+
+
+def test_rows_are_as_pandas_has_them() -> None:
+    frame = pd.DataFrame({"a": ["x", "y"], "b": [b"1", None], "c": [True, False]})
+    assert facts.rows_of(frame) == frame.to_dict("records")
+    assert facts.rows_of(frame[:0]) == []
+
+
 def test_report_counts_and_names(judged) -> None:
     report = judged["report"]
     rejected = len(REJECTED) + 2

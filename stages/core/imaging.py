@@ -197,9 +197,17 @@ def outline(mask: Mask) -> Mask:
     return np.asarray(mask & (inner[1:-1, 1:-1] == 0), bool)
 
 
-def num_components(mask: Mask) -> int:
-    """Number of 8-connected foreground regions."""
-    return int(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0]) - 1
+def num_components(mask: Mask | Grey) -> int:
+    """Number of 8-connected foreground regions; foreground is what is not 0."""
+    height, width = mask.shape
+    # Labels of 16 bits and this algorithm take 2/3 of the default's time. No more
+    # regions fit than one in each block of 2 x 2.
+    is_small = (height + 1) // 2 * ((width + 1) // 2) < 2**16 - 1
+    labels = cv2.CV_16U if is_small else cv2.CV_32S
+    found, _ = cv2.connectedComponentsWithAlgorithm(
+        mask.view(np.uint8), 8, labels, cv2.CCL_SAUF
+    )
+    return int(found) - 1
 
 
 Predictor = Callable[[Float], Float]  # (B, S, S, C) in [0, 1] -> (B, S, S, 1) prob

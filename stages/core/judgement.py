@@ -1,8 +1,11 @@
 """Great Expectations, run on a table in memory: which rows break which expectation."""
 
+import contextlib
 import logging
 import os
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from typing import Any
 import pandas as pd
 
 from stages.core import files
+
+_TURN_S = 0.0002  # Python's is 5 ms
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,28 @@ def library() -> Any:
 
     base.logger.setLevel(logging.WARNING)  # the import raised it
     return gx
+
+
+@contextlib.contextmanager
+def imported_meanwhile() -> Iterator[None]:
+    """Imports Great Expectations in a thread while the block's threads work.
+
+    The import is 4 s of Python, and a thread that decodes asks for Python's lock ten
+    times a pair: with turns as long as Python's the one would stop the others.
+    """
+
+    def load() -> None:
+        with contextlib.suppress(Exception):  # who needs it imports it, and says why
+            library()
+
+    turn = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_S)
+    # No daemon: an exit in the midst of an import could end in a crash.
+    threading.Thread(target=load).start()
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(turn)
 
 
 def _context() -> tuple[Any, Any]:

@@ -122,8 +122,7 @@ def measure_shard(
         measured
         for frame in pairs.read_shard(path, batch_pairs=_BATCH_PAIRS)
         for measured in facts.measure_rows(
-            frame.to_dict("records"),  # type: ignore[arg-type]
-            max_image_pixels=max_image_pixels,
+            facts.rows_of(frame), max_image_pixels=max_image_pixels
         )
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -65,6 +66,15 @@ def measure_rows(
         The columns of `SCHEMA` for each; what is absent is null.
     """
     return [_measure_pair(row, max_image_pixels) for row in rows]
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A frame's rows; `to_dict("records")` looks at each value and takes six times."""
+    columns = {str(name): frame[name].tolist() for name in frame.columns}
+    return [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
 
 
 @contextlib.contextmanager
@@ -144,11 +154,10 @@ def _measure_pair(row: dict[str, Any], max_image_pixels: int) -> dict[str, Any]:
     )
     facts |= {f"mask_{name}": value for name, value in found.items()}
     if mask is not None:
-        foreground = mask != 0  # as `imaging.decode_mask` has it
-        facts["mask_values"] = _values(mask)
-        share = np.count_nonzero(foreground) / foreground.size
-        facts["foreground_fraction"] = round(share, 6)
-        facts["num_components"] = imaging.num_components(foreground)
+        foreground = int(np.count_nonzero(mask))  # as `imaging.decode_mask` has it
+        facts["mask_values"] = _values(mask, foreground)
+        facts["foreground_fraction"] = round(foreground / mask.size, 6)
+        facts["num_components"] = imaging.num_components(mask)
     return facts
 
 
@@ -192,10 +201,14 @@ def read_side(
     return grey, found
 
 
-def _values(mask: Grey) -> str:
-    """The grey values of a mask, ascending: `0,255`; the first few of many."""
-    white = np.count_nonzero(mask == 255)
-    if 0 < white < mask.size and np.count_nonzero(mask) == white:
+def _values(mask: Grey, foreground: int) -> str:
+    """The grey values of a mask, ascending: `0,255`; the first few of many.
+
+    Args:
+        mask: (H, W).
+        foreground: How many of them are not 0.
+    """
+    if 0 < foreground < mask.size and foreground == np.count_nonzero(mask == 255):
         return "0,255"
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
     shown = ",".join(str(value) for value in values[:MASK_VALUES_SHOWN])

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from stages.core import pairs
+from stages.core import judgement, pairs
 from stages.core.errors import PipelineError
 from stages.validate import cluster, facts
 
@@ -78,7 +78,11 @@ def _on_threads(
     """Yields a shard's place and the facts of some of its pairs, all in order."""
     threads = min(os.cpu_count() or 1, _THREADS_MAX)
     waiting: deque[tuple[int, Future[list[dict[str, Any]]]]] = deque()
-    with facts.quiet_opencv(), ThreadPoolExecutor(threads) as pool:
+    with (
+        facts.quiet_opencv(),
+        judgement.imported_meanwhile(),
+        ThreadPoolExecutor(threads) as pool,
+    ):
         for place, rows in _portions(shards):
             waiting.append(
                 (
@@ -102,8 +106,8 @@ def _portions(shards: list[Path]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         for frame in pairs.read_shard(shard, batch_pairs=2 * _PORTION_PAIRS):
             rows: list[dict[str, Any]] = []
             size = 0
-            for row in frame.to_dict("records"):
-                rows.append(row)  # type: ignore[arg-type]
+            for row in facts.rows_of(frame):
+                rows.append(row)
                 size += sum(len(row[side] or b"") for side in ("image", "mask"))
                 if len(rows) == _PORTION_PAIRS or size >= _PORTION_BYTES:
                     yield place, rows

@@ -61,3 +61,19 @@ def test_outline_of_a_square_and_of_a_mask_that_fills_the_picture():
     assert imaging.outline(mask).sum() == 16  # 5x5 less its 3x3 inside
     assert imaging.outline(np.ones((4, 5), bool)).sum() == 14  # border of 4x5
     assert imaging.num_components(lungs()[1] > 0) == 2
+
+
+@pytest.mark.parametrize("side", [1, 2, 7, 64, 511])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 1.0])
+def test_regions_are_those_of_opencv_by_default(side, share):
+    mask = np.random.default_rng(side).random((side, side + 1)) < share
+    expected = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
+    assert imaging.num_components(mask) == expected
+    assert imaging.num_components(mask * np.uint8(7)) == expected
+
+
+@pytest.mark.parametrize("side", [510, 511, 1001])  # to each side of 2^16 labels
+def test_as_many_regions_as_fit_are_counted(side):
+    mask = np.zeros((side, side), bool)
+    mask[::2, ::2] = True
+    assert imaging.num_components(mask) == mask.sum()

@@ -1,12 +1,13 @@
 """Does Great Expectations say which rows, silently, and never pass what it skipped?"""
 
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from stages.core import paths
-from stages.core.judgement import judge, library
+from stages.core.judgement import imported_meanwhile, judge, library
 
 TABLE = pd.DataFrame({"pair_id": ["a", "b", "c", "d"], "size": [1.0, 5.0, None, 9.0]})
 
@@ -67,3 +68,11 @@ def test_writes_the_librarys_own_pages_when_asked() -> None:
     page = (paths.QUALITY_DATA_DOCS / "index.html").read_text(encoding="utf-8")
     assert "sizes" in page
     assert list((paths.WORK / "partial").iterdir()) == []
+
+
+def test_the_import_meanwhile_leaves_python_as_it_was() -> None:
+    before = sys.getswitchinterval()
+    with imported_meanwhile():
+        assert sys.getswitchinterval() < before
+    assert sys.getswitchinterval() == before
+    assert library().__name__ == "great_expectations"
