@@ -5,15 +5,19 @@ import errno
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.core import paths
 from stages.core.errors import PipelineError
+
+if TYPE_CHECKING:  # ingest writes shards without it
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ def write_shards(
     """Writes Parquet shards `CLASS-00000.parquet`, cut by rows or bytes.
 
     A shard never holds two classes, and where it ends depends on no later pair but
-    the next, so appended data changes a class's last shard only. At most one shard is
-    in memory. Same pairs, same bytes.
+    the next, so appended data changes a class's last shard only. At most two shards
+    are in memory: one is written while the next is read. Same pairs, same bytes.
 
     Args:
         pairs: In class order, then natural order.
@@ -95,40 +99,52 @@ def write_shards(
     counts: dict[str, int] = {}
     rows: list[Pair] = []
     size = total = 0
+    written: Future[None] | None = None
 
-    def flush() -> None:
-        if not rows:
-            return
-        name = rows[0].class_name
-        index = counts.get(name, 0)
-        counts[name] = index + 1
-        columns = {
-            field.name: pa.array([getattr(row, field.name) for row in rows], field.type)
-            for field in SHARD_SCHEMA
-        }
-        pq.write_table(
-            pa.table(columns, schema=SHARD_SCHEMA),
-            folder / f"{paths.slug(name)}-{index:05d}.parquet",
-            compression="none",  # PNG bytes do not shrink
-            use_dictionary=False,
-            write_statistics=False,
-            write_batch_size=1,  # a page ends at a megabyte: it is read as a whole
-        )
-        rows.clear()
+    with ThreadPoolExecutor(1) as pool:
 
-    for pair in pairs:
-        added = len(pair.image or b"") + len(pair.mask or b"")
-        is_full = len(rows) >= shard_pairs or (
-            shard_bytes is not None and size + added > shard_bytes
-        )
-        if rows and (is_full or rows[0].class_name != pair.class_name):
+        def flush() -> None:
+            nonlocal rows, written
+            if written:
+                written.result()
+            name = rows[0].class_name
+            index = counts.get(name, 0)
+            counts[name] = index + 1
+            path = folder / f"{paths.slug(name)}-{index:05d}.parquet"
+            written = pool.submit(_write_shard, rows, path)
+            rows = []
+
+        for pair in pairs:
+            added = len(pair.image or b"") + len(pair.mask or b"")
+            is_full = len(rows) >= shard_pairs or (
+                shard_bytes is not None and size + added > shard_bytes
+            )
+            if rows and (is_full or rows[0].class_name != pair.class_name):
+                flush()
+                size = 0
+            rows.append(pair)
+            size += added
+            total += 1
+        if rows:
             flush()
-            size = 0
-        rows.append(pair)
-        size += added
-        total += 1
-    flush()
+        if written:
+            written.result()
     return total
+
+
+def _write_shard(rows: list[Pair], path: Path) -> None:
+    columns = {
+        field.name: pa.array([getattr(row, field.name) for row in rows], field.type)
+        for field in SHARD_SCHEMA
+    }
+    pq.write_table(
+        pa.table(columns, schema=SHARD_SCHEMA),
+        path,
+        compression="none",  # PNG bytes do not shrink
+        use_dictionary=False,
+        write_statistics=False,
+        write_batch_size=1,  # a page ends at a megabyte: it is read as a whole
+    )
 
 
 def shard_paths(folder: Path = paths.INGESTED) -> list[Path]:
@@ -154,7 +170,7 @@ def num_rows(path: Path) -> int:
 
 def read_shard(
     path: Path, *, columns: Iterable[str] | None = None, batch_pairs: int = 128
-) -> Iterator[pd.DataFrame]:
+) -> "Iterator[pd.DataFrame]":
     """Yields a shard's rows in frames of at most `batch_pairs`.
 
     Args:
@@ -215,7 +231,7 @@ def _is_packed(metadata: pq.FileMetaData) -> bool:
 def read_pairs(
     pair_ids: Iterable[str],
     folder: Path = paths.INGESTED,
-) -> Iterator[pd.Series]:
+) -> "Iterator[pd.Series]":
     """Yields the rows of the given pairs, in shard order, a few in memory at a time.
 
     Args:
@@ -241,12 +257,14 @@ def read_pairs(
         )
 
 
-def read_splits(path: Path = paths.SPLIT_PAIRS) -> pd.DataFrame:
+def read_splits(path: Path = paths.SPLIT_PAIRS) -> "pd.DataFrame":
     """Reads the split table `pair_id,class_name,group,split`.
 
     Raises:
         PipelineError: If it is missing, lacks a column or names another split.
     """
+    import pandas as pd
+
     names = ["pair_id", "class_name", "group", "split"]
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")

@@ -1,5 +1,9 @@
+import errno
+import os
+
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stages.core import files, paths
@@ -162,3 +166,13 @@ def test_the_rank_is_of_name_and_seed_alone():
     assert [n for n in order if n != "g7"] == sorted(
         (n for n in names if n != "g7"), key=lambda n: seeded_rank(n, 1)
     )
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_what_stops_a_shard_from_being_written_is_heard(tmp_path, count, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "shard")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_shards((pair(n) for n in range(count)), tmp_path, shard_pairs=2)

@@ -8,13 +8,14 @@ bad file is `UnreadableError` and spoils nothing else.
 import errno
 import io
 import os
+import posixpath
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from stages.core.errors import PipelineError
 from stages.core.layouts import UnreadableError
@@ -159,7 +160,7 @@ class Archive:
         for member in members:
             if member.is_dir():
                 continue
-            name = str(PurePosixPath(member.filename))
+            name = posixpath.normpath(member.filename)  # no ".." is left here
             earlier = self._members.setdefault(name, member)
             if (earlier.CRC, earlier.file_size) != (member.CRC, member.file_size):
                 self._ambiguous.add(name)
