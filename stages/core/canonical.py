@@ -37,9 +37,10 @@ def keras_archive(path: Path) -> None:
 def onnx_graph(model: Any) -> None:
     """Rewrites an `onnx.ModelProto`: names and order come from the graph alone.
 
-    A converter names values by counters and lists nodes in an order that hangs on
-    hashes of strings. Nodes are ordered by walking up from the outputs and named
-    by their kind and place; the names of inputs and outputs stay.
+    A converter names values and open sizes by counters and lists nodes in an order
+    that hangs on hashes of strings and on memory addresses. Nodes are ordered by
+    walking up from the outputs and named by their kind and place, open sizes (such as
+    the batch) by first appearance; the names of inputs and outputs stay.
 
     Raises:
         ValueError: If a node holds a graph of its own (a loop or a branch).
@@ -72,7 +73,18 @@ def onnx_graph(model: Any) -> None:
         getattr(graph, field).extend(copies)
     for field in ("value_info", "doc_string"):
         graph.ClearField(field)
+    _name_open_sizes([*graph.input, *graph.output])
     graph.name = "unet"
+
+
+def _name_open_sizes(values: list[Any]) -> None:
+    """Equal names of sizes stay equal, others stay other."""
+    names: dict[str, str] = {}
+    for value in values:
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                name = names.setdefault(size.dim_param, f"size_{len(names)}")
+                size.dim_param = name
 
 
 def _from_outputs(outputs: list[str], makers: dict[str, Any]) -> list[Any]:

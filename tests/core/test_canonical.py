@@ -96,9 +96,10 @@ def two_branches(names: dict[str, str], *, turned: bool) -> onnx.ModelProto:
             values[:] = [names.get(value, value) for value in values]
     for constant in constants:
         constant.name = names.get(constant.name, constant.name)
-    shape = ["batch", 1, 4, 4]
     image, probability = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        helper.make_tensor_value_info(
+            name, TensorProto.FLOAT, [names.get(f"of {name}", "batch"), 1, 4, 4]
+        )
         for name in ("image", "probability")
     )
     graph = helper.make_graph(nodes, "g", [image], [probability], constants)
@@ -137,6 +138,27 @@ def test_onnx_graphs_that_differ_in_a_weight_stay_different():
     for model in (first, second):
         canonical.onnx_graph(model)
     assert first.SerializeToString() != second.SerializeToString()
+
+
+def test_open_sizes_of_onnx_graphs_are_named_by_first_appearance():
+    """A converter's counter for them differs from one run to the next."""
+    first, second, joined = (
+        two_branches({"node": "", "of image": a, "of probability": b}, turned=False)
+        for a, b in (("unk__217", "unk__218"), ("unk__219", "unk__220"), ("n", "n"))
+    )
+    wanted = answer(first)
+    for model in (first, second, joined):
+        canonical.onnx_graph(model)
+        np.testing.assert_array_equal(answer(model), wanted)
+    assert first.SerializeToString() == second.SerializeToString()
+    sizes = [
+        [
+            value.type.tensor_type.shape.dim[0].dim_param
+            for value in (*g.input, *g.output)
+        ]
+        for g in (first.graph, joined.graph)
+    ]
+    assert sizes == [["size_0", "size_1"], ["size_0", "size_0"]]
 
 
 def test_onnx_graphs_within_graphs_are_refused():
