@@ -15,6 +15,8 @@ from stages.core import imaging
 from stages.core.errors import PipelineError
 from stages.core.pairs import natural_key
 from stages.core.sources import phantom
+from stages.core.sources.phantom.anatomy import Pose
+from stages.core.sources.phantom.canvas import Canvas
 
 NAMES = ["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"]
 
@@ -121,6 +123,19 @@ def test_mask_is_the_same_anatomy_at_every_size(drawn):
         )
         coarse = imaging.decode_mask(a.mask)
         assert 2 * (fine & coarse).sum() / (fine.sum() + coarse.sum()) > 0.97
+
+
+def test_a_cover_stays_as_far_inside_as_asked():
+    canvas = Canvas(100, Pose(0.0, 1.0, 1.0, 0.0, 0.0, 0.0))
+    square = np.array([(-0.3, 0.2), (0.3, 0.2), (0.3, 0.8), (-0.3, 0.8)])
+    rows, columns = np.nonzero(canvas.cover([square], inset=0.05) >= 128)
+    # 60 pixels wide, 5 less at each side; the drawn edge counts by an eighth pixel.
+    assert rows.min() == columns.min() == 25
+    assert rows.max() in (74, 75)
+    # What the picture's own border cuts off has no edge there.
+    wide = canvas.cover([square * [3, 1]], inset=0.05) >= 128
+    assert wide[50, -1]
+    assert not canvas.cover([square], inset=0.5).any()
 
 
 def test_copies_and_patients_give_the_split_something_to_group(drawn):

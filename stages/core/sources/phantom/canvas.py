@@ -50,11 +50,19 @@ class Canvas:
             cv2.fillPoly(layer, [shape], shade, cv2.LINE_AA, SHIFT)
         return layer
 
-    def cover(self, shapes: Iterable[Points]) -> Layer:
-        """The share of each pixel that closed curves cover, to an eighth pixel."""
+    def cover(self, shapes: Iterable[Points], *, inset: float = 0.0) -> Layer:
+        """The share of each pixel that closed curves cover, to an eighth pixel.
+
+        Args:
+            shapes: The curves.
+            inset: How far inside them to stay, as a share of the picture's side.
+        """
         layer = np.zeros((4 * self.size, 4 * self.size), np.uint8)
         for shape in self._placed(shapes, 4):
             cv2.fillPoly(layer, [shape], 255, cv2.LINE_8, SHIFT)
+        if inset:
+            depth = cv2.distanceTransform(layer, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            layer[depth <= inset * len(layer)] = 0
         size = (self.size, self.size)
         return np.asarray(
             cv2.resize(layer, size, interpolation=cv2.INTER_AREA), np.uint8

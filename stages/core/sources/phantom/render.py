@@ -26,11 +26,17 @@ from stages.core.sources.phantom.canvas import (
     ribbon,
 )
 
+# How far whoever drew the target's masks kept inside the lungs' edge, as a share of the
+# side: 1.5 pixels of 256. Without it a network that learns from phantoms alone finds
+# 10 % more lung than the target's masks have (median of 345 radiographs).
+INSET = 0.006
+
 
 def draw_mask(anatomy: Anatomy, pose: Pose, size: int) -> NDArray[np.bool_]:
     """The lungs' mask, (size, size): pixels at least half covered."""
     canvas = Canvas(size, pose)
-    mask = canvas.cover([lung.outline() for lung in anatomy.lungs]) >= 128
+    outlines = [lung.outline() for lung in anatomy.lungs]
+    mask = canvas.cover(outlines, inset=INSET) >= 128
     # A costophrenic angle thinner than a pixel falls apart: drop the crumbs.
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     whole = stats[:, cv2.CC_STAT_AREA] >= 0.002 * size * size
