@@ -74,7 +74,7 @@ bench: setup  ## Measure, each figure beside a limit or a peer: make bench BENCH
 
 SEED ?= 1
 faults: setup  ## Do 200 faults to running stages: make faults SEED=2
-	@$(BIN)/python -m tests.faults --seed $(SEED) $(if $(REPORT),--out "$(REPORT)")
+	@$(BIN)/python -m tests.faults --seed $(SEED) $(if $(JOBS),--jobs $(JOBS)) $(if $(REPORT),--out "$(REPORT)")
 
 INPUTS ?= 100000
 fuzz: setup  ## Try 100,000 spoilt files on all that reads: make fuzz INPUTS=5000

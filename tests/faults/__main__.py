@@ -20,6 +20,7 @@ from tests.faults.kinds import KINDS, Scene
 
 ATTEMPTS = 5  # a stage that ended before its fault is laid again
 OUTPUT_LINES = 40
+JOBS = max(2, os.cpu_count() or 2)
 
 
 @dataclass
@@ -89,7 +90,6 @@ def clear(root: Path) -> None:
 def table(results: list[Result]) -> str:
     """Stage by kind: survived of tried."""
     kinds = [kind for kind in KINDS if any(r.kind == kind for r in results)]
-    stages = list(dict.fromkeys(s for s in cases.SHARES))
 
     def cell(some: list[Result]) -> str:
         return f"{sum(not r.wrong for r in some)}/{len(some)}" if some else "-"
@@ -99,7 +99,7 @@ def table(results: list[Result]) -> str:
         return [head, *by_kind, cell(some)]
 
     rows = [["", *kinds, "all"]]
-    rows += [row(s, [r for r in results if r.stage == s]) for s in stages]
+    rows += [row(s, [r for r in results if r.stage == s]) for s in cases.STAGES]
     rows += [row("all", results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
@@ -137,7 +137,7 @@ def main() -> int:
     parser.add_argument(
         "--sample", action="store_true", help="the ten of `make test ALL=1`"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="at a time")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="at a time")
     parser.add_argument("--minutes", type=float, help="begin no fault after so many")
     parser.add_argument("--out", type=Path, help="JSON report to write")
     parser.add_argument("--keep", type=Path, help="folder that keeps what was lost")

@@ -8,17 +8,7 @@ from itertools import islice
 from tests.faults.clones import seed_of
 from tests.faults.kinds import applicable
 
-# Of 40 faults. A start of TensorFlow takes 6 s, and those stages start it twice a
-# fault: 20 of 200 each, the quick stages more.
-SHARES = {
-    "ingest": 10,
-    "validate": 5,
-    "split": 5,
-    "train": 4,
-    "evaluate": 4,
-    "gate": 8,
-    "export": 4,
-}
+STAGES = ("ingest", "validate", "split", "train", "evaluate", "gate", "export")
 # What comes more often than once in a stage's turn.
 OFTEN = {"kill": 2, "interrupt": 2, "disk full": 2, "checkpoint": 3}
 # `make test`: what is quick, and two killed trainings.
@@ -56,13 +46,12 @@ def cases(seed: int, count: int, inputs: dict[str, list[str]]) -> list[Case]:
 
 
 def _sequence(seed: int, inputs: dict[str, list[str]]) -> Iterator[Case]:
+    """Rounds in which every stage comes once, in an order of its own."""
     dice = random.Random(seed)
-    turns = {stage: _kinds(dice, stage, inputs) for stage in SHARES}
+    turns = {stage: _kinds(dice, stage, inputs) for stage in STAGES}
     number = 0
     while True:
-        stages = [stage for stage, share in SHARES.items() for _ in range(share)]
-        dice.shuffle(stages)
-        for stage in stages:
+        for stage in dice.sample(STAGES, len(STAGES)):
             yield Case(number, stage, next(turns[stage]), seed)
             number += 1
 
@@ -70,6 +59,7 @@ def _sequence(seed: int, inputs: dict[str, list[str]]) -> Iterator[Case]:
 def _kinds(
     dice: random.Random, stage: str, inputs: dict[str, list[str]]
 ) -> Iterator[str]:
+    """Turns in which every kind comes that a stage can meet, some of them often."""
     own = random.Random(dice.random())
     while True:
         kinds = [k for k in applicable(inputs, stage) for _ in range(OFTEN.get(k, 1))]

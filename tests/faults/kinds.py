@@ -20,6 +20,7 @@ from tests.faults import clones, watch
 from tests.faults.clones import Base, Run
 
 DAY_S = 86_400
+ROOMY = "256m"  # a file system with room for all that a stage writes
 
 
 @dataclass
@@ -113,20 +114,18 @@ def disk_full(scene: Scene) -> str | None:
         held = scene.root / "data.held"
         data.rename(held)
         data.mkdir()
-        # A page for each file and folder that there is, and then some.
-        page = os.sysconf("SC_PAGE_SIZE")
-        used = sum(
-            -(-p.stat().st_size // page) * page if p.is_file() else page
-            for p in held.rglob("*")
-        )
-        free = int(share * cost.total_bytes) // page * page
-        mount("-t", "tmpfs", "-o", f"size={used + free + 2 * page}", "none", str(data))
+        mount("-t", "tmpfs", "-o", f"size={ROOMY}", "none", str(data))
         scene.clear.append(lambda: unmount(data))
         shutil.copytree(held, data, dirs_exist_ok=True)
         shutil.rmtree(held)
+        # What is there already takes whole pages, and folders take none.
+        disk = os.statvfs(data)
+        used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+        free = int(share * cost.total_bytes) // disk.f_frsize * disk.f_frsize
+        mount("-o", f"remount,size={used + free}", str(data))
         run = scene.start()
         scene.begun(run)
-        scene.mend.append(lambda: mount("-o", "remount,size=256m", str(data)))
+        scene.mend.append(lambda: mount("-o", f"remount,size={ROOMY}", str(data)))
         what = f"a disk with {free} bytes free"
     else:
         run = scene.start()

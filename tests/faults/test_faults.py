@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.conftest import ROOT
 from tests.faults import cases, judge
 from tests.faults.kinds import KINDS
 
-INPUTS = {stage: ["data/x"] for stage in cases.SHARES} | {"ingest": []}
+INPUTS = {stage: ["data/x"] for stage in cases.STAGES} | {"ingest": []}
 
 
 @pytest.mark.nightly
@@ -34,11 +35,17 @@ def test_ten_faults_are_survived(tmp_path):
 def test_every_kind_comes_to_every_stage_it_can():
     some = cases.cases(1, 200, INPUTS)
     assert [case.number for case in some] == list(range(200))
-    for stage in cases.SHARES:
+    for stage in cases.STAGES:
         kinds = {case.kind for case in some if case.stage == stage}
         assert kinds == set(cases.applicable(INPUTS, stage))
-        assert sum(case.stage == stage for case in some) >= 20
     assert {case.kind for case in some} == set(KINDS)
+
+
+@pytest.mark.parametrize("count", [7, 80, 200])
+def test_stages_share_the_faults_evenly(count):
+    found = Counter(case.stage for case in cases.cases(1, count, INPUTS))
+    assert set(found) == set(cases.STAGES)
+    assert max(found.values()) - min(found.values()) <= 1
 
 
 def test_a_seed_is_a_sequence():
