@@ -70,10 +70,10 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {visible(chr(10).join(lines))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except _Terminated:
-        print("terminated; the next run goes on from here", file=sys.stderr)
+        _last_words("terminated; the next run goes on from here")
         sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        print("interrupted; the next run goes on from here", file=sys.stderr)
+        _last_words("interrupted; the next run goes on from here")
         sys.exit(130)
     except Exception as error:
         refused = _system_sentence(error)
@@ -112,6 +112,20 @@ def _terminated(number: int, _frame: FrameType | None) -> None:
     """Ends as an interrupt does: what is half-written is cleared away."""
     # Not a word here: the signal may have come in the midst of writing one.
     raise _Terminated(number)
+
+
+def _last_words(sentence: str) -> None:
+    """Says it undisturbed; whoever asks again then need not wait for threads."""
+    heeded = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
+    for number in heeded:
+        signal.signal(number, signal.SIG_IGN)
+    print(sentence, file=sys.stderr, flush=True)
+    for number in heeded:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _named(record: logging.LogRecord) -> bool:

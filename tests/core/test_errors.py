@@ -3,11 +3,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from stages.core.errors import NetworkError, PipelineError, run
 from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_they_were():
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
 
 
 def ending(capsys, error):
@@ -104,3 +114,34 @@ def test_a_signal_is_a_sentence_even_among_imports(tmp_path, number, code, word,
     assert printed.startswith(f"{word}; ")
     assert printed.count("\n") == 1
     assert not list(tmp_path.glob("data/.work/partial/*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once_and_adds_no_word(number):
+    """A thread that ends in its own time is waited for, but not by the impatient."""
+    code_text = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import threading, time\n"
+        "from stages.core import errors\n"
+        "def main():\n"
+        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "    print('there', flush=True)\n"
+        "    time.sleep(60)\n"
+        "errors.run(main)\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code_text],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout.readline() == "there\n"
+    run.send_signal(number)
+    sentence = run.stderr.readline()
+    while run.poll() is None:  # one that comes while the sentence is said is not heard
+        run.send_signal(number)
+        time.sleep(0.05)
+    rest = run.communicate()[1]
+    assert sentence.endswith("; the next run goes on from here\n")
+    assert rest == ""
+    assert run.returncode == -number
