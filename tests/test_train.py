@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import subprocess
 import sys
 
@@ -52,7 +53,13 @@ def test_writes_a_model_its_curves_and_what_built_it(tiny_params):
     assert set(gradients["head"]) == {0, 1}
     assert set(gradients["step"]) == {0, 1, 2, 3}
     build = json.loads(paths.BUILD.read_text())
-    assert build["libraries"]["keras"]
+    assert set(build["libraries"]) == {"keras", "numpy", "opencv-python", "tensorflow"}
+    assert all(build["libraries"].values())
+    assert build["python"] == platform.python_version()
+    assert build["processor"]
+    assert build["devices"]
+    params = tiny_params().train
+    assert (build["threads"], build["params"]["seed"]) == (params.threads, params.seed)
     assert build["onednn"] == (os.environ["TF_ENABLE_ONEDNN_OPTS"] != "0")
     assert not paths.CHECKPOINTS.exists()
 
