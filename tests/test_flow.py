@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from ruamel.yaml import YAML
 from stages.core import errors, studies
 from tests.conftest import ROOT, TINY, radiography_tree, with_overrides
 from tests.kaggle_standin import KaggleStandIn
-from tests.plan import Plan
+from tests.plan import Plan, outcomes
 
 STAGES = ["ingest", "validate", "split", "train", "evaluate", "gate", "export"]
 DATASET = "tawsifurrahman/covid19-radiography-database"
@@ -328,10 +329,11 @@ def run_flow(flow: Any, **parameters: Any) -> Any:
 def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
     served, shipped_values, api, monkeypatch
 ):
+    from prefect import flow
     from prefect.states import Cancelling
 
     from stages.core import files, paths
-    from stages.flow import pipeline
+    from stages.flow import flows, pipeline
 
     plan, url = served
     port = int(url.split(":")[2].split("/")[0])
@@ -418,11 +420,22 @@ def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
     assert rows["dice.mean"]["difference"] == "+0.0000"
     assert "gate FAILED" in found["verdict"]
 
+    # What refresh adds to a branch that it keeps.
+    plan.commit("another bound")
+    reviewed = flow(lambda: flows._review(plan.root), name="reviewed")
+    state = run_flow(reviewed)
+    text = artifacts(api, state.state_details.flow_run_id)["review"]
+    assert "No difference shown" in text
+    assert "gate.min.dice.mean" in text
+
 
 STEP = """
 import sys, time
 from pathlib import Path
 name, *read = sys.argv[1:]
+if name == "ingest" and Path("spoilt").exists():
+    print("error: the source is spoilt", file=sys.stderr)
+    sys.exit(1)
 if name == "ingest" and not Path("tried").exists():
     Path("tried").touch()
     sys.exit(75)
@@ -460,6 +473,42 @@ def diamond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
+def test_a_killed_run_leaves_no_lock_and_the_next_goes_on(diamond):
+    (diamond / "tried").touch()
+    code = """
+        from pathlib import Path
+        from stages.flow import processes
+        for stage in ("ingest", "left"):
+            words = processes.dvc("repro", "--single-item", stage)
+            processes.run(words, cwd=Path.cwd(), heard=print)
+    """
+    run = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for(
+        lambda: processes_in(diamond, "step.py left"), seconds=60, what="left begun"
+    )
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    wait_for(lambda: not processes_in(diamond), seconds=10, what="all ended")
+    assert not (diamond / "left.txt").exists()
+    assert_unlocked(diamond)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro"],
+        env=os.environ
+        | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert outcomes(done.stdout) == {
+        "ingest": "unchanged", "left": "run", "right": "run", "join": "run",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
 def test_stages_run_at_once_where_they_can_and_only_the_network_is_tried_again(
     diamond, api, monkeypatch
 ):
@@ -478,8 +527,12 @@ def test_stages_run_at_once_where_they_can_and_only_the_network_is_tried_again(
         "right": "Executed",
         "join": "Failed",
     }
-    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-    runs = {r.name: r for r in api.read_task_runs(flow_run_filter=chosen)}
+
+    def task_runs(flow_run_id):
+        chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+        return {r.name: r for r in api.read_task_runs(flow_run_filter=chosen)}
+
+    runs = task_runs(flow_run_id)
     assert {name: r.run_count for name, r in runs.items()} == {
         "ingest": 2,
         "left": 1,
@@ -490,6 +543,17 @@ def test_stages_run_at_once_where_they_can_and_only_the_network_is_tried_again(
     assert runs["right"].start_time < runs["left"].end_time
     assert runs["ingest"].end_time <= runs["left"].start_time
     assert_unlocked(diamond)
+
+    # What no second try mends is not tried twice, in ingest either.
+    (diamond / "spoilt").touch()
+    (diamond / "ingest.txt").unlink()
+    (diamond / "dvc.lock").unlink()
+    shutil.rmtree(diamond / ".dvc" / "cache")
+    state = run_flow(pipeline)
+    assert state.message == "ingest: the source is spoilt"
+    flow_run_id = state.state_details.flow_run_id
+    assert task_states(api, flow_run_id)["ingest"] == "Failed"
+    assert task_runs(flow_run_id)["ingest"].run_count == 1
 
 
 def radiography_zip(folder: Path, pairs: int) -> bytes:

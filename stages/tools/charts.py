@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 50
+LETTER = 7.5  # width of a letter, about, with the space to the next label
 
 Point = tuple[float, float]
 
@@ -40,6 +41,7 @@ class Axis:
     high: float
     is_log: bool = False
     names: Sequence[str] = ()  # instead of numbers, at 0, 1, 2
+    is_whole: bool = False  # of things that are counted: no tick between two
 
     def share(self, value: float) -> float:
         """Where a value stands between both ends, 0 to 1."""
@@ -56,6 +58,7 @@ class Axis:
         if self.is_log:
             return self._log_ticks()
         step = nice_step((self.high - self.low) / 5)
+        step = max(step, 1.0) if self.is_whole else step
         places = max(0, -math.floor(math.log10(step) + 1e-9))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
@@ -86,7 +89,12 @@ def nice_step(least: float) -> float:
 
 
 def fitted(
-    label: str, values: Iterable[float], *, is_log: bool = False, zero: bool = False
+    label: str,
+    values: Iterable[float],
+    *,
+    is_log: bool = False,
+    zero: bool = False,
+    is_whole: bool = False,
 ) -> Axis:
     """An axis that holds all values, a little wider.
 
@@ -96,6 +104,7 @@ def fitted(
             not positive, are left out.
         is_log: Whether equal factors are equal distances.
         zero: Whether it must hold 0 too.
+        is_whole: Whether only whole numbers have a meaning.
     """
     kept = [v for v in values if math.isfinite(v) and (v > 0 or not is_log)]
     if zero:
@@ -106,7 +115,8 @@ def fitted(
     if is_log:
         return Axis(label, low / 1.5, max(high * 1.5, low * 15), is_log=True)
     margin = 0.05 * (high - low) or max(abs(high) * 0.05, 0.01)
-    return Axis(label, 0.0 if zero and low >= 0 else low - margin, high + margin)
+    low = 0.0 if zero and low >= 0 else low - margin
+    return Axis(label, low, high + margin, is_whole=is_whole)
 
 
 def line_chart(
@@ -195,7 +205,7 @@ def histogram(
     title: str, bars: Sequence[tuple[float, float, int, str]], x: Axis, y_label: str
 ) -> Markup:
     """Bars of (from, to, count, kind) over one axis, with a line at 0."""
-    y = fitted(y_label, [count for *_, count, _ in bars], zero=True)
+    y = fitted(y_label, [count for *_, count, _ in bars], zero=True, is_whole=True)
     marks = []
     for low, high, count, kind in bars:
         left, right, top = _x(x, low), _x(x, high), _y(y, count)
@@ -259,7 +269,8 @@ def _frame(title: str, x: Axis, y: Axis, marks: Sequence[Markup]) -> Markup:
         ends = {"x1": LEFT, "x2": WIDTH - RIGHT, "y1": place, "y2": place}
         parts.append(_tag("line", {**ends, "class": "grid"}))
         parts.append(_text(LEFT - 6, place + 4, label, "end"))
-    slanted = len(x.names) > 6
+    width = (WIDTH - LEFT - RIGHT) / max(len(x.names), 1)
+    slanted = any(len(name) * LETTER > width for name in x.names)
     for value, label in x.ticks():
         place = _x(x, value)
         if slanted:

@@ -103,6 +103,19 @@ def test_known_images_worsened(repository, reviewed):
     assert dice.high == pytest.approx(high, abs=0.1 * (high - low))
     assert dice.low < dice.mean < dice.high < 0
 
+    classes = {row.name: row for row in found.classes}
+    assert set(classes) == {name.rsplit("-", 1)[0] for name in before.index}
+    for name, of_class in classes.items():
+        some = [n for n in before.index if n.startswith(f"{name}-")]
+        values = [statistics.mean(side.dice[some]) for side in (before, after)]
+        assert of_class.num_base == of_class.num_head == len(some)
+        assert of_class.row.base == f"{values[0]:.4f}"
+        assert of_class.row.head == f"{values[1]:.4f}"
+        sign = values[1] - values[0]
+        assert of_class.row.mark == (
+            "same" if not sign else "better" if sign > 0 else "worse"
+        )
+
     rows = {row.name: row for row in found.metrics}
     assert rows["dice.mean"].mark == rows["hd95_px.mean"].mark == "worse"
     assert rows["hd95_px.mean"].difference.startswith("+")
@@ -163,6 +176,10 @@ def test_the_same_ids_over_other_pictures_are_not_compared(reviewed):
     assert found.comparison.counts["other picture"] > 0
     assert {row.difference for row in found.metrics} == {""}
     assert found.changes.data.changed
+    versions = [c for c in found.changes.data.facts if c.name == "version"]
+    assert [(c.base, c.head) for c in versions] == [('"seed 7"', '"seed 8"')]
+    num = found.comparison.counts["other picture"]
+    assert f"Under {num} ids that both have lies another" in found.notes[0].text
     assert re.search(r"\d\.\d{4}", markdown.headline(found)) is None
     html = page.render(found)
     assert "No image was scored by both sides." in html
@@ -177,6 +194,11 @@ def test_data_that_grew(repository, reviewed):
     assert not data.changed
     counts = {c.name: (c.base, c.head) for c in data.facts}
     assert counts["num_pairs"] == ("36", "40")
+    back = reviewed("grown", "base").changes.data
+    assert back.removed == data.added
+    assert set(back.accepted) == set(repository.rejected)
+    assert not back.added
+    assert not back.rejected
 
 
 def test_a_gate_that_fails(repository, reviewed):
@@ -189,10 +211,13 @@ def test_a_gate_that_fails(repository, reviewed):
     assert row.passed is False
     text = markdown.render(found)
     assert "head **FAILED**" in text
+    # DVC locks no stage that failed, yet it ran.
+    assert "- **gate** because of gate.min.dice.mean" in text
     assert "not exported: gate" in text
     assert "not exported: gate" in page.render(found)
     back = reviewed("failing", "base")
     assert (back.base.gate, back.head.gate) == (False, True)
+    assert [rerun.stage for rerun in back.changes.reruns] == ["gate"]
 
 
 def test_exported_model_on_both_sides(repository, reviewed):
@@ -239,6 +264,9 @@ def test_command_writes_the_same_bytes_each_time(repository):
         assert first == (repository.root / "again" / name).read_bytes()
         assert str(repository.root).encode() not in first
     assert (repository.root / "dvc.lock").read_bytes() == lock
+    done = plan.run(*words, "-o", "README.md/below", check=False)
+    assert done.returncode == 1
+    assert "error: --out README.md/below should be a folder" in done.stderr
     for path in (repository.root / "again").iterdir():
         path.unlink()
     (repository.root / "again").rmdir()
@@ -579,6 +607,11 @@ def test_page_sorts_filters_and_opens_panels(repository, reviewed, opened, schem
     assert tab.locator("#shown").inner_text() == f"0 of {total} images"
     tab.fill("#search", "")
     tab.select_option("#became", "")
+    tab.select_option("#class", "COVID")
+    assert set(column(2)) == {"COVID"}
+    assert 0 < rows.count() < total
+    tab.select_option("#class", "")
+    assert rows.count() == total
 
     # A panel, by a click on the row and by the keyboard on its name.
     button = tab.get_by_role("button", name=repository.improved, exact=True)

@@ -2,12 +2,14 @@ import base64
 import re
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from stages.core.imaging import decode_mask
 from stages.core.params import parse_params
 from stages.core.sources import phantom
 from stages.tools.serve.engine import svg_path
+from tests.conftest import png
 from tests.tools.serving import Served, serving
 
 
@@ -106,6 +108,15 @@ def test_an_image_is_dropped_and_its_mask_taken_home(
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     brightness = sum(int(n) for n in re.findall(r"\d+", background)[:3])
     assert (brightness > 384) == (scheme == "light")
+
+
+@pytest.mark.browser
+def test_the_page_says_where_nothing_was_found(opened):
+    tab = opened[0]()
+    drop(tab, png(np.full((9, 7), 255, np.uint8)), "white.png")
+    tab.get_by_text("The model found nothing in this image.").wait_for()
+    assert tab.locator("#picture .line").get_attribute("d") == ""
+    assert "no lung found" in tab.locator("#warnings").inner_text()
 
 
 @pytest.mark.browser

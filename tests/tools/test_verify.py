@@ -51,6 +51,20 @@ def test_a_stage_built_twice_is_the_same_until_it_is_not(plan, tmp_path, capsys)
     assert "the two builds differ: num_checks" in capsys.readouterr().out
 
 
+@pytest.mark.nightly
+def test_every_output_of_every_stage_is_the_same_twice(
+    tmp_path, tiny_values, monkeypatch, capsys
+):
+    root = tmp_path / "checkout"
+    Plan(root, tiny_values)
+    monkeypatch.chdir(root)
+    outputs = verify(None, work=tmp_path / "builds")
+    report(outputs)
+    stages = ["ingest", "validate", "split", "train", "evaluate", "gate", "export"]
+    assert list(dict.fromkeys(out.stage for out in outputs)) == stages
+    assert f"all {len(outputs)} outputs are the same" in capsys.readouterr().out
+
+
 def output(recorded: str) -> Output:
     return Output("gate", paths.VERDICT, "0" * 64, "", recorded, "")
 

@@ -13,6 +13,7 @@ from stages.tools.review.comparison import (
     BETTER,
     FEW_GROUPS,
     NOT_COMPARABLE,
+    OTHER_IMAGE,
     WORSE,
     Comparison,
     compare,
@@ -178,6 +179,15 @@ def _notes(
     ]
 
 
+def _other_pictures(comparison: Comparison) -> str:
+    """Why ids that both sides have may count as none."""
+    num = comparison.counts[OTHER_IMAGE]
+    if not num:
+        return ""
+    plural = "s" * (num > 1)
+    return f" Under {num} id{plural} that both have lies another image or mask."
+
+
 def _images_notes(
     base: Evidence, head: Evidence, comparison: Comparison
 ) -> tuple[list[str], list[str]]:
@@ -187,12 +197,13 @@ def _images_notes(
         warnings.append(
             f"The base scored {totals[0]} images, the head {totals[1]}, and none of "
             "them with a Dice on both sides: there is nothing to compare."
+            f"{_other_pictures(comparison)}"
         )
     elif not comparison.same_images:
         warnings.append(
             f"The validation sets differ: the base scored {totals[0]} images, the head "
             f"{totals[1]}. All differences are over the {comparison.num_common} images "
-            "that both scored."
+            f"that both scored.{_other_pictures(comparison)}"
         )
     difference = comparison.differences.get("dice")
     if difference and difference.num_groups < FEW_GROUPS:

@@ -51,9 +51,13 @@ def _count(text: str) -> int:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all; beside its place, since that may be another disk."""
-    if path.parent.exists() and not path.parent.is_dir():
-        raise PipelineError(f"{path.parent} should be a folder but is a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise PipelineError(
+            f"--out {path.parent} should be a folder, or be free for one, but a file "
+            "is in its way; choose another"
+        ) from None
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_text(text, encoding="utf-8", newline="\n")

@@ -90,7 +90,7 @@ def changes(base: Evidence, head: Evidence) -> Changes:
         data=_data(base, head),
         code=code,
         other_files=others,
-        reruns=_reruns(base.side, head.side, list(stages_of(head.plan))),
+        reruns=_with_gate(base, head),
         stale={"base": stale(base), "head": stale(head)},
     )
 
@@ -130,6 +130,21 @@ def _reruns(base: Side, head: Side, order: list[str]) -> list[Rerun]:
         if why or differs:
             found.append(Rerun(stage, why or ["outputs alone"], outputs_differ=differs))
     return found
+
+
+def _with_gate(base: Evidence, head: Evidence) -> list[Rerun]:
+    """Stages that ran again; DVC locks none that failed, as a gate does."""
+    order = list(stages_of(head.plan))
+    found = _reruns(base.side, head.side, order)
+    if base.verdict == head.verdict or any(rerun.stage == "gate" for rerun in found):
+        return found
+    params = differing(*({"gate": e.params.get("gate", {})} for e in (base, head)))
+    why = [change.name for change in params]
+    if base.side.read(paths.METRICS) != head.side.read(paths.METRICS):
+        why.append(paths.METRICS.as_posix())
+    found.append(Rerun("gate", why or ["outputs alone"], outputs_differ=True))
+    places = {stage: place for place, stage in enumerate(order)}
+    return sorted(found, key=lambda rerun: places.get(rerun.stage, len(places)))
 
 
 def _data(base: Evidence, head: Evidence) -> DataChange:

@@ -88,10 +88,17 @@ def _history(base: Evidence, head: Evidence, column: str, title: str) -> list[Ch
             "The loss, or the weights of its levels, differ between the sides: the "
             "lines are not on one scale."
         )
+    remark += _same(series)
     points = [point for one in series for point in one.points]
-    x = fitted("epoch", [a for a, _ in points])
+    x = fitted("epoch", [a for a, _ in points], is_whole=True)
     y = fitted(column if column == "loss" else "Dice", [b for _, b in points])
     return [Chart(title, remark, line_chart(title, series, x, y), True)]
+
+
+def _same(series: list[Series]) -> str:
+    """Says so where one line hides the other."""
+    is_same = len(series) == 2 and series[0].points == series[1].points
+    return " Both sides are the same." if is_same else ""
 
 
 def _loss_differs(base: Evidence, head: Evidence) -> bool:
@@ -210,6 +217,7 @@ def _gradients(base: Evidence, head: Evidence) -> list[Chart]:
         y = fitted("norm", [b for s in series for _, b in s.points], is_log=True)
         remark = (
             f"Median over training of what head {level}{finest} sends to each part."
+            f"{_same(series)}"
         )
         found.append(Chart(title, remark, line_chart(title, series, x, y), True))
     return found

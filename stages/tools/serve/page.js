@@ -102,7 +102,9 @@ const open = async (file) => {
     for (const old of urls.splice(0)) URL.revokeObjectURL(old);
     draw(found, file.name);
     tell(found, file.name);
-    $("status").textContent = "The yellow outline is what the model found.";
+    $("status").textContent = found.outline
+      ? "The yellow outline is what the model found."
+      : "The model found nothing in this image.";
   } catch (error) {
     if (mine.signal.aborted) return;
     const gone = error instanceof TypeError;

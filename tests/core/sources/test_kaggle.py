@@ -97,11 +97,18 @@ def run_stage(
     """Runs `python -m stages.ingest` in a process that knows its environment only."""
 
     def run(
-        environment: dict[str, str], version: int = 5, **options: Any
+        environment: dict[str, str],
+        version: int = 5,
+        dataset: str = DATASET,
+        **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         values = with_overrides(
             tiny_values,
-            {"ingest.source": "kaggle", "ingest.kaggle.version": version},
+            {
+                "ingest.source": "kaggle",
+                "ingest.kaggle.version": version,
+                "ingest.kaggle.dataset": dataset,
+            },
         )
         with (tmp_path / "params.yaml").open("w") as file:
             YAML(typ="safe", pure=True).dump(values, file)
@@ -112,7 +119,7 @@ def run_stage(
             env={**inherited, "PYTHONPATH": str(ROOT), **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
             **options,
         )
@@ -123,9 +130,9 @@ def run_stage(
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def sentence_of(done: subprocess.CompletedProcess[str]) -> str:
+def sentence_of(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
     """The one sentence a failed run ends in."""
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: ")
@@ -197,11 +204,41 @@ class TestProcess:
         summary = files.read_json(tmp_path / "data" / "ingested.json")
         assert summary["num_unreadable"] == 0
 
+    def test_a_server_in_trouble_is_asked_again(
+        self, stand_in: KaggleStandIn, home: Path, run_stage: Run
+    ) -> None:
+        stand_in.failures = [(503, {})]
+        done = run_stage(stand_in.environment(home))
+        assert done.returncode == 0, done.stderr
+        assert "answered 503; trying again in 1 s" in done.stderr
+
+    @pytest.mark.nightly  # it waits as long as a person would have to
+    def test_no_network_and_nothing_cached(
+        self, stand_in: KaggleStandIn, home: Path, tmp_path: Path, run_stage: Run
+    ) -> None:
+        nowhere = dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:1")
+        done = run_stage({**stand_in.environment(home), **nowhere})
+        sentence = sentence_of(done, NetworkError.exit_code)
+        assert "the connection failed" in sentence
+        assert "see to the network" in sentence
+        assert stand_in.requests == []
+        assert not (tmp_path / "data" / "ingested").exists()
+
     @pytest.mark.parametrize(
-        ("version", "token", "words"),
+        ("dataset", "version", "token", "words"),
         [
-            (9, TOKEN, ["(404)", "correct ingest.kaggle.version; the newest is 5"]),
-            (5, TOKEN[::-1], ["(401)", "https://www.kaggle.com/settings"]),
+            (
+                *(DATASET, 9, TOKEN),
+                ["(404)", "correct ingest.kaggle.version; the newest is 5"],
+            ),
+            (
+                *("no/such", 5, TOKEN),
+                ["(404)", "correct ingest.kaggle.dataset; its page would be"],
+            ),
+            (
+                *(DATASET, 5, TOKEN[::-1]),
+                ["(401)", "https://www.kaggle.com/settings"],
+            ),
         ],
     )
     def test_what_kaggle_refuses(
@@ -210,11 +247,12 @@ class TestProcess:
         home: Path,
         tmp_path: Path,
         run_stage: Run,
+        dataset: str,
         version: int,
         token: str,
         words: list[str],
     ) -> None:
-        done = run_stage(stand_in.environment(home, token=token), version)
+        done = run_stage(stand_in.environment(home, token=token), version, dataset)
         sentence = sentence_of(done)
         assert all(word in sentence for word in words)
         assert token not in done.stderr
