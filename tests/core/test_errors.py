@@ -31,6 +31,18 @@ def ending(capsys, error):
     return (1, f"{code}\n") if isinstance(code, str) else (code, printed)
 
 
+def begun(code_text):
+    """A process that has said it is there."""
+    run = subprocess.Popen(
+        [sys.executable, "-c", code_text],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout.readline() == "there\n"
+    return run
+
+
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
@@ -101,13 +113,7 @@ def test_a_signal_is_a_sentence_even_among_imports(tmp_path, number, code, word,
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['-m'];"
         "import stages; import runpy; runpy.run_path('slow.py', run_name='__main__')"
     )
-    run = subprocess.Popen(
-        [sys.executable, "-c", code_text],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert run.stdout.readline() == "there\n"
+    run = begun(code_text)
     run.send_signal(number)
     printed = run.communicate()[1]
     assert run.returncode == code
@@ -129,13 +135,7 @@ def test_a_second_signal_ends_at_once_and_adds_no_word(number):
         "    time.sleep(60)\n"
         "errors.run(main)\n"
     )
-    run = subprocess.Popen(
-        [sys.executable, "-c", code_text],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert run.stdout.readline() == "there\n"
+    run = begun(code_text)
     run.send_signal(number)
     sentence = run.stderr.readline()
     while run.poll() is None:  # one that comes while the sentence is said is not heard
