@@ -303,6 +303,10 @@ def test_the_card_speaks_of_lungs_only_where_there_are(exported):
     values |= {"file_names": {"onnx": "a", "saved_model": "b", "litert": "c"}}
     formats = files.read_json(paths.EXPORT_SUMMARY)["formats"]
     values |= {**summaries, "train": train, "formats": formats}
+    kaggle = {"source": "kaggle", "version": 5, "licence": "CC BY-SA 4.0"}
+    text = card.render(**values, data=data | kaggle)
+    assert "| kaggle, version 5 |" in text
+    assert "CC BY-SA 4.0" in text
     brain = data | {"mask_definition": "white (255) is tumour", "dataset": "LGG"}
     assert "lung" not in card.render(**values, data=brain).lower()
     del brain["licence"]
