@@ -313,6 +313,23 @@ def task_states(api: Any, flow_run_id: Any) -> dict[str, str]:
     return read()
 
 
+def log_of(api: Any, flow_run_id: Any) -> dict[Any, list[Any]]:
+    """The lines of a run's log that the server holds, by the id of their task's run."""
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+    from prefect.client.schemas.sorting import LogSort
+    from prefect.logging.handlers import APILogHandler
+
+    APILogHandler().flush()
+    lines: dict[Any, list[Any]] = {}
+    for entry in api.read_logs(
+        log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])),
+        limit=200,
+        sort=LogSort.TIMESTAMP_ASC,
+    ):
+        lines.setdefault(entry.task_run_id, []).append(entry)
+    return lines
+
+
 def artifacts(api: Any, flow_run_id: Any) -> dict[str, Any]:
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
@@ -439,8 +456,10 @@ if name == "ingest" and Path("spoilt").exists():
 if name == "ingest" and not Path("tried").exists():
     Path("tried").touch()
     sys.exit(75)
+print(name, "begins")
 if name in ("left", "right"):
     time.sleep(2)
+print(name, "ends", file=sys.stderr)
 while Path("hold").exists():
     time.sleep(0.05)
 if name == "join" and Path("broken").exists():
@@ -544,6 +563,16 @@ def test_stages_run_at_once_where_they_can_and_only_the_network_is_tried_again(
     assert runs["ingest"].end_time <= runs["left"].start_time
     assert_unlocked(diamond)
 
+    # What a stage prints, to either stream, is its task's log, as it is printed.
+    logged = log_of(api, flow_run_id)
+    for name in ("left", "right"):
+        said = {entry.message: entry for entry in logged[runs[name].id]}
+        begun, ended = said[f"{name} begins"], said[f"{name} ends"]
+        assert (ended.timestamp - begun.timestamp).total_seconds() > 1
+    words = [entry.message for entry in logged[runs["join"].id]]
+    assert "error: join fell apart" in words
+    assert not any(f"{name} begins" in words for name in ("ingest", "left", "right"))
+
     # What no second try mends is not tried twice, in ingest either.
     (diamond / "spoilt").touch()
     (diamond / "ingest.txt").unlink()
@@ -565,23 +594,29 @@ def radiography_zip(folder: Path, pairs: int) -> bytes:
     return archive.getvalue()
 
 
-@pytest.mark.slow
-def test_refresh_keeps_newer_data_as_a_branch(tmp_path, tiny_values, api, monkeypatch):
-    from stages.core.params import parse_params
-    from stages.flow import pipeline, refresh
-    from stages.flow.news import look
+def ingest_alone(
+    root: Path, tiny_values: dict[str, Any], values: dict[str, Any]
+) -> Plan:
+    """A plan of one stage: the others are pipeline's to show, not refresh's."""
     from stages.flow.overrides import override
 
-    root = tmp_path / "plan"
     plan = Plan(root, tiny_values)
     # With the comments and the indents of the shipped file, so that a diff is one line.
     text = (ROOT / "params.yaml").read_text("utf-8")
-    values = TINY | {"ingest.source": "kaggle", "ingest.kaggle.version": 1}
-    (root / "params.yaml").write_text(override(text, values), "utf-8")
-    # The other stages are pipeline's to show; this is about what surrounds them.
+    (root / "params.yaml").write_text(override(text, TINY | values), "utf-8")
     stages = YAML(typ="safe").load((root / "dvc.yaml").read_text("utf-8"))["stages"]
     with (root / "dvc.yaml").open("w", encoding="utf-8") as file:
         YAML().dump({"stages": {"ingest": stages["ingest"]}}, file)
+    return plan
+
+
+@pytest.mark.slow
+def test_refresh_keeps_newer_data_as_a_branch(tmp_path, tiny_values, api, monkeypatch):
+    from stages.flow import pipeline, refresh
+
+    source = {"ingest.source": "kaggle", "ingest.kaggle.version": 1}
+    plan = ingest_alone(tmp_path / "plan", tiny_values, source)
+    root = plan.root
     plan.run("dvc", "remote", "add", "--default", "store", "../store")
     base = plan.commit("ingest alone")
     monkeypatch.chdir(root)
@@ -640,14 +675,56 @@ def test_refresh_keeps_newer_data_as_a_branch(tmp_path, tiny_values, api, monkey
     assert counts["num_pairs"] == 2
     assert [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
 
-    # A merged branch is up to date without running anything; then a folder changes.
+    # A merged branch is up to date without running anything.
     plan.git("merge", "-q", "refresh/v2")
     assert plan.repro() == {"ingest": "cached"}
-    values = YAML(typ="safe").load((root / "params.yaml").read_text("utf-8"))
-    folder = parse_params(with_overrides(values, {"ingest.source": "folder"})).ingest
-    assert look(root, folder).sentence == "nothing new: data/incoming is as it was"
-    (root / "data/incoming/more.txt").write_text("more")
-    assert look(root, folder).name.startswith("folder-")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "place", ["data/incoming", pytest.param("films.zip", marks=pytest.mark.nightly)]
+)
+def test_refresh_trains_on_a_folder_that_changed(
+    place, tmp_path, tiny_values, api, monkeypatch
+):
+    from stages.flow import refresh
+
+    folder = place if "/" in place else str(tmp_path / place)
+    source = {"ingest.source": "folder", "ingest.folder": folder}
+    plan = ingest_alone(tmp_path / "plan", tiny_values, source)
+    monkeypatch.chdir(plan.root)
+
+    def lay(pairs: int) -> None:
+        if place.endswith(".zip"):
+            work = tmp_path / f"of-{pairs}"
+            Path(folder).write_bytes(radiography_zip(work, pairs))
+        else:
+            radiography_tree(Path(folder), {"COVID": pairs})
+
+    lay(4)
+    assert plan.repro() == {"ingest": "run"}
+    base = plan.commit("four pairs")
+    state = run_flow(refresh)
+    assert (state.name, state.message) == (
+        "Nothing new",
+        f"nothing new: {folder} is as it was",
+    )
+
+    lay(6)
+    state = run_flow(refresh)
+    assert state.name == "Completed", state.message
+    branch = re.search("branch (refresh/folder-[0-9a-f]{8}) holds", state.message)[1]
+    assert task_states(api, state.state_details.flow_run_id) == {"ingest": "Executed"}
+    counts = json.loads(plan.git("show", f"{branch}:data/ingested.json"))
+    assert counts["num_pairs"] == 6
+    assert run_flow(refresh).message == f"nothing new: branch {branch} is there already"
+    assert plan.git("rev-parse", "HEAD") == base
+    assert plan.git("status", "--porcelain") == ""
+
+    # Merged, the same folder is what the last commit was trained on.
+    plan.git("merge", "-q", branch)
+    assert plan.repro() == {"ingest": "cached"}
+    assert run_flow(refresh).message == f"nothing new: {folder} is as it was"
 
 
 @pytest.mark.slow
