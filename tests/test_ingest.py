@@ -5,10 +5,12 @@ import os
 import resource
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
@@ -17,9 +19,10 @@ from stages import ingest as stage
 from stages.core import files, paths
 from stages.core.errors import PipelineError
 from stages.core.pairs import read_shard, shard_paths
-from stages.core.params import IngestParams, Params
+from stages.core.params import IngestParams, Params, parse_params
 from stages.ingest import ingest
-from tests.conftest import ROOT, radiography_tree, with_overrides
+from stages.tools.bench import processes
+from tests.conftest import ROOT, lungs, png, radiography_tree, with_overrides
 
 Build = Callable[..., IngestParams]
 
@@ -197,6 +200,38 @@ class TestWholeOrNotAtAll:
             ingest(from_folder())
         assert not paths.INGESTED.exists()
         assert not paths.INGESTED_SUMMARY.exists()
+
+
+@pytest.mark.slow
+def test_images_are_never_in_memory_all_at_once(
+    tmp_path: Path, tiny_values: dict[str, Any]
+) -> None:
+    """What grows with the pairs is their names; a stage of its own tells its peak."""
+    noise = np.random.default_rng(0).integers(0, 256, (299, 299), np.uint8)
+    image, mask = png(noise), png(lungs(mask_size=256)[1])
+    peaks = {}
+    for pairs in (200, 1000):
+        source = tmp_path / f"{pairs}.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            for number in range(1, pairs + 1):
+                archive.writestr(f"COVID/images/COVID-{number}.png", image)
+                archive.writestr(f"COVID/masks/COVID-{number}.png", mask)
+        values = {
+            "ingest.source": "folder",
+            "ingest.folder": str(source),
+            "ingest.shard_bytes": 2**22,
+            "ingest.shard_pairs": 512,
+            "validate.image_mask_shapes": [["299x299", "256x256"]],
+        }
+        root = tmp_path / f"of-{pairs}"
+        root.mkdir()
+        processes.write_params(parse_params(with_overrides(tiny_values, values)), root)
+        for name in ("ingest", "validate"):
+            peaks[name, pairs] = processes.stage(name, root).peak_bytes
+    added = 800 * (len(image) + len(mask))
+    assert added > 70e6
+    for name in ("ingest", "validate"):
+        assert peaks[name, 1000] - peaks[name, 200] < added / 4, peaks
 
 
 class TestCommand:

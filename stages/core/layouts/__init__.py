@@ -13,7 +13,7 @@ To add a data set is to add one such file.
 
 import importlib
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
@@ -91,7 +91,7 @@ class About:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One pair by name: `Pair` before its bytes are read."""
 
@@ -175,27 +175,31 @@ def entries(
     ]
 
 
-def images(names: Iterable[str], *, also: Collection[str] = ()) -> list[PurePosixPath]:
+def images(
+    names: Iterable[str], *, also: Collection[str] = ()
+) -> Iterator[PurePosixPath]:
     """The names that look like images; what file managers leave behind does not.
+
+    One at a time: a path takes several times the memory of its name.
 
     Args:
         names: Of all files.
         also: Suffixes in lower case that are taken besides `IMAGE_SUFFIXES`.
     """
-    return [
-        path
-        for path in map(PurePosixPath, names)
-        if (path.suffix.lower() in IMAGE_SUFFIXES or path.suffix.lower() in also)
-        and not path.name.startswith(".")
-        and not JUNK_FOLDERS.intersection(path.parts)
-    ]
+    for path in map(PurePosixPath, names):
+        if (
+            (path.suffix.lower() in IMAGE_SUFFIXES or path.suffix.lower() in also)
+            and not path.name.startswith(".")
+            and not JUNK_FOLDERS.intersection(path.parts)
+        ):
+            yield path
 
 
 def match(
-    image_paths: Iterable[tuple[str, PurePosixPath]],
-    mask_paths: Iterable[tuple[str, PurePosixPath]],
+    image_paths: Iterable[tuple[str, str]],
+    mask_paths: Iterable[tuple[str, str]],
 ) -> list[tuple[str, str, str]]:
-    """Pairs two lists of (key, file) by key.
+    """Pairs two lists of (key, file's name) by key.
 
     Keys are compared in one Unicode form, since macOS writes another than the
     rest. A key that occurs twice on one side gives two results with that key, of
@@ -208,7 +212,7 @@ def match(
     for index, side in enumerate((image_paths, mask_paths)):
         for key, path in side:
             key = unicodedata.normalize("NFC", key)
-            sides.setdefault(key, ([], []))[index].append(str(path))
+            sides.setdefault(key, ([], []))[index].append(path)
     return [
         (key, image, mask)
         for key, (left, right) in sides.items()

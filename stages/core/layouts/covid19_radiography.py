@@ -31,13 +31,13 @@ TREE = "CLASS/images/NAME.png with CLASS/masks/NAME.png, under any top folder"
 
 def find(tree: Tree, _target: str = "", /) -> list[Entry]:
     """Pairs `images/NAME` with `masks/NAME` inside each class folder."""
-    folders: dict[PurePosixPath, dict[str, list[tuple[str, PurePosixPath]]]] = {}
+    folders: dict[PurePosixPath, dict[str, list[tuple[str, str]]]] = {}
     for path in images(tree.names):
         kind = path.parent.name.lower()
         class_folder = path.parent.parent
         if kind in ("images", "masks") and class_folder.name:
             sides = folders.setdefault(class_folder, {"images": [], "masks": []})
-            sides[kind].append((path.stem, path))
+            sides[kind].append((path.stem, str(path)))
     return [
         Entry(
             pair_id=told_by(class_folder.name, stem),

@@ -46,13 +46,13 @@ SIDES = {"train": "train", "val": "validation", "test": "test"}
 def find(tree: Tree, target: str = "lung", /) -> list[Entry]:
     """Pairs `images/NAME` with the target's `masks/NAME` in each side and class."""
     masks = f"{target or 'lung'} masks"
-    folders: dict[PurePosixPath, dict[str, list[tuple[str, PurePosixPath]]]] = {}
+    folders: dict[PurePosixPath, dict[str, list[tuple[str, str]]]] = {}
     for path in images(tree.names):
         kind = path.parent.name.lower()
         folder = path.parent.parent
         if kind in ("images", masks) and folder.parent.name.lower() in SIDES:
             kinds = folders.setdefault(folder, {"images": [], masks: []})
-            kinds[kind].append((path.stem, path))
+            kinds[kind].append((path.stem, str(path)))
     entries = [
         Entry(
             pair_id=stem,

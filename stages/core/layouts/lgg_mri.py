@@ -35,16 +35,16 @@ def find(tree: Tree, _target: str = "", /) -> list[Entry]:
     names = set(tree.names)
     patients: dict[
         PurePosixPath,
-        tuple[list[tuple[str, PurePosixPath]], list[tuple[str, PurePosixPath]]],
+        tuple[list[tuple[str, str]], list[tuple[str, str]]],
     ] = {}
     for path in images(tree.names):
         if not path.parent.name or _is_repetition(path, names):
             continue
         slices, masks = patients.setdefault(path.parent, ([], []))
         if path.stem.lower().endswith(MASK_ENDING):
-            masks.append((path.stem[: -len(MASK_ENDING)], path))
+            masks.append((path.stem[: -len(MASK_ENDING)], str(path)))
         else:
-            slices.append((path.stem, path))
+            slices.append((path.stem, str(path)))
     return [
         Entry(
             pair_id=told_by(folder.name, stem),

@@ -60,7 +60,7 @@ def find(tree: Tree, _target: str = "", /) -> list[Entry]:
 
 
 def _from_folders(tree: Tree) -> list[Entry]:
-    tops: dict[PurePosixPath, dict[str, list[tuple[str, PurePosixPath]]]] = {}
+    tops: dict[PurePosixPath, dict[str, list[tuple[str, str]]]] = {}
     for path in images(tree.names, also=DICOM_SUFFIXES):
         # The topmost such folder: `images/masks/1.png` is an image.
         for index, part in enumerate(path.parts[:-1]):
@@ -69,7 +69,7 @@ def _from_folders(tree: Tree) -> list[Entry]:
                 top = PurePosixPath(*path.parts[:index])
                 key = PurePosixPath(*path.parts[index + 1 :]).with_suffix("")
                 sides = tops.setdefault(top, {"images": [], "masks": []})
-                sides[kind].append((str(key), path))
+                sides[kind].append((str(key), str(path)))
                 break
     return [
         Entry(

@@ -161,6 +161,8 @@ class Archive:
             if member.is_dir():
                 continue
             name = posixpath.normpath(member.filename)  # no ".." is left here
+            if name == member.filename:
+                name = member.filename  # one text, not two, for each of 100,000s
             earlier = self._members.setdefault(name, member)
             if (earlier.CRC, earlier.file_size) != (member.CRC, member.file_size):
                 self._ambiguous.add(name)
