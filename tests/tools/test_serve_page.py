@@ -113,8 +113,11 @@ def test_an_image_is_dropped_and_its_mask_taken_home(
 @pytest.mark.browser
 def test_the_page_says_where_nothing_was_found(opened):
     tab = opened[0]()
-    drop(tab, png(np.full((9, 7), 255, np.uint8)), "white.png")
+    # A name is shown as text, too: as an element it would ask for the picture.
+    drop(tab, png(np.full((9, 7), 255, np.uint8)), "<img src=planted>.png")
     tab.get_by_text("The model found nothing in this image.").wait_for()
+    assert "<img src=planted>.png" in tab.locator("#name").inner_text()
+    assert not tab.locator("img[src=planted]").count()
     assert tab.locator("#picture .line").get_attribute("d") == ""
     assert "no lung found" in tab.locator("#warnings").inner_text()
 

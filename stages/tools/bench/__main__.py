@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     add("--pairs", type=arguments.positive, help="pairs to measure on")
     add("--sizes", type=arguments.positive, nargs="+", help="numbers of pairs")
     add("--minutes", type=_minutes, help="of training")
+    add("--epochs", type=arguments.positive, help="of the training's schedule")
     add("--folds", type=arguments.positive, help="folds to train and score")
     add("--model", type=Path, help=".onnx or .keras; default: data/export/unet.onnx")
     add("--out", type=Path, help="folder for pictures and tables")

@@ -25,6 +25,7 @@ class Options:
     pairs: int | None = None
     sizes: tuple[int, ...] | None = None
     minutes: float | None = None
+    epochs: int | None = None
     folds: int | None = None
     model: Path | None = None
     out: Path | None = None

@@ -3,7 +3,8 @@
 The article's own method (see `article.py`) on the same pairs, at the same width and
 size, by the same clock: training alone counts, decoding and tracing included, scoring
 does not. Where it never gets there within MINUTES, its Dice at the time this project
-needed is reported, and the ratio is the least that it can be. To be reached: 10 times
+needed is reported, and the ratio is the least that it can be. This project's schedule
+is as long as EPOCHS: the shipped one goes on to more than 0.96. To be reached: 10 times
 faster.
 """
 
@@ -23,9 +24,10 @@ from stages.core.params import TrainParams, load_params
 from stages.tools.bench import data
 from stages.tools.bench.frame import Options, Reach, Row
 
-OPTIONS = ("data", "pairs", "minutes")
+OPTIONS = ("data", "pairs", "minutes", "epochs")
 LONG = True
 GOAL = 0.96
+EPOCHS = 45
 THRESHOLD = 0.5
 MINUTES = 20.0  # the article's, at least; ten times what this project took, if more
 HELD_OUT = 0.2
@@ -65,6 +67,8 @@ def bench(options: Options) -> list[Row]:
     from stages.tools.bench.article import Article
 
     params = training.params_of(load_params().train, options)
+    epochs = options.epochs or (params.epochs if options.quick else EPOCHS)
+    params = params.model_copy(update={"epochs": epochs})
     goal = 0.0 if options.quick else GOAL
     pairs = data.all_pairs(options)
     train, held_out = _sides(pairs, params.seed)
@@ -97,6 +101,7 @@ def bench(options: Options) -> list[Row]:
             (second.lasted if never else theirs) / needed,
             Reach(10),
             {
+                "epochs": params.epochs,
                 "Dice then": first.at(needed),
                 "the article's Dice at that time": second.at(needed),
                 "the article's best": second.best,
