@@ -9,6 +9,7 @@ faster.
 """
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from stages.core.pairs import Pair, seeded_rank
 from stages.core.params import TrainParams, load_params
 from stages.tools.bench import data
 from stages.tools.bench.frame import Options, Reach, Row
+
+logger = logging.getLogger(__name__)
 
 OPTIONS = ("data", "pairs", "minutes", "epochs")
 LONG = True
@@ -140,6 +143,7 @@ def run(
         if over or elapsed - scored >= every:
             scored = elapsed
             race.curve.append((elapsed, score()))
+            logger.info("%.0f s: Dice %.4f", *race.curve[-1])
             over = over or race.curve[-1][1] >= goal
         if over:
             return race
