@@ -133,13 +133,13 @@ def test_training_is_timed_from_its_own_words():
 def test_a_race_is_scored_off_its_clock_and_ends_at_the_goal():
     scores = iter([0.2, 0.5, 0.97, 0.99])
     race = time_to_dice.run(
-        iter([1.0] * 9), lambda: next(scores), goal=0.96, every=0, most=100
+        "x", iter([1.0] * 9), lambda: next(scores), goal=0.96, every=0, most=100
     )
     assert [dice for _, dice in race.curve] == [0.2, 0.5, 0.97]
     assert race.reached(0.96) == race.lasted
     assert race.at(race.curve[1][0]) == 0.5
     assert race.at(0) == 0
-    never = time_to_dice.run(iter([1.0]), lambda: 0.4, goal=0.96, every=9, most=9)
+    never = time_to_dice.run("x", iter([1.0]), lambda: 0.4, goal=0.96, every=9, most=9)
     assert math.isnan(never.reached(0.96))
     assert never.best == 0.4
 

@@ -85,12 +85,13 @@ def bench(options: Options) -> list[Row]:
             return plain()
 
     ours = training.steps(trainer, train)
-    first = run(ours, averaged, goal=goal, every=every, most=math.inf)
+    first = run("this", ours, averaged, goal=goal, every=every, most=math.inf)
     article = Article(train, params)
     theirs_by_now = _scorer(article.model, held_out, params)
     limit = 60 * (options.minutes or MINUTES)
     most = 0.1 if options.quick else max(limit, 10 * first.lasted)
-    second = run(article.forever(), theirs_by_now, goal=goal, every=every, most=most)
+    trained = article.forever()
+    second = run("article", trained, theirs_by_now, goal=goal, every=every, most=most)
     needed = first.reached(goal)
     theirs = second.reached(goal)
     never = math.isnan(theirs)
@@ -117,6 +118,7 @@ def bench(options: Options) -> list[Row]:
 
 
 def run(
+    name: str,
     steps: Iterator[float],
     score: Callable[[], float],
     *,
@@ -127,6 +129,7 @@ def run(
     """Trains until the goal or the end, and scores now and then, off the clock.
 
     Args:
+        name: Of what is trained, for the log.
         steps: Trains a step at each `next`.
         score: Validation Dice.
         goal: Dice to stop at.
@@ -143,7 +146,7 @@ def run(
         if over or elapsed - scored >= every:
             scored = elapsed
             race.curve.append((elapsed, score()))
-            logger.info("%.0f s: Dice %.4f", *race.curve[-1])
+            logger.info("%s, %.0f s: Dice %.4f", name, *race.curve[-1])
             over = over or race.curve[-1][1] >= goal
         if over:
             return race
