@@ -1,6 +1,7 @@
 """Tiny data, tiny params, and a working directory of one's own for every test."""
 
 import copy
+import fcntl
 import os
 import shutil
 import signal
@@ -153,6 +154,27 @@ def tiny_params(
         return parse_params(with_overrides(tiny_values, overrides))
 
     return build
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which the plan has run, on 36 phantoms; only to be copied.
+
+    Made once for all workers of `make test`: whoever comes second waits for the first.
+    """
+    from tests.faults import clones
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    root = folder / "finished" / "plan"
+    with (folder / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.parent.exists():
+            clones.prepare(root, say=print, overrides={"ingest.phantom.pairs": 36})
+        # What failed in another worker is not to be found half-made here.
+        assert (root / "data" / "export.json").is_file(), "no finished run to copy"
+    return root
 
 
 def lungs(

@@ -40,6 +40,18 @@ class Plan:
         self.git("config", "user.name", "test")
         self.commit("begin")
 
+    @classmethod
+    def at(cls, root: Path) -> "Plan":
+        """The repository that is already there."""
+        plan = cls.__new__(cls)
+        plan.root = root
+        return plan
+
+    def copy(self, root: Path) -> "Plan":
+        """A copy of all of it, its cache and outputs too."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return Plan.at(root)
+
     def write_params(self, values: dict[str, Any]) -> None:
         """Replaces params.yaml."""
         with (self.root / "params.yaml").open("w", encoding="utf-8") as file:

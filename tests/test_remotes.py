@@ -57,9 +57,7 @@ def configure(plan: Plan, url: str, **options: str) -> None:
 def clone(plan: Plan, folder: Path) -> Plan:
     """A clone without a cache, as another person's."""
     plan.git("clone", "-q", f"file://{plan.root}", str(folder))
-    found = Plan.__new__(Plan)
-    found.root = folder
-    return found
+    return Plan.at(folder)
 
 
 def make_pull(plan: Plan) -> subprocess.CompletedProcess[str]:

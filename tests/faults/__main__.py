@@ -134,9 +134,8 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=200, help="how many to do")
     parser.add_argument("--only", type=int, nargs="+", help="these of the sequence")
     parser.add_argument("--stage", nargs="+", help="those of the sequence in a stage")
-    parser.add_argument(
-        "--sample", action="store_true", help="the ten of `make test ALL=1`"
-    )
+    parser.add_argument("--sample", action="store_true", help="the ten of `make test`")
+    parser.add_argument("--base", type=Path, help="a finished run, to do none")
     parser.add_argument("--jobs", type=int, default=JOBS, help="at a time")
     parser.add_argument("--minutes", type=float, help="begin no fault after so many")
     parser.add_argument("--out", type=Path, help="JSON report to write")
@@ -147,8 +146,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         folder = given.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        last = "train" if given.sample else "export"
-        base = clones.prepare(folder.absolute() / "base", last=last, say=say)
+        base = (
+            clones.read(given.base)
+            if given.base
+            else clones.prepare(folder.absolute() / "base", say=say)
+        )
         some = (
             cases.sample(given.seed)
             if given.sample

@@ -1,13 +1,15 @@
 """A finished run of the plan, and copies of it in which one stage is to be done."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,24 +47,17 @@ class Base:
     plan: Plan
     outputs: dict[str, list[str]]  # stage to paths, in the plan's order
     inputs: dict[str, list[str]]  # stage to what it reads below data/
-    hashes: dict[str, str] = field(default_factory=dict)  # output to SHA-256
-    lock: dict[str, Any] = field(default_factory=dict)
-    costs: dict[str, Cost] = field(default_factory=dict)
+    hashes: dict[str, str]  # output to SHA-256
+    lock: dict[str, Any]
+    costs: dict[str, Cost]
 
     @property
     def root(self) -> Path:
         return self.plan.root
 
-    @property
-    def last(self) -> str:
-        return list(self.costs)[-1]
 
-
-def prepare(root: Path, *, last: str, say: Any) -> Base:
-    """Runs the plan up to a stage, and measures it."""
-    values = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text("utf-8"))
-    root.mkdir(parents=True)
-    plan = Plan(root, with_overrides(values, TINIER))
+def read(root: Path) -> Base:
+    """The finished run that `prepare` left in a folder."""
     stages = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
     outputs = {
         name: [
@@ -77,28 +72,57 @@ def prepare(root: Path, *, last: str, say: Any) -> Base:
         name: [dep for dep in stage["deps"] if dep in made]
         for name, stage in stages.items()
     }
-    base = Base(plan, outputs, inputs)
+    costs = json.loads(_costs(root).read_text("utf-8"))
+    return Base(
+        plan=Plan.at(root),
+        outputs=outputs,
+        inputs=inputs,
+        hashes={
+            out: files.sha256(root / out) for name in costs for out in outputs[name]
+        },
+        lock=YAML(typ="safe", pure=True).load(root / "dvc.lock"),
+        costs={name: Cost(**cost) for name, cost in costs.items()},
+    )
+
+
+def prepare(
+    root: Path, *, say: Callable[[str], None], overrides: dict[str, Any] | None = None
+) -> Base:
+    """Runs the plan, and measures it.
+
+    Args:
+        root: A folder to make; what was measured is written beside it.
+        say: Told of each stage.
+        overrides: Params besides `TINIER`.
+    """
+    values = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text("utf-8"))
+    root.mkdir(parents=True)
+    plan = Plan(root, with_overrides(values, TINIER | (overrides or {})))
+    _costs(root).write_text("{}")
+    costs: dict[str, Cost] = {}
+    stages = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
     for stage in stages:
         run = Run(root, ["repro", "--single-item", stage], site=root.with_suffix(".s"))
-        cost = base.costs[stage] = measure(run, stage)
+        cost = costs[stage] = measure(run, stage)
         if run.process.returncode:
             raise SystemExit(f"undisturbed, {stage} failed:\n{run.output()[-3000:]}")
+        say(f"undisturbed {stage}: {cost.cpu_s:.1f} CPU s, {cost.events} file events")
+    for stage, outputs in read(root).outputs.items():
         sizes = [
             p.stat().st_size
-            for out in outputs[stage]
+            for out in outputs
             for p in [root / out, *(root / out).rglob("*")]
             if p.is_file()
         ]
-        cost.largest_bytes, cost.total_bytes = max(sizes), sum(sizes)
-        say(f"undisturbed {stage}: {cost.cpu_s:.1f} CPU s, {cost.events} file events")
-        if stage == last:
-            break
-    base.hashes = {
-        out: files.sha256(root / out) for name in base.costs for out in outputs[name]
-    }
-    base.lock = YAML(typ="safe", pure=True).load(root / "dvc.lock")
+        costs[stage].largest_bytes, costs[stage].total_bytes = max(sizes), sum(sizes)
     plan.commit("done")
-    return base
+    values = {name: asdict(cost) for name, cost in costs.items()}
+    _costs(root).write_text(json.dumps(values), "utf-8")
+    return read(root)
+
+
+def _costs(root: Path) -> Path:
+    return root.with_suffix(".costs.json")
 
 
 def measure(run: "Run", stage: str) -> Cost:

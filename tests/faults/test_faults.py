@@ -15,10 +15,10 @@ from tests.faults.kinds import KINDS
 INPUTS = {stage: ["data/x"] for stage in cases.STAGES} | {"ingest": []}
 
 
-@pytest.mark.nightly
-def test_ten_faults_are_survived(tmp_path):
+@pytest.mark.slow
+def test_ten_faults_are_survived(finished, tmp_path):
     report = tmp_path / "report.json"
-    words = ["--sample", "--seed", "3", "--out", str(report)]
+    words = ["--sample", "--seed", "3", "--base", str(finished), "--out", str(report)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults", *words],
         cwd=ROOT,

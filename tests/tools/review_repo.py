@@ -26,8 +26,6 @@ from stages.validate import validate
 from tests.conftest import with_overrides
 from tests.plan import Plan
 
-# Enough images for an interval, few enough to be quick.
-PAIRS = {"ingest.phantom.pairs": 36, "train.gradient_steps": 1}
 SHIFT, WORSE_SHIFT, BETTER_SHIFT = 2, 5, 1  # pixels that a prediction lies beside
 
 
@@ -43,14 +41,13 @@ class ReviewRepository:
     failing     a bound that the same model falls short of
     """
 
-    def __init__(self, root: Path, tiny_values: dict[str, Any]) -> None:
-        """Runs the pipeline once; the rest is written by the stages' functions."""
-        self.values = with_overrides(tiny_values, PAIRS)
-        self.plan = Plan(root, self.values)
+    def __init__(self, finished: Path, root: Path) -> None:
+        """Copies a finished run; the rest is written by the stages' functions."""
+        self.plan = Plan.at(finished).copy(root)
         self.root = root
-        self.commits: dict[str, str] = {"before": self.plan.git("rev-parse", "HEAD")}
-        self.plan.repro()
+        self.commits: dict[str, str] = {"before": self.plan.git("rev-parse", "HEAD~1")}
         with contextlib.chdir(root):
+            self.values = self._read_values()
             self._build()
 
     def _build(self) -> None:
@@ -125,8 +122,7 @@ class ReviewRepository:
     def clone(self, folder: Path, *words: str) -> Plan:
         """A clone without a cache, as another person's."""
         self.plan.git("clone", "-q", *words, f"file://{self.root}", str(folder))
-        clone = Plan.__new__(Plan)
-        clone.root = folder
+        clone = Plan.at(folder)
         clone.git("config", "user.email", "test@example.org")
         clone.git("config", "user.name", "test")
         return clone

@@ -2,7 +2,6 @@ import contextlib
 import datetime
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -91,11 +90,8 @@ def made(tmp_path_factory, shipped_values) -> Plan:
 @pytest.fixture
 def plan(made, tmp_path, monkeypatch) -> Plan:
     """A copy to release from, which the test runs in."""
-    folder = tmp_path / "plan"
-    shutil.copytree(made.root, folder, symlinks=True)
-    monkeypatch.chdir(folder)
-    copy = Plan.__new__(Plan)
-    copy.root = folder
+    copy = made.copy(tmp_path / "plan")
+    monkeypatch.chdir(copy.root)
     return copy
 
 

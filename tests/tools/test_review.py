@@ -23,12 +23,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory, shipped_values):
-    from tests.conftest import TINY, with_overrides
-
-    root = tmp_path_factory.mktemp("review") / "repository"
-    root.mkdir()
-    return ReviewRepository(root, with_overrides(shipped_values, TINY))
+def repository(finished, tmp_path_factory):
+    return ReviewRepository(finished, tmp_path_factory.mktemp("review") / "repository")
 
 
 @pytest.fixture
@@ -232,7 +228,7 @@ def test_exported_model_on_both_sides(repository, reviewed):
 def test_results_that_are_not_of_this_code_are_said_to_be(repository, reviewed):
     values = paths.PARAMS
     repository.plan.git("checkout", "-q", repository.commits["worse"])
-    changed = (repository.root / values).read_text().replace("epochs: 1", "epochs: 2")
+    changed = (repository.root / values).read_text().replace("epochs: 3", "epochs: 2")
     with written(repository.root / values, changed):
         found = reviewed("base", None)
     assert "train.epochs changed since" in found.changes.stale["head"]["train"]
