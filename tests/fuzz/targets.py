@@ -246,10 +246,10 @@ def _spoil_zip(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
 
 
 def _spoil_png(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
-    if data[:4] == b"\x89PNG" and random.random() < 0.6:
+    if data[:4] == b"\x89PNG" and random.randrange(5) < 3:
         return mutation.spoil_inside_png(random, data, corpus)
     spoilt = mutation.spoil(random, data, corpus)
-    return mutation.mend_png(spoilt) if random.random() < 0.5 else spoilt
+    return mutation.mend_png(spoilt) if random.randrange(2) else spoilt
 
 
 TARGETS = {

@@ -23,19 +23,46 @@ def test_500_spoilt_files_are_read_or_refused(tmp_path):
     assert all(tally["refused"] for tally in tallies if tally["inputs"] > 10)
 
 
-def test_the_same_seed_makes_the_same_inputs():
-    target = TARGETS["table"]
-    made = [
-        [
-            target.spoil(worker.Random(f"{seed}"), b"abc" * 9, [b"xyz"])
-            if target.spoil
-            else worker.spoil(worker.Random(f"{seed}"), b"abc" * 9, [b"xyz"])
-            for seed in range(50)
-        ]
-        for _ in range(2)
-    ]
-    assert made[0] == made[1]
-    assert len(set(made[0])) > 40
+@pytest.fixture
+def bad(tmp_path, monkeypatch):
+    """Runs a reader as a target of one seed; the tally, and where findings lie."""
+
+    def run(read, *, count: int, seed: int = 0, corpus: bytes = b"seed"):
+        target = Target(0, read, lambda: [corpus])
+        monkeypatch.setitem(TARGETS, "bad", target)
+        note, found = worker.Note(tmp_path / "note"), tmp_path / "found"
+        return worker.run("bad", 0, count, seed=seed, note=note, found=found), found
+
+    return run
+
+
+def test_the_same_seed_makes_the_same_inputs(bad):
+    def inputs(seed: int) -> list[bytes]:
+        seen: list[bytes] = []
+        bad(seen.append, count=150, seed=seed, corpus=b"0123456789" * 9)
+        return seen
+
+    first = inputs(1)
+    assert inputs(1) == first
+    assert len(set(first)) > 100
+    assert len(set(inputs(2)) & set(first)) < 50
+
+
+def test_what_breaks_a_reader_is_made_plain(bad):
+    """Of all that was done to the file, no more is left than it takes."""
+    text = bytes(range(256)) * 2
+
+    def read(data: bytes) -> None:
+        if data != text:
+            raise KeyError(f"a word of the input: {data[:20]}")
+
+    tally, found = bad(read, count=300, corpus=text)
+    assert tally.inputs == 300
+    ((what, files),) = tally.findings.items()
+    assert what.startswith("KeyError at test_fuzz.py")
+    assert len(files) == worker.KEPT
+    plain = (found / files[0]).read_bytes()
+    assert sum(a != b for a, b in zip(plain, text, strict=True)) == 1
 
 
 def linger(data: bytes) -> None:
@@ -65,13 +92,11 @@ def refuse(data: bytes) -> None:
         (refuse, ""),
     ],
 )
-def test_what_an_input_does_is_seen(tmp_path, monkeypatch, read, said):
-    monkeypatch.setitem(TARGETS, "bad", Target(0, read, lambda: [b"seed"]))
+def test_what_an_input_does_is_seen(bad, monkeypatch, read, said):
     most = 0.03 if read is linger else 60.0
     monkeypatch.setattr(worker, "MOST_SECONDS", most)
     monkeypatch.setattr(worker, "MOST_BYTES_MEMORY", 2**24)
-    note, found = worker.Note(tmp_path / "note"), tmp_path / "found"
-    tally = worker.run("bad", 0, 3, seed=0, note=note, found=found)
+    tally, found = bad(read, count=3)
     assert tally.inputs == 3
     if not said:
         assert (tally.refused, tally.findings) == (3, {})

@@ -1,8 +1,9 @@
 """One child: input after input, each noted where the parent sees it if this dies.
 
 Reads a plan as JSON from its arguments, writes a line of JSON for each target to
-standard output. What an input costs is this process's own processor time and
-memory, so that a busy machine changes no verdict.
+standard output. Hypothesis draws what is done to which file, and makes a file that an
+error was found with as plain as it can. What an input costs is this process's own
+processor time and memory, so that a busy machine changes no verdict.
 """
 
 import contextlib
@@ -18,7 +19,11 @@ import traceback
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from random import Random
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity
+from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 
 from tests.fuzz.mutation import MOST_BYTES, spoil
 from tests.fuzz.targets import TARGETS, Target
@@ -26,6 +31,8 @@ from tests.fuzz.targets import TARGETS, Target
 MOST_SECONDS = 2.0  # of processor time, for one input
 MOST_BYTES_MEMORY = 2**30  # above what the process had before it
 CORPUS = 400  # inputs kept because they led somewhere new
+BATCH = 100  # inputs between two additions to the corpus: Hypothesis wants it constant
+KEPT = 3  # files of one finding
 HEAD = struct.Struct("<dqq")  # when begun, index, length of the input
 
 
@@ -75,45 +82,144 @@ def run(
     name: str, first: int, count: int, *, seed: int, note: Note, found: Path
 ) -> Tally:
     """Tries `count` inputs of one target, from the number `first` on."""
-    target, tally = TARGETS[name], Tally(name)
+    target = TARGETS[name]
     seeds = target.seeds()
-    corpus = list(seeds)
-    make = target.spoil or spoil
-    seen: set[str] = set()
     for data in seeds:  # the first answers are slow: libraries start
         attempt(target, data)
-    for index in range(first, first + count):
-        random = Random(f"{seed}:{name}:{index}")
-        if index < len(seeds):  # the files as they are come first
-            data = seeds[index]
-        else:
-            data = make(random, random.choice(corpus), corpus)[: MOST_BYTES * 8]
-        note.write(index, data)
+    trial = Trial(target, Tally(name), note, found, index=first)
+    for data in seeds[first : first + count]:  # the files as they are come first
+        with contextlib.suppress(UndeclaredError):
+            trial(data)
+        trial.close()
+    corpus = list(seeds)
+    while (left := count - trial.tally.inputs) > 0:
+        _draw(
+            trial,
+            spoilt(target, tuple(corpus)),
+            count=min(left, BATCH),
+            seed=f"{seed}:{name}:{trial.index}",
+        )
+        corpus += trial.close()[: CORPUS - len(corpus)]
+    return trial.tally
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, target: Target, corpus: tuple[bytes, ...]) -> bytes:
+    """A file of the corpus and what is done to it; plain is the first, hardly touched.
+
+    Args:
+        draw: Hypothesis'.
+        target: Says by what its files are best spoilt.
+        corpus: Whole files.
+    """
+    random = draw(st.randoms(use_true_random=False))
+    some = list(corpus)
+    return (target.spoil or spoil)(random, random.choice(some), some)[: MOST_BYTES * 8]
+
+
+def _draw(
+    trial: "Trial", inputs: st.SearchStrategy[bytes], *, count: int, seed: str
+) -> None:
+    """Tries up to `count` inputs, and plainer ones of the first that finds an error."""
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate, Phase.shrink],
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
+    )
+    @hypothesis.given(inputs)
+    def attempts(data: bytes) -> None:
+        trial(data)
+
+    with contextlib.suppress(UndeclaredError, Flaky):
+        attempts()
+
+
+class UndeclaredError(Exception):
+    """An error that no target may raise."""
+
+
+class Trial:
+    """Tries inputs of one target and keeps the tally.
+
+    The first input of a batch with an error that was not met before raises
+    `UndeclaredError`. What is tried after it, until `close`, are plainer variants:
+    they count in no tally.
+    """
+
+    def __init__(
+        self, target: Target, tally: Tally, note: Note, found: Path, *, index: int
+    ) -> None:
+        self.target, self.tally, self.index = target, tally, index
+        self._note, self._found = note, found
+        self._sought: tuple[int, str, bytes] | None = None  # index, what, plainest
+        self._seen: set[str] = set()
+        self._fresh: list[bytes] = []
+
+    def __call__(self, data: bytes) -> None:
+        """Tries one input.
+
+        Raises:
+            UndeclaredError: If it raises what the target does not declare.
+        """
+        index = self._sought[0] if self._sought else self.index
+        self._note.write(index, data)
         before = _memory_mib(reset=True)
         begun = time.process_time()
-        outcome, what = attempt(target, data)
+        outcome, what = attempt(self.target, data)
         seconds = time.process_time() - begun
         grown = _memory_mib() - before
+        if self._sought:
+            if outcome == "finding" and _kind(what) == _kind(self._sought[1]):
+                self._sought = (index, what, data)
+                raise UndeclaredError(what)
+            return
+        self.index += 1
+        tally = self.tally
         tally.inputs += 1
         tally.refused += outcome == "refused"
         tally.accepted += outcome == "accepted"
         tally.slowest_ms = round(max(tally.slowest_ms, seconds * 1000), 1)
         tally.peak_mib = round(max(tally.peak_mib, grown), 1)
+        # Not made plainer: hundreds of variants would take as long each, or as much.
         if seconds > MOST_SECONDS:
-            outcome, what = "finding", f"hang: more than {MOST_SECONDS:g} s"
+            self._keep(index, f"hang: more than {MOST_SECONDS:g} s", data)
         elif grown > MOST_BYTES_MEMORY / 2**20:
-            outcome, what = "finding", "memory: more than 1 GiB"
-        if outcome == "finding":
-            files = tally.findings.setdefault(what, [])
-            if len(files) < 3:
-                files.append(save(found, name, index, data))
-        elif len(data) < MOST_BYTES and len(corpus) < CORPUS:
+            self._keep(index, "memory: more than 1 GiB", data)
+        elif outcome == "finding" and _kind(what) in map(_kind, tally.findings):
+            self._keep(index, what, data)
+        elif outcome == "finding":
+            self._sought = (index, what, data)
+            raise UndeclaredError(what)
+        elif len(data) < MOST_BYTES:
             # A refusal never seen, or a new way to be accepted: worth spoiling further.
             key = re.sub(r"\d+|'[^']*'|\"[^\"]*\"", "#", what)[:120]
-            if key not in seen:
-                seen.add(key)
-                corpus.append(data)
-    return tally
+            if key not in self._seen:
+                self._seen.add(key)
+                self._fresh.append(data)
+
+    def close(self) -> list[bytes]:
+        """Ends a batch; returns inputs that led somewhere new."""
+        if self._sought:
+            self._keep(*self._sought)
+        self._sought, fresh, self._fresh = None, self._fresh, []
+        return fresh
+
+    def _keep(self, index: int, what: str, data: bytes) -> None:
+        same = [known for known in self.tally.findings if _kind(known) == _kind(what)]
+        files = self.tally.findings.setdefault(same[0] if same else what, [])
+        if len(files) < KEPT:
+            files.append(save(self._found, self.tally.target, index, data))
+
+
+def _kind(what: str) -> str:
+    """What a finding shares with those of other inputs: no word of the input."""
+    return what if what.startswith(("hang", "memory")) else what.partition(": ")[0]
 
 
 def attempt(target: Target, data: bytes) -> tuple[str, str]:
@@ -147,6 +253,7 @@ def main() -> None:
     """`worker.py FOLDER PLAN`: the plan is a list of [target, first, count, seed]."""
     work = Path(sys.argv[1])
     os.environ["FUZZ_WORK"] = str(work)
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(work / "hypothesis")
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     note = Note(work / "note")
