@@ -84,7 +84,10 @@ def load(path: Path, *, threads: int = 0) -> Exported:
         session = onnxruntime.InferenceSession(
             path.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
+        # Text of the file, and not all of it need be text.
         metadata = session.get_modelmeta().custom_metadata_map
+        inputs = [(value.name, value.shape) for value in session.get_inputs()]
+        outputs = [value.name for value in session.get_outputs()]
     except OSError:
         raise
     except Exception as error:  # what ONNX Runtime raises has no common base
@@ -93,8 +96,6 @@ def load(path: Path, *, threads: int = 0) -> Exported:
             f"{path} should be an exported ONNX model but cannot be loaded ({reason}); "
             "export it again with `dvc repro export`"
         ) from None
-    inputs = [(value.name, value.shape) for value in session.get_inputs()]
-    outputs = [value.name for value in session.get_outputs()]
     shape = inputs[0][1] if len(inputs) == 1 else []
     if (
         [name for name, _ in inputs] != ["image"]
