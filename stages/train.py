@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -215,9 +216,13 @@ def _fit(
             f"epochs {finished}; have them share {paths.CHECKPOINTS} and start all of "
             "them again"
         )
-    steps_per_epoch = -(-len(arrays) // params.batch_size)
-    small = round(params.half_size_fraction * params.epochs)
-    halved = arrays.halved() if progress.epoch < small else arrays
+    steps_per_epoch = dataset.steps_an_epoch(len(arrays), params.batch_size)
+    batches = dataset.training_batches(
+        arrays,
+        params,
+        first=progress.epoch,
+        share=cluster.share(params.batch_size),
+    )
     probe = GradientProbe(
         trainer, arrays.images[:PROBE_PAIRS], arrays.masks[:PROBE_PAIRS]
     )
@@ -229,18 +234,10 @@ def _fit(
             steps_per_epoch,
             verbose=(1 if sys.stdout.isatty() else 2) if cluster.is_chief else 0,
         )
-        pairs = halved if epoch < small else arrays
-        batches = dataset.batches(
-            pairs,
-            batch_size=params.batch_size,
-            seed=params.seed,
-            epoch=epoch,
-            augmentation=params.augmentation,
-            share=cluster.share(params.batch_size),
-        )
         sums = np.zeros(2)
-        rate = 0.0
-        for index, batch in enumerate(batches):
+        rate, side = 0.0, 0
+        for index, batch in enumerate(islice(batches, steps_per_epoch)):
+            side = batch[0].shape[1]
             step = epoch * steps_per_epoch + index
             if params.gradient_steps and step % params.gradient_steps == 0:
                 progress.gradients += [(step, *row) for row in probe.norms()]
@@ -255,7 +252,7 @@ def _fit(
             bar.update(index + 1, [("loss", loss), ("dice", dice)])
         row = {
             "epoch": epoch + 1,
-            "image_size": pairs.images.shape[1],
+            "image_size": side,
             "loss": sums[0] / steps_per_epoch,
             "dice": sums[1] / steps_per_epoch,
             "learning_rate": rate,

@@ -2,12 +2,13 @@
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -24,7 +25,7 @@ from stages.core.imaging import (
     soft_mask,
 )
 from stages.core.pairs import read_shard, shard_paths
-from stages.core.params import AugmentationParams
+from stages.core.params import AugmentationParams, TrainParams
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,11 @@ def load_arrays(
     return Arrays(list(pair_ids), images, masks)
 
 
+def steps_an_epoch(num_pairs: int, batch_size: int) -> int:
+    """So many that every pair is seen."""
+    return -(-num_pairs // batch_size)
+
+
 def epoch_order(
     num_pairs: int, *, batch_size: int, seed: int, epoch: int
 ) -> NDArray[np.int64]:
@@ -110,7 +116,7 @@ def epoch_order(
     alone: a resumed run draws what the undisturbed one would have.
     """
     order = np.random.default_rng([seed, epoch]).permutation(num_pairs)
-    steps = -(-num_pairs // batch_size)
+    steps = steps_an_epoch(num_pairs, batch_size)
     return np.resize(order, steps * batch_size).reshape(steps, batch_size)
 
 
@@ -119,14 +125,15 @@ def batches(
     *,
     batch_size: int,
     seed: int,
-    epoch: int,
+    epochs: range,
     augmentation: AugmentationParams,
     share: slice = slice(None),
 ) -> tf.data.Dataset:
-    """One epoch of training batches: images (B, S, S, C), masks (B, S, S, 1).
+    """Training batches of some epochs: images (B, S, S, C), masks (B, S, S, 1).
 
     Both float32 in [0, 1]. Augmentation is drawn from (seed, epoch, step): parallel
-    workers cannot change it.
+    workers cannot change it, nor can an epoch that was begun elsewhere. Batches are
+    made ahead of the steps that take them, those of the next epoch too.
 
     Several hosts draw the same order and the same augmentation of the whole batch, and
     each makes its own places of it. That is sharding, but not by file: a host with
@@ -139,48 +146,78 @@ def batches(
         arrays: All training pairs, the same on every host.
         batch_size: B, over all hosts.
         seed: Of the order and the augmentation.
-        epoch: From 0.
+        epochs: Which ones, from 0; each is `steps_an_epoch` batches.
         augmentation: How far.
         share: The places of each batch to make; all by default.
     """
-    order = epoch_order(len(arrays), batch_size=batch_size, seed=seed, epoch=epoch)
+    steps = steps_an_epoch(len(arrays), batch_size)
     places = range(batch_size)[share]
     # Known sizes and slices would give other bits: factors are merged elsewhere then.
     part = None if len(places) == batch_size else (places, batch_size)
 
+    def order(epoch: np.int64) -> NDArray[np.int64]:
+        drawn = epoch_order(
+            len(arrays), batch_size=batch_size, seed=seed, epoch=int(epoch)
+        )
+        return drawn[:, share]
+
     def gather(rows: NDArray[np.int64]) -> tuple[Grey, Grey]:
         return arrays.images[rows], arrays.masks[rows]
 
-    def make(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, masks = tf.numpy_function(gather, [rows], [tf.uint8, tf.uint8])
+    # Called stateful, these two would be done in the train step's own time: TensorFlow
+    # looks ahead only where order cannot matter, once its ops are deterministic.
+    def steps_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        rows = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
+        rows = tf.ensure_shape(rows, (steps, len(places)))
+        columns = (tf.fill([steps], epoch), tf.range(steps), rows)
+        return tf.data.Dataset.from_tensor_slices(columns)
+
+    def make(
+        epoch: tf.Tensor, step: tf.Tensor, rows: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        images, masks = tf.numpy_function(
+            gather, [rows], [tf.uint8, tf.uint8], stateful=False
+        )
         images = tf.ensure_shape(images, (len(places), *arrays.images.shape[1:]))
         masks = tf.ensure_shape(masks, (len(places), *arrays.masks.shape[1:]))
-        draw = tf.stack([seed * 100_003 + epoch, tf.cast(step, tf.int32)])
+        draw = tf.stack([seed * 100_003 + tf.cast(epoch, tf.int32), step])
         return _traced(augmentation, part)(images, masks, draw)
 
-    dataset = tf.data.Dataset.from_tensor_slices(
-        (np.arange(len(order)), order[:, share])
-    )
+    dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(steps_of)
     dataset = dataset.map(make, num_parallel_calls=2, deterministic=True)
-    # With nothing left to tune, its thread is a second that each epoch's end waits for.
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(2).with_options(options)
+
+
+def training_batches(
+    arrays: Arrays, params: TrainParams, *, first: int = 0, share: slice = slice(None)
+) -> Iterator[Any]:
+    """All batches of a training from an epoch on, the early ones at half the size."""
+    small = round(params.half_size_fraction * params.epochs)
+    draw = functools.partial(
+        batches,
+        batch_size=params.batch_size,
+        seed=params.seed,
+        augmentation=params.augmentation,
+        share=share,
+    )
+    if first < small:
+        yield from draw(arrays.halved(), epochs=range(first, small))
+    yield from draw(arrays, epochs=range(max(first, small), params.epochs))
 
 
 @functools.cache
 def _traced(
     params: AugmentationParams, part: tuple[range, int] | None
 ) -> Callable[..., Any]:
-    """`augment` on uint8 as one function: an epoch need not trace it again."""
-
-    def floats(
-        images: tf.Tensor, masks: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        scaled = [tf.cast(values, tf.float32) / 255 for values in (images, masks)]
-        return augment(*scaled, seed=seed, params=params, part=part)
-
-    return tf.function(floats, autograph=False)
+    """`augment` as one function: an epoch need not trace it again."""
+    return tf.function(
+        lambda images, masks, seed: augment(
+            images, masks, seed=seed, params=params, part=part
+        ),
+        autograph=False,
+    )
 
 
 def augment(
@@ -194,15 +231,15 @@ def augment(
     """Moves image and mask together; bends the image's greys. Never upside down.
 
     Args:
-        images: (B, S, S, C) float32 in [0, 1].
-        masks: (B, S, S, 1) float32 in [0, 1].
+        images: (B, S, S, C) uint8.
+        masks: (B, S, S, 1) uint8, share of foreground, 0 to 255.
         seed: (2,) int32; the same seed gives the same batch.
         params: How far.
         part: The places of a larger batch that these are, and its size; what they draw
             does not depend on who makes the others.
 
     Returns:
-        Images and masks, same shapes, in [0, 1].
+        Images and masks, same shapes, float32 in [0, 1].
     """
     batch, size = tf.shape(images)[0], images.shape[1]
     places, batch = part or (None, batch)
@@ -216,7 +253,8 @@ def augment(
         return drawn if places is None else drawn[places.start : places.stop]
 
     transform = _affine(draw, float(size), params)
-    images, masks = (_warp(values, transform) for values in (images, masks))
+    images, masks = _warp(images, masks, transform)
+    images, masks = (tf.cast(values, tf.float32) / 255 for values in (images, masks))
 
     def each(value: tf.Tensor) -> tf.Tensor:
         return value[:, None, None, None]
@@ -251,10 +289,15 @@ def augment(
 def _both_ways(matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """A matrix (S, R) applied to columns and to rows: (B, R, R, C) to (B, S, S, C).
 
-    Two products are thirty times faster here than pooling one channel.
+    Two products take a hundredth of what pooling one channel would here.
     """
-    down = tf.einsum("hi,biwc->bhwc", matrix, values)
-    return tf.einsum("wi,bhic->bhwc", matrix, down)
+    size, rows = matrix.shape
+    channels = values.shape[-1]
+    planes = tf.reshape(tf.transpose(values, (0, 3, 1, 2)), (-1, rows, rows))
+    down = tf.reshape(tf.matmul(matrix, planes), (-1, rows))
+    across = tf.matmul(down, matrix, transpose_b=True)
+    planes = tf.reshape(across, (-1, channels, size, size))
+    return tf.transpose(planes, (0, 2, 3, 1))
 
 
 def _mean_of_neighbours(size: int) -> NDArray[np.float32]:
@@ -265,7 +308,7 @@ def _mean_of_neighbours(size: int) -> NDArray[np.float32]:
 
 
 def _affine(draw, size: float, params: AugmentationParams) -> tf.Tensor:  # type: ignore[no-untyped-def]
-    """Output-to-input transforms about the centre, (B, 8), for `_warp`."""
+    """Output-to-input transforms about the centre, (B, 2, 3), for `_warp`."""
     angle = draw(-1.0, 1.0) * params.rotation_degrees * np.pi / 180
     scale = tf.exp(draw(-1.0, 1.0) * np.log1p(params.scale_fraction))
     aspect = tf.exp(draw(-0.5, 0.5) * np.log1p(params.aspect_fraction))
@@ -278,17 +321,37 @@ def _affine(draw, size: float, params: AugmentationParams) -> tf.Tensor:  # type
     middle = (size - 1) / 2
     x = middle - a * (middle + shift_x) - b * (middle + shift_y)
     y = middle - c * (middle + shift_x) - d * (middle + shift_y)
-    zero = tf.zeros_like(a)
-    return tf.stack([a, b, x, c, d, y, zero, zero], axis=1)
+    return tf.reshape(tf.stack([a, b, x, c, d, y], axis=1), (-1, 2, 3))
 
 
-def _warp(values: tf.Tensor, transform: tf.Tensor) -> tf.Tensor:
-    """Bilinear; what comes from outside the picture is black and not foreground."""
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=values,
-        transforms=transform,
-        output_shape=tf.shape(values)[1:3],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
+def _warp(
+    images: tf.Tensor, masks: tf.Tensor, transforms: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Bilinear; what comes from outside the picture is black and not foreground.
+
+    By OpenCV, on uint8: five times sooner than TensorFlow's own on floats.
+    """
+
+    def warp(
+        images: Grey, masks: Grey, transforms: NDArray[np.float32]
+    ) -> tuple[Grey, Grey]:
+        moved = np.empty_like(images), np.empty_like(masks)
+        for values, into in zip((images, masks), moved, strict=True):
+            for value, transform, target in zip(values, transforms, into, strict=True):
+                cv2.warpAffine(
+                    value,
+                    transform,
+                    value.shape[1::-1],
+                    dst=target,
+                    flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                    borderMode=cv2.BORDER_CONSTANT,
+                )
+        return moved
+
+    moved = tf.numpy_function(
+        warp, [images, masks, transforms], [tf.uint8, tf.uint8], stateful=False
+    )
+    return tuple(
+        tf.ensure_shape(values, before.shape)
+        for values, before in zip(moved, (images, masks), strict=True)
     )

@@ -59,17 +59,6 @@ def none_of(arrays: dataset.Arrays) -> dataset.Arrays:
     return dataset.Arrays([], arrays.images[:0], arrays.masks[:0])
 
 
-def batches(arrays: dataset.Arrays, params: TrainParams, epoch: int) -> tf.data.Dataset:
-    """One epoch, as `train` draws it."""
-    return dataset.batches(
-        arrays,
-        batch_size=params.batch_size,
-        seed=params.seed,
-        epoch=epoch,
-        augmentation=params.augmentation,
-    )
-
-
 def trainer_of(params: TrainParams) -> Trainer:
     """What `train` trains with, on the devices it would use."""
     return Trainer(
@@ -83,14 +72,10 @@ def steps(trainer: Trainer, pairs: Sequence[Pair]) -> Iterator[float]:
     """All steps of a training as `train` does them, decoding first; yields losses."""
     params = trainer.params
     arrays = arrays_of(pairs, params)
-    each = -(-len(arrays) // params.batch_size)
-    small = round(params.half_size_fraction * params.epochs)
-    for epoch in range(params.epochs):
-        shown = arrays.halved() if epoch < small else arrays
-        for index, batch in enumerate(batches(shown, params, epoch)):
-            step = epoch * each + index
-            rate = learning_rate_at(step, each * params.epochs, params)
-            yield float(trainer.train_step(batch, rate)[0])
+    num_steps = params.epochs * dataset.steps_an_epoch(len(arrays), params.batch_size)
+    for step, batch in enumerate(dataset.training_batches(arrays, params)):
+        rate = learning_rate_at(step, num_steps, params)
+        yield float(trainer.train_step(batch, rate)[0])
 
 
 def bare_step(params: TrainParams, arrays: dataset.Arrays) -> Callable[[], float]:

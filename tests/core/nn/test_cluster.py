@@ -114,7 +114,10 @@ class TestTwoDevices:
         assert max(moved.values()) < 1e-5
 
     def test_scores_and_probe_are_one_devices(self, found):
-        np.testing.assert_allclose(*found["scores"], atol=1e-4)
+        (loss, dice), (alone, its_dice) = found["scores"]
+        assert loss == pytest.approx(alone, abs=1e-4)
+        # Counted in pixels: of 32 x 32 one or two may lie at the threshold itself.
+        assert dice == pytest.approx(its_dice, abs=1e-3)
         np.testing.assert_allclose(*found["norms"], rtol=1e-3, atol=1e-6)
 
     def test_an_overflow_on_one_device_is_one_on_all(self, found):

@@ -92,7 +92,11 @@ def test_half_the_size_is_the_mean_of_four():
 def test_batches_without_augmentation_are_the_pairs(arrays, augmentation):
     batches = list(
         dataset.batches(
-            arrays, batch_size=4, seed=1, epoch=2, augmentation=augmentation()
+            arrays,
+            batch_size=4,
+            seed=1,
+            epochs=range(2, 3),
+            augmentation=augmentation(),
         )
     )
     order = dataset.epoch_order(10, batch_size=4, seed=1, epoch=2)
@@ -102,7 +106,8 @@ def test_batches_without_augmentation_are_the_pairs(arrays, augmentation):
 
 
 def test_the_same_seed_and_epoch_give_the_same_batches(arrays, tiny_params):
-    def draw(epoch):
+    def draw(*epochs):
+        epochs = range(epochs[0], epochs[-1] + 1)
         return np.concatenate(
             [
                 images
@@ -110,7 +115,7 @@ def test_the_same_seed_and_epoch_give_the_same_batches(arrays, tiny_params):
                     arrays,
                     batch_size=4,
                     seed=1,
-                    epoch=epoch,
+                    epochs=epochs,
                     augmentation=tiny_params().train.augmentation,
                 )
             ]
@@ -118,6 +123,8 @@ def test_the_same_seed_and_epoch_give_the_same_batches(arrays, tiny_params):
 
     assert np.array_equal(draw(0), draw(0))
     assert not np.array_equal(draw(0), draw(1))
+    # Whether an epoch is the first of a run or comes after others.
+    assert np.array_equal(draw(0, 1), np.concatenate([draw(0), draw(1)]))
 
 
 def test_shares_together_are_the_whole_batch(arrays, tiny_params):
@@ -126,7 +133,7 @@ def test_shares_together_are_the_whole_batch(arrays, tiny_params):
             arrays,
             batch_size=4,
             seed=1,
-            epoch=0,
+            epochs=range(1),
             augmentation=tiny_params().train.augmentation,
             share=share,
         )
@@ -149,24 +156,25 @@ def test_shares_together_are_the_whole_batch(arrays, tiny_params):
 )
 def test_image_and_mask_move_together(arrays, augmentation, moves):
     """A picture of its own mask stays a picture of its own mask."""
-    masks = tf.cast(arrays.masks, tf.float32) / 255
     images, moved = dataset.augment(
-        masks, masks, seed=tf.constant([1, 2]), params=augmentation(**moves)
+        arrays.masks,
+        arrays.masks,
+        seed=tf.constant([1, 2]),
+        params=augmentation(**moves),
     )
     np.testing.assert_allclose(images, moved, atol=1e-6)
-    assert np.abs(moved - masks).max() > 0.5
+    assert np.abs(moved - arrays.masks / 255).max() > 0.5
     assert (np.asarray(moved).mean((1, 2, 3)) > 0.1).all()
 
 
 def test_a_flip_is_a_flip_and_never_upside_down(arrays, augmentation):
-    masks = tf.cast(arrays.masks, tf.float32) / 255
     _, moved = dataset.augment(
-        masks,
-        masks,
+        arrays.images,
+        arrays.masks,
         seed=tf.constant([1, 2]),
         params=augmentation(flip_probability=1.0),
     )
-    np.testing.assert_allclose(moved, masks[:, :, ::-1], atol=1e-5)
+    np.testing.assert_allclose(moved, arrays.masks[:, :, ::-1] / 255, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -182,12 +190,13 @@ def test_a_flip_is_a_flip_and_never_upside_down(arrays, augmentation):
     ],
 )
 def test_greys_change_and_masks_do_not(arrays, augmentation, greys):
-    images = tf.cast(arrays.images, tf.float32) / 255
-    masks = tf.cast(arrays.masks, tf.float32) / 255
     bent, kept = dataset.augment(
-        images, masks, seed=tf.constant([1, 2]), params=augmentation(**greys)
+        arrays.images,
+        arrays.masks,
+        seed=tf.constant([1, 2]),
+        params=augmentation(**greys),
     )
-    np.testing.assert_allclose(kept, masks, atol=1e-5)
-    assert np.abs(bent - images).max() > 0.02
+    np.testing.assert_allclose(kept, arrays.masks / 255, atol=1e-5)
+    assert np.abs(bent - arrays.images / 255).max() > 0.02
     assert np.asarray(bent).min() >= 0
     assert np.asarray(bent).max() <= 1

@@ -53,7 +53,7 @@ def trained(params: TrainParams, cluster: Cluster) -> dict:
             arrays,
             batch_size=params.batch_size,
             seed=1,
-            epoch=step,
+            epochs=range(step, step + 1),
             augmentation=params.augmentation,
             share=cluster.share(params.batch_size),
         ):

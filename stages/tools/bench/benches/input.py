@@ -5,6 +5,7 @@ Augmentation on, beside `cv2.imdecode` of image and mask in two threads. To be r
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ LONG = False
 
 def bench(options: Options) -> list[Row]:
     """One epoch of batches, all files decoded, and as many bare steps, in turns."""
+    from stages.core.nn import dataset
     from stages.tools.bench import training
 
     params = training.params_of(load_params().train, options)
@@ -30,17 +32,18 @@ def bench(options: Options) -> list[Row]:
         for pair in pairs
         for side in (pair.image, pair.mask)
     ]
-    epochs = iter(range(1_000_000))
+    steps = dataset.steps_an_epoch(len(pairs), params.batch_size)
+    even = params.model_copy(update={"half_size_fraction": 0.0, "epochs": 1_000_000})
+    batches = dataset.training_batches(arrays, even)
 
     def pipeline() -> None:
-        for batch in training.batches(arrays, params, next(epochs)):
+        for batch in islice(batches, steps):
             batch[0].numpy()
 
     def decoding() -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda b: cv2.imdecode(b, cv2.IMREAD_UNCHANGED), contents))
 
-    steps = -(-len(pairs) // params.batch_size)
     few = min(4, steps)
 
     def stepping() -> None:
