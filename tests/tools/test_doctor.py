@@ -271,8 +271,20 @@ def test_an_altered_object_of_the_cache(repository, monkeypatch):
 
 def test_remotes_by_name_only(monkeypatch):
     answer = "store\thttps://user:secret@example.org/dvc  (default)\nother  /mnt/dvc"
-    monkeypatch.setattr(checkout, "_run", lambda *words: answer)
+    told = (
+        "Supports:\n\thttp (aiohttp = 3.14),\n\thttps (aiohttp = 3.14)\nConfig:\n\tssh"
+    )
+
+    def run(*words):
+        return told if words[-1] == "doctor" else answer
+
+    monkeypatch.setattr(checkout, "_run", run)
     assert checkout.remote().found == "store, other"
+    answer += "\nthird  ssh://user:secret@example.org/dvc"
+    finding = checkout.remote()
+    assert finding.state == BROKEN
+    assert finding.found == "third is ssh://, which this environment cannot reach"
+    assert finding.to_do.startswith("pip install 'dvc[ssh]'")
     monkeypatch.setattr(checkout, "_run", lambda *words: "")
     assert checkout.remote().state == NOTE
     monkeypatch.setattr(checkout, "_run", lambda *words: None)

@@ -3,10 +3,12 @@
 import fcntl
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped]
 from tqdm import tqdm
@@ -17,6 +19,7 @@ from stages.tools.doctor.finding import BROKEN, NOTE, OK, Finding
 DVC = Path(".dvc")
 DVC_LOCK = Path("dvc.lock")
 SHOWN = 3
+PLUGINS = {"webdavs": "webdav"}  # of `dvc[...]`, where it is not the URL's scheme
 
 
 def git() -> Finding:
@@ -70,9 +73,30 @@ def remote() -> Finding:
             "none: outputs and former runs live on this machine only",
             "dvc remote add --default NAME URL, then dvc push --run-cache",
         )
-    # A URL may hold a password: names only.
-    names = [line.split()[0] for line in listed.splitlines()]
-    return Finding(OK, "remote", ", ".join(names))
+    # A URL may hold a password: of it, the scheme alone.
+    schemes = {
+        name: urlsplit(url).scheme
+        for name, url in (line.split()[:2] for line in listed.splitlines())
+    }
+    lacking = set(schemes.values()) - _reached()
+    for name, scheme in schemes.items():
+        if scheme in lacking:
+            return Finding(
+                BROKEN,
+                "remote",
+                f"{name} is {scheme}://, which this environment cannot reach",
+                f"pip install 'dvc[{PLUGINS.get(scheme, scheme)}]'; `dvc doctor` "
+                "then lists it",
+            )
+    return Finding(OK, "remote", ", ".join(schemes))
+
+
+def _reached() -> set[str]:
+    """Schemes of URLs that `dvc doctor` says are supported; folders have none."""
+    told = _run(sys.executable, "-m", "dvc", "doctor") or ""
+    _, _, listed = told.partition("Supports:")
+    names = re.findall(r"^\t(\w+)", listed.partition("Config:")[0], re.M)
+    return {"", "file", *names}
 
 
 def locks() -> Iterator[Finding]:
