@@ -43,6 +43,9 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, as an exception."""
 
 
+_heeded: list[signal.Signals] = []  # those that `run` was not told to ignore
+
+
 def run(main: Callable[[], None]) -> None:
     """Runs a command's `main`; a mistake of the user's ends in one sentence.
 
@@ -99,6 +102,7 @@ def _heed_signals() -> None:
     """Ctrl-C and SIGTERM end the command in order; an ignored one stays ignored."""
     if threading.current_thread() is not threading.main_thread():
         return
+    _heeded.clear()
     # While modules were imported, `stages/__init__.py` had them.
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
@@ -106,25 +110,23 @@ def _heed_signals() -> None:
     ):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
+            _heeded.append(number)
 
 
 def _terminated(number: int, _frame: FrameType | None) -> None:
     """Ends as an interrupt does: what is half-written is cleared away."""
+    # It may come twice at once: to the whole group, and from Linux as DVC died of it.
+    signal.signal(number, signal.SIG_IGN)
     # Not a word here: the signal may have come in the midst of writing one.
     raise _Terminated(number)
 
 
 def _last_words(sentence: str) -> None:
     """Says it undisturbed; whoever asks again then need not wait for threads."""
-    heeded = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) != signal.SIG_IGN
-    ]
-    for number in heeded:
+    for number in _heeded:
         signal.signal(number, signal.SIG_IGN)
     print(sentence, file=sys.stderr, flush=True)
-    for number in heeded:
+    for number in _heeded:
         signal.signal(number, signal.SIG_DFL)
 
 

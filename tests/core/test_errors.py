@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -145,3 +146,25 @@ def test_a_second_signal_ends_at_once_and_adds_no_word(number):
     assert sentence.endswith("; the next run goes on from here\n")
     assert rest == ""
     assert run.returncode == -number
+
+
+def test_two_signals_at_once_are_one():
+    """As when DVC dies of what ends its whole group, and Linux tells its children."""
+    code = """
+        import os, signal
+        from stages.core import errors
+        say = errors._last_words
+        def late(sentence):
+            os.kill(os.getpid(), signal.SIGTERM)
+            say(sentence)
+        errors._last_words = late
+        errors.run(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == "terminated; the next run goes on from here\n"
+    assert done.returncode == 143
