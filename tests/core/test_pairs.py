@@ -15,6 +15,7 @@ from stages.core.pairs import (
     read_pairs,
     read_shard,
     read_splits,
+    rows_named,
     seeded_rank,
     shard_paths,
     write_shards,
@@ -176,3 +177,10 @@ def test_what_stops_a_shard_from_being_written_is_heard(tmp_path, count, monkeyp
     monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(OSError, match="No space left"):
         write_shards((pair(n) for n in range(count)), tmp_path, shard_pairs=2)
+
+
+def test_rows_are_found_by_name_in_their_order():
+    frame = pd.DataFrame({"pair_id": ["a-2", "a-10", "b", "a-2"], "n": range(4)})
+    assert list(rows_named(frame, {"a-2", "c"})["n"]) == [0, 3]
+    assert list(rows_named(frame, {"b": 7})["n"]) == [2]
+    assert list(rows_named(frame[:0], {"b"}).columns) == ["pair_id", "n"]

@@ -24,7 +24,7 @@ from stages.core.imaging import (
     preprocess,
     soft_mask,
 )
-from stages.core.pairs import read_shard, shard_paths
+from stages.core.pairs import read_shard, rows_named, shard_paths
 from stages.core.params import AugmentationParams, TrainParams
 
 
@@ -89,7 +89,7 @@ def load_arrays(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for shard in shard_paths(ingested):
             for frame in read_shard(shard, columns=["pair_id", "image", "mask"]):
-                rows = frame[frame["pair_id"].isin(places)]
+                rows = rows_named(frame, places)
                 found += len(rows)
                 list(pool.map(load, (row for _, row in rows.iterrows())))
     if found != len(places):

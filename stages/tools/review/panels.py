@@ -20,7 +20,7 @@ from stages.core.imaging import (
     decode_mask,
 )
 from stages.core.overlays import overlay
-from stages.core.pairs import read_shard
+from stages.core.pairs import read_shard, rows_named
 from stages.tools.review.evidence import Evidence
 
 _QUALITY = 82  # of WebP: a fifth of a PNG's bytes, and the outlines stay sharp
@@ -103,7 +103,7 @@ def _pairs(
             if wanted.isdisjoint(names):
                 continue
             for frame in read_shard(place, columns=["pair_id", "image", "mask"]):
-                for row in frame[frame["pair_id"].isin(wanted)].itertuples():
+                for row in rows_named(frame, wanted).itertuples():
                     found[str(row.pair_id)] = (row.image, row.mask)
         except PipelineError:
             continue
