@@ -239,13 +239,11 @@ def test_a_command_is_heard_line_by_line_and_its_code_returned(tmp_path):
 
 @pytest.fixture(scope="session")
 def served(
-    tmp_path_factory: pytest.TempPathFactory, shipped_values: dict[str, Any]
+    finished: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Plan, str]]:
-    """A plan with tiny params whose flows are served, and the server's address."""
+    """A finished plan whose flows are served, and the server's address."""
     folder = tmp_path_factory.mktemp("served")
-    # So many epochs that there is time to cancel the first run in the middle of them.
-    values = TINY | {"train.epochs": 100_000, "train.gradient_steps": 0}
-    plan = Plan(folder / "plan", with_overrides(shipped_values, values))
+    plan = Plan.at(finished).copy(folder / "plan")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
@@ -344,7 +342,7 @@ def run_flow(flow: Any, **parameters: Any) -> Any:
 
 @pytest.mark.slow
 def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
-    served, shipped_values, api, monkeypatch
+    served, api, monkeypatch
 ):
     from prefect import flow
     from prefect.states import Cancelling
@@ -375,7 +373,11 @@ def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
         what="scheduled runs",
     )
 
-    # A run, cancelled in the middle of train: nothing of it is left.
+    # A run, cancelled in the middle of train: nothing of it is left. So many epochs
+    # that there is time for it.
+    values = YAML(typ="safe").load((plan.root / "params.yaml").read_text("utf-8"))
+    endless = {"train.epochs": 100_000, "train.gradient_steps": 0}
+    plan.write_params(with_overrides(values, endless))
     run = api.create_flow_run_from_deployment(nightly.id)
     checkpoint = plan.root / paths.CHECKPOINTS / "checkpoint.npz"
     wait_for(checkpoint.exists, seconds=240, what="an epoch trained")
@@ -392,23 +394,25 @@ def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
     assert not processes_in(plan.root, "-m stages.train")
     assert_unlocked(plan.root)
 
-    # The next goes on behind what was done, here with fewer epochs.
-    plan.write_params(with_overrides(shipped_values, TINY))
+    # The next restores what was made before with as few epochs, and judges it anew.
+    plan.write_params(with_overrides(values, {"gate.min": {"dice.mean": 0.00001}}))
     monkeypatch.chdir(plan.root)
     monkeypatch.setenv("PYTHONPATH", "")
     state = run_flow(pipeline)
     flow_run_id = state.state_details.flow_run_id
     assert state.name == "Completed", state.message
-    assert state.message.startswith("7 stages up to date: 3 cached, 4 executed; ")
-    expected = dict.fromkeys(STAGES, "Executed")
-    expected |= dict.fromkeys(STAGES[:3], "Cached")
+    assert state.message.startswith(
+        "7 stages up to date: 4 cached, 1 restored, 2 executed; "
+    )
+    expected = dict.fromkeys(STAGES, "Cached")
+    expected |= {"train": "Restored", "gate": "Executed", "export": "Executed"}
     assert task_states(api, flow_run_id) == expected
     assert_unlocked(plan.root)
     found = artifacts(api, flow_run_id)
     metrics = files.read_json(paths.METRICS)
     rows = {row["metric"]: row for row in YAML(typ="safe").load(found["metrics"])}
     assert rows["dice.mean"]["value"] == f"{metrics['dice']['mean']:.4f}"
-    assert rows["dice.mean"]["last commit"] == ""
+    assert rows["dice.mean"]["last commit"] == rows["dice.mean"]["value"]
     assert found["verdict"].splitlines()[1] == "gate passed: all 1 bounds are met"
     pictures = len(list(paths.OVERLAYS.glob("*.png")))
     assert found["worst-overlays"].count("data:image/jpeg;base64,") == min(pictures, 4)

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import json
+import logging
 import os
 import pickle
 import re
@@ -24,9 +25,17 @@ from stages.core.errors import PipelineError
 from stages.core.imaging import UnreadableImageError
 from stages.core.nn.inference import load_model
 from stages.core.params import load_params
+from stages.core.sources import phantom
 from stages.core.sources._tree import Archive
+from stages.evaluate import evaluate
+from stages.export import export
+from stages.gate import gate
+from stages.ingest import ingest
+from stages.split import split
 from stages.tools import predict
-from stages.validate import facts
+from stages.train import train
+from stages.validate import facts, validate
+from tests import planted
 from tests.conftest import ROOT, with_overrides
 from tests.core.sources.test_kaggle import DATASET, VARIABLES, archive
 from tests.kaggle_standin import SECRET, TOKEN, KaggleStandIn
@@ -426,6 +435,42 @@ class TestTelemetry:
         text = (ROOT / "Makefile").read_text("utf-8")
         for name in self.SETTINGS:
             assert re.search(rf"^export {name} := (1|false)$", text, re.M)
+
+
+class TestMetadata:
+    def test_nobody_hears_it(self, tmp_path, tiny_params, caplog, capfd) -> None:
+        """The shards hold the source's own bytes; nothing else knows a patient."""
+        folder = tmp_path / "theirs"
+        source = {"ingest.source": "folder", "ingest.folder": str(folder)}
+        params = tiny_params(**source)
+        planted.lay(phantom.pairs(params.ingest), folder)
+        with caplog.at_level(logging.DEBUG):
+            ingest(params.ingest)
+            validate(params.validate_)
+            split(params.split)
+            train(params.train)
+            evaluate(params.evaluate)
+            gate(params.gate)
+            export(
+                params.export,
+                train=params.train,
+                threshold=params.evaluate.threshold,
+                mirror=params.evaluate.mirror,
+                keep_components=params.evaluate.keep_components,
+                requirements=ROOT / paths.LOCK,
+            )
+        written = {path for path in paths.DATA.rglob("*") if path.is_file()}
+        shards = set(paths.INGESTED.iterdir())
+        assert planted.heard(shards)
+        assert paths.EXPORT_SUMMARY in written
+        assert not planted.heard(written - shards)
+        said = "".join(capfd.readouterr()) + caplog.text
+        assert not any(marker in said for marker in planted.MARKERS)
+        pictures = list(paths.OVERLAYS.glob("*.png"))
+        assert pictures
+        for picture in pictures:
+            kinds = planted.png_chunks(picture.read_bytes())
+            assert kinds == {b"IHDR", b"IDAT", b"IEND"}
 
 
 class TestKaggleToken:

@@ -11,11 +11,11 @@ from tests.faults.kinds import applicable
 STAGES = ("ingest", "validate", "split", "train", "evaluate", "gate", "export")
 # What comes more often than once in a stage's turn.
 OFTEN = {"kill": 2, "interrupt": 2, "disk full": 2, "checkpoint": 3}
-# `make test`: what is quick, and two killed trainings.
+# `make test`: what is quick, and a killed training.
 SAMPLE = (
-    ("train", "kill"),
     ("train", "checkpoint"),
     ("split", "flipped bit"),
+    ("ingest", "kill"),
     ("ingest", "interrupt"),
     ("ingest", "disk full"),
     ("ingest", "two at once"),
@@ -68,5 +68,5 @@ def _kinds(
 
 
 def sample(seed: int) -> list[Case]:
-    """Ten faults that take about a minute and a half of a processor."""
+    """Ten faults that take about a minute of a processor."""
     return [Case(n, stage, kind, seed) for n, (stage, kind) in enumerate(SAMPLE)]

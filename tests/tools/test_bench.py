@@ -265,6 +265,7 @@ def test_scale_fits_a_line_through_real_stages(stages_here):
     assert rows[1].figure == 300
 
 
+@pytest.mark.nightly
 def test_nothing_to_do_is_nothing_done():
     (row,) = measured("noop", pairs=2)
     assert row.ratio == pytest.approx(row.figure / row.yardstick)
