@@ -64,6 +64,7 @@ def test_writes_a_model_its_curves_and_what_built_it(tiny_params):
     assert not paths.CHECKPOINTS.exists()
 
 
+@pytest.mark.nightly  # the ten faults compare a training's bytes by process, too
 def test_the_same_seed_gives_the_same_bytes_in_another_process(
     tiny_values, tiny_params, tmp_path
 ):
