@@ -177,6 +177,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def run_to_verdict(params: Params) -> None:
+    """All stages but export, in this process and its folder."""
+    from stages.evaluate import evaluate
+    from stages.gate import gate
+    from stages.ingest import ingest
+    from stages.split import split
+    from stages.train import train
+    from stages.validate import validate
+
+    ingest(params.ingest)
+    validate(params.validate_)
+    split(params.split)
+    train(params.train)
+    evaluate(params.evaluate)
+    gate(params.gate)
+
+
 def lungs(
     seed: int = 0, *, image_size: int = 40, mask_size: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -27,16 +27,11 @@ from stages.core.nn.inference import load_model
 from stages.core.params import load_params
 from stages.core.sources import phantom
 from stages.core.sources._tree import Archive
-from stages.evaluate import evaluate
 from stages.export import export
-from stages.gate import gate
-from stages.ingest import ingest
-from stages.split import split
 from stages.tools import predict
-from stages.train import train
-from stages.validate import facts, validate
+from stages.validate import facts
 from tests import planted
-from tests.conftest import ROOT, with_overrides
+from tests.conftest import ROOT, run_to_verdict, with_overrides
 from tests.core.sources.test_kaggle import DATASET, VARIABLES, archive
 from tests.kaggle_standin import SECRET, TOKEN, KaggleStandIn
 from tests.plan import Plan
@@ -445,12 +440,7 @@ class TestMetadata:
         params = tiny_params(**source)
         planted.lay(phantom.pairs(params.ingest), folder)
         with caplog.at_level(logging.DEBUG):
-            ingest(params.ingest)
-            validate(params.validate_)
-            split(params.split)
-            train(params.train)
-            evaluate(params.evaluate)
-            gate(params.gate)
+            run_to_verdict(params)
             export(
                 params.export,
                 train=params.train,

@@ -17,14 +17,8 @@ from stages.core import layouts, paths, studies
 from stages.core.errors import PipelineError
 from stages.core.nn.inference import load_model
 from stages.core.params import Params, parse_params
-from stages.evaluate import evaluate
 from stages.export import export
-from stages.gate import gate
-from stages.ingest import ingest
-from stages.split import split
-from stages.train import train
-from stages.validate import validate
-from tests.conftest import ROOT, with_overrides
+from tests.conftest import ROOT, run_to_verdict, with_overrides
 from tests.trees import SIDE, write_covid_qu_ex, write_lgg, write_radiography
 
 # What a study says stays, but for where the data are and how large everything is.
@@ -89,12 +83,7 @@ def run(
             write(place / "tree")
             params = params_of(name, shipped_values, **SMALL, **sizes)
             with chdir(place):
-                ingest(params.ingest)
-                validate(params.validate_)
-                split(params.split)
-                train(params.train)
-                evaluate(params.evaluate)
-                gate(params.gate)
+                run_to_verdict(params)
             done[name] = place
         return done[name]
 

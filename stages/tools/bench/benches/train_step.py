@@ -46,6 +46,7 @@ def bench(options: Options) -> list[Row]:
 def _row(what: str, arrays: "Arrays", params: TrainParams) -> Row:
     """Epochs of the real loop, with bare steps between them."""
     from stages import train
+    from stages.core.nn import dataset
     from stages.core.nn.cluster import connect
     from stages.core.nn.training import Checkpoint
     from stages.tools.bench import training
@@ -77,7 +78,7 @@ def _row(what: str, arrays: "Arrays", params: TrainParams) -> Row:
             connect(), trainer, arrays, monitor, Clock(folder, "bench")
         )
     # The first epoch traces the graph.
-    steps = -(-len(arrays) // params.batch_size)
+    steps = dataset.steps_an_epoch(len(arrays), params.batch_size)
     rate = params.batch_size * steps / statistics.median(epoch_s[1:])
     limit = params.batch_size / statistics.median(step_s)
     return Row(
