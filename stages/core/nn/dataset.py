@@ -185,6 +185,7 @@ def batches(
 
     dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(steps_of)
     dataset = dataset.map(make, num_parallel_calls=2, deterministic=True)
+    # With nothing left to tune, its thread is a second that the stream's end waits for.
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(2).with_options(options)
@@ -289,7 +290,7 @@ def augment(
 def _both_ways(matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """A matrix (S, R) applied to columns and to rows: (B, R, R, C) to (B, S, S, C).
 
-    Two products take a hundredth of what pooling one channel would here.
+    Two products are more than thirty times faster here than pooling one channel.
     """
     size, rows = matrix.shape
     channels = values.shape[-1]
@@ -329,7 +330,7 @@ def _warp(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Bilinear; what comes from outside the picture is black and not foreground.
 
-    By OpenCV, on uint8: five times sooner than TensorFlow's own on floats.
+    By OpenCV, on uint8: much sooner than TensorFlow's own on floats.
     """
 
     def warp(
