@@ -52,7 +52,7 @@ pull: setup  ## Fetch outputs and former runs, if a DVC remote is configured
 BASE ?= main
 OUT ?= .
 review: setup  ## Compare with a Git revision, image by image: make review BASE=main
-	@$(BIN)/python -m stages.tools.review "$(BASE)" $(if $(HEAD),"$(HEAD)") --out "$(OUT)"
+	@$(BIN)/python -m stages.review "$(BASE)" $(if $(HEAD),"$(HEAD)") --out "$(OUT)"
 	@# On a forge, the review is the job's summary too.
 	@if [ -n "$$GITHUB_STEP_SUMMARY" ]; then cat "$(OUT)/review.md" >> "$$GITHUB_STEP_SUMMARY"; fi
 
@@ -61,7 +61,7 @@ FOLDS ?= 5
 # Where they write: below data/.work, unless OUT names another folder.
 SWEEP_OUT = $(if $(filter-out .,$(OUT)),--out "$(OUT)")
 ablation: setup  ## Does deep supervision help? 18 runs: make ablation DATA=set.zip EPOCHS=20
-	@$(BIN)/python -m stages.tools.ablation $(if $(DATA),"$(DATA)") --epochs $(EPOCHS) $(SWEEP_OUT)
+	@$(BIN)/python -m benchmarks.ablation $(if $(DATA),"$(DATA)") --epochs $(EPOCHS) $(SWEEP_OUT)
 
 folds: setup  ## Cross-validation, each fold an experiment: make folds DATA=set.zip FOLDS=5
 	@$(BIN)/python -m stages.tools.folds $(if $(DATA),"$(DATA)") --folds $(FOLDS) $(SWEEP_OUT)
@@ -70,7 +70,7 @@ experiments: setup  ## Compare dvc exp runs: Dice with intervals against multipl
 	@$(BIN)/python -m stages.tools.experiments
 
 bench: setup  ## Measure, each figure beside a limit or a peer: make bench BENCH="input noop"
-	@$(BIN)/python -m stages.tools.bench $(BENCH)
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 SEED ?= 1
 faults: setup  ## Do 200 faults to running stages: make faults SEED=2
@@ -86,7 +86,7 @@ audit: setup  ## Known weaknesses of the locked packages, by pip-audit (needs th
 
 # Three workers for two cores: servers and pages are waited for.
 serve: setup  ## A page over the exported model: http://127.0.0.1:8000
-	@$(BIN)/python -m stages.tools.serve data/export/unet.onnx
+	@$(BIN)/python -m stages.inference.serve data/export/unet.onnx
 
 release: setup  ## Tag a model version: make release VERSION=1.2.0 STAGE=prod
 	@$(BIN)/python -m stages.tools.release "$(VERSION)" $(if $(STAGE),--stage "$(STAGE)")

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stages.core import files, paths, scoring, started
+from stages.core import files, input_check, paths
 from stages.core.errors import PipelineError, run
 from stages.core.imaging import num_components
-from stages.core.nn.inference import load_model, predictor
-from stages.core.pairs import read_pairs, read_splits
 from stages.core.params import EvaluateParams, load_params
-from stages.core.scoring import Scores
+from stages.datasets.pairs import read_pairs, read_splits
+from stages.nn.inference import load_model, predictor
+from stages.scoring import scores
+from stages.scoring.scores import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -70,19 +71,19 @@ def evaluate(
         )
     model = load_model(model_path)
     _, size, _, channels = model.input_shape
-    predicted = scoring.predictions(
+    predicted = scores.predictions(
         _encoded(table["pair_id"], ingested),
         predictor(model, mirror=params.mirror),
         image_size=size,
         channels=channels,
         batch_size=params.batch_size,
     )
-    scores = Scores()
+    scored = Scores()
     cut = 0
     progress = tqdm(total=len(table), desc="evaluate", unit="image", disable=None)
     with progress:
         for pair_id, mask, prob in predicted:
-            scores.add(pair_id, mask, prob, params.threshold, params.keep_components)
+            scored.add(pair_id, mask, prob, params.threshold, params.keep_components)
             cut += bool(0 < params.keep_components < num_components(mask))
             progress.update()
     if cut:
@@ -95,26 +96,26 @@ def evaluate(
         )
 
     per_image = table[["pair_id", "class_name", "group"]].merge(
-        pd.DataFrame(scores.rows), on="pair_id", validate="one_to_one"
+        pd.DataFrame(scored.rows), on="pair_id", validate="one_to_one"
     )
-    metrics = scoring.summarise(per_image, params)
+    metrics = scores.summarise(per_image, params)
     files.write_json(metrics_path, metrics)
     files.write_csv(per_image_path, per_image.drop(columns="group"))
-    files.write_csv(threshold_path, scores.threshold_curve())
-    _write_predictions(predictions_path, per_image["pair_id"], scores.masks)
-    ranks = scoring.pictured(per_image, params)
-    scoring.write_overlays(
+    files.write_csv(threshold_path, scored.threshold_curve())
+    _write_predictions(predictions_path, per_image["pair_id"], scored.masks)
+    ranks = scores.pictured(per_image, params)
+    scores.write_overlays(
         overlays,
         _encoded(ranks, ingested),
         ranks=ranks,
         per_image=per_image,
-        masks=scores.masks,
+        masks=scored.masks,
     )
-    scoring.log_headline(metrics)
+    scores.log_headline(metrics)
     return metrics
 
 
-def _encoded(pair_ids: Iterable[str], ingested: Path) -> Iterator[scoring.Encoded]:
+def _encoded(pair_ids: Iterable[str], ingested: Path) -> Iterator[scores.Encoded]:
     """Images and masks as ingest stored them."""
     for row in read_pairs(pair_ids, ingested):
         yield row["pair_id"], row["image"], row["mask"]
@@ -133,7 +134,7 @@ def _write_predictions(
 
 def main() -> None:
     """Scores with the `evaluate` section of `params.yaml`."""
-    started.by_dvc()
+    input_check.by_dvc()
     evaluate(load_params().evaluate)
 
 

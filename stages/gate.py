@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from stages.core import files, paths, started
+from stages.core import files, input_check, paths
 from stages.core.errors import PipelineError, run
 from stages.core.params import GateParams, load_params
 
@@ -110,7 +110,7 @@ def _check(name: str, value: Any, bound: float, kind: str) -> dict[str, Any]:
 
 def main() -> None:
     """Judges with the `gate` section of `params.yaml`."""
-    started.by_dvc()
+    input_check.by_dvc()
     gate(load_params().gate)
 
 

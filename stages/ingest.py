@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from stages.core import errors, files, paths, started
+from stages.core import errors, files, input_check, paths
 from stages.core.errors import PipelineError
-from stages.core.pairs import Pair, write_shards
 from stages.core.params import IngestParams, load_params
+from stages.datasets.pairs import Pair, write_shards
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def ingest(
     Raises:
         PipelineError: If the source has no pair, or is not what params say.
     """
-    source = importlib.import_module(f"stages.core.sources.{params.source}")
+    source = importlib.import_module(f"stages.datasets.sources.{params.source}")
     counts: Counter[str] = Counter()
     by_class: Counter[str] = Counter()
     with files.replacing(out) as partial:
@@ -103,7 +103,7 @@ def _counted(
 
 def main() -> None:
     """Runs the stage as `dvc.yaml` names it."""
-    started.by_dvc()
+    input_check.by_dvc()
     ingest(load_params().ingest)
 
 

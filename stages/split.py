@@ -50,11 +50,11 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from stages.core import errors, files, paths, started
+from stages.core import errors, files, input_check, paths
 from stages.core.errors import PipelineError
-from stages.core.judgement import judge, library
-from stages.core.pairs import SPLITS, natural_key, seeded_rank
+from stages.core.expectations import judge, library
 from stages.core.params import SplitParams, load_params
+from stages.datasets.pairs import SPLITS, natural_key, seeded_rank
 
 logger = logging.getLogger(__name__)
 
@@ -405,7 +405,7 @@ def _summary(table: pd.DataFrame, copies: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the stage with its section of `params.yaml`."""
-    started.by_dvc()
+    input_check.by_dvc()
     split(load_params().split)
 
 

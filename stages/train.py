@@ -22,11 +22,13 @@ import keras
 import numpy as np
 import pandas as pd
 
-from stages.core import canonical, files, paths, started
+from stages.core import canonical, files, input_check, paths
 from stages.core.errors import PipelineError, run
-from stages.core.nn import dataset, models
-from stages.core.nn.cluster import Cluster, connect
-from stages.core.nn.training import (
+from stages.core.params import TrainParams, load_params
+from stages.datasets.pairs import read_splits, seeded_rank
+from stages.nn import dataset, models
+from stages.nn.cluster import Cluster, connect
+from stages.nn.training import (
     Checkpoint,
     GradientProbe,
     Trainer,
@@ -36,8 +38,6 @@ from stages.core.nn.training import (
     precision,
     seed_everything,
 )
-from stages.core.pairs import read_splits, seeded_rank
-from stages.core.params import TrainParams, load_params
 
 logger = logging.getLogger(__name__)
 
@@ -344,7 +344,7 @@ def _processor() -> str:
 
 def main() -> None:
     """Trains with the `train` section of `params.yaml`."""
-    started.by_dvc()
+    input_check.by_dvc()
     params = load_params().train
     configure_runtime(params.threads)
     train(params)

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stages.core.pairs import Pair
+from stages.datasets.pairs import Pair
 
 PATIENT = "Mustermann^Erika"
 DATE = "1987:03:21 04:05:06"

@@ -10,10 +10,10 @@ import pytest
 from stages.core import paths
 from stages.core.errors import PipelineError
 from stages.core.imaging import decode_mask
-from stages.core.metrics import dice
-from stages.core.pairs import Pair, write_shards
-from stages.core.scoring import THRESHOLDS, dice_at_thresholds, pictured, summarise
+from stages.datasets.pairs import Pair, write_shards
 from stages.evaluate import evaluate
+from stages.scoring.metrics import dice
+from stages.scoring.scores import THRESHOLDS, dice_at_thresholds, pictured, summarise
 from tests.conftest import lungs, png
 
 SIZE = 32

@@ -16,12 +16,10 @@ import pytest
 import tensorflow as tf
 from ruamel.yaml import YAML
 
-from stages.core import canonical, files, imaging, masking, paths, provenance
+from stages.core import canonical, files, imaging, paths, provenance
 from stages.core.errors import PipelineError
-from stages.core.nn import models
-from stages.core.nn.inference import load_model, predictor, probabilities
-from stages.core.pairs import Pair, read_splits, write_shards
 from stages.core.params import Params, parse_params
+from stages.datasets.pairs import Pair, read_splits, write_shards
 from stages.export import (
     FILES,
     card,
@@ -32,7 +30,10 @@ from stages.export import (
     saved_model,
     size,
 )
-from stages.tools.score import open_model
+from stages.inference.score import open_model
+from stages.nn import models
+from stages.nn.inference import load_model, predictor, probabilities
+from stages.scoring import postprocess
 from tests.conftest import ROOT, TINY, lungs, png, with_overrides
 
 CLASS = "Viral | <b>Pneumonia"  # a foreign name that Markdown would take for markup
@@ -413,13 +414,13 @@ def test_the_signature_keeps_the_regions_that_masking_keeps():
             input_signature=[tf.TensorSpec((None, None), tf.bool)],
         )
         for mask in pictures:
-            expected = masking.largest_components(mask, count)
+            expected = postprocess.largest_components(mask, count)
             np.testing.assert_array_equal(twin(mask).numpy(), expected)
     prob = pictures[0].astype(np.float32)[:, :, None]
     encoded = saved_model._mask_png(tf.constant(prob), tf.constant([61, 47]), 0.5, 1)
     np.testing.assert_array_equal(
         imaging.decode_mask(encoded.numpy()),
-        masking.largest_components(pictures[0], 1),
+        postprocess.largest_components(pictures[0], 1),
     )
 
 

@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from benchmarks import processes
 from stages import ingest as stage
 from stages.core import files, paths
 from stages.core.errors import PipelineError
-from stages.core.pairs import read_shard, shard_paths
 from stages.core.params import IngestParams, Params, parse_params
+from stages.datasets.pairs import read_shard, shard_paths
 from stages.ingest import ingest
-from stages.tools.bench import processes
 from tests.conftest import ROOT, lungs, png, radiography_tree, with_overrides
 
 Build = Callable[..., IngestParams]

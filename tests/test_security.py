@@ -20,19 +20,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.core import errors, headers, imaging, pairs, paths
+from stages.core import errors, imaging, paths
 from stages.core.errors import PipelineError
 from stages.core.imaging import UnreadableImageError
-from stages.core.nn.inference import load_model
 from stages.core.params import load_params
-from stages.core.sources import phantom
-from stages.core.sources._tree import Archive
+from stages.datasets import headers, pairs
+from stages.datasets.sources import phantom
+from stages.datasets.sources._tree import Archive
 from stages.export import export
-from stages.tools import predict
+from stages.inference import predict
+from stages.nn.inference import load_model
 from stages.validate import facts
 from tests import planted
 from tests.conftest import ROOT, run_to_verdict, with_overrides
-from tests.core.sources.test_kaggle import DATASET, VARIABLES, archive
+from tests.datasets.sources.test_kaggle import DATASET, VARIABLES, archive
 from tests.kaggle_standin import SECRET, TOKEN, KaggleStandIn
 from tests.plan import Plan
 
@@ -208,7 +209,7 @@ class TestHostileParquet:
 
 class TestHostileCheckpoint:
     def test_a_pickled_array_is_not_loaded(self) -> None:
-        from stages.core.nn.training import Checkpoint
+        from stages.nn.training import Checkpoint
 
         np.savez("checkpoint.npz", head=np.array([Payload()], object))
         assert Checkpoint(Path(), "fingerprint").load() is None

@@ -11,8 +11,8 @@ import pytest
 from stages import split as stage
 from stages.core import paths
 from stages.core.errors import PipelineError
-from stages.core.pairs import SPLITS, natural_key, read_splits
 from stages.core.params import Params
+from stages.datasets.pairs import SPLITS, natural_key, read_splits
 from stages.split import split
 
 Build = Callable[..., Params]

@@ -12,7 +12,7 @@ import pytest
 import stages.train
 from stages.core import files, paths
 from stages.core.errors import PipelineError
-from stages.core.pairs import Pair, write_shards
+from stages.datasets.pairs import Pair, write_shards
 from stages.train import monitored, train
 from tests.conftest import ROOT, lungs, png
 

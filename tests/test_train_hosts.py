@@ -17,7 +17,7 @@ from stages.core import paths
 from stages.core.params import parse_params
 from stages.train import train
 from tests.conftest import ROOT, with_overrides
-from tests.core.nn.two_devices import is_idle
+from tests.nn.two_devices import is_idle
 from tests.test_train import make_data
 
 # 24 pairs, 4 of them monitored, 4 a batch, 4 epochs: 20 steps at the article's rate.

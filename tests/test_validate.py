@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
-from stages.core import headers, imaging, paths
+from stages.core import imaging, paths
 from stages.core.errors import PipelineError
 from stages.core.imaging import UnreadableImageError
-from stages.core.pairs import Pair, write_shards
 from stages.core.params import Params, parse_params
+from stages.datasets import headers
+from stages.datasets.pairs import Pair, write_shards
 from stages.validate import QUALITY_SCHEMA, facts, validate
 from stages.validate.__main__ import main
 from tests.conftest import TINY, lungs, png, with_overrides

@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 from distributed import Client
 
-from stages.core import pairs, paths
+from stages.core import paths
 from stages.core.errors import NetworkError, PipelineError
-from stages.core.pairs import Pair, write_shards
+from stages.datasets import pairs
+from stages.datasets.pairs import Pair, write_shards
 from stages.validate import cluster, workers
 from tests.conftest import ROOT, lungs, png
 

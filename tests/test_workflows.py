@@ -186,11 +186,11 @@ def test_packages_are_audited_every_week_and_every_one_of_them():
 def test_make_review_says_what_the_workflow_means():
     words = ["make", "-n", "review", "BASE=HEAD^1", "OUT=review"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert 'stages.tools.review "HEAD^1"  --out "review"' in done.stdout
+    assert 'stages.review "HEAD^1"  --out "review"' in done.stdout
     assert 'cat "review/review.md" >> "$GITHUB_STEP_SUMMARY"' in done.stdout
     words = ["make", "-n", "review"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert 'stages.tools.review "main"  --out "."' in done.stdout
+    assert 'stages.review "main"  --out "."' in done.stdout
 
 
 def test_the_artifact_that_one_uploads_is_the_one_the_other_fetches():

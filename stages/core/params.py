@@ -23,7 +23,7 @@ from ruamel.yaml.events import AliasEvent
 from stages.core import paths
 from stages.core.errors import PipelineError
 
-CORE = Path(__file__).parent
+STAGES = Path(__file__).parents[1]
 # The YAML reader takes seconds for hostile nesting; the shipped file has 8 kB.
 MAX_BYTES = 100_000
 # An alias of aliases grows by powers, and one inside itself has no end.
@@ -89,7 +89,7 @@ class IngestParams(Section):
     """Where the pairs come from."""
 
     source: Literal["phantom", "folder", "kaggle"]
-    layout: Annotated[str, _file_in(CORE / "layouts")]
+    layout: Annotated[str, _file_in(STAGES / "datasets" / "layouts")]
     target: str  # one of the layout's, which layouts/__init__.py checks
     folder: Annotated[str, Field(min_length=1)]
     classes: list[Annotated[str, Field(min_length=1)]]
@@ -178,7 +178,7 @@ class AugmentationParams(Section):
 class TrainParams(Section):
     """The network, its loss and its schedule."""
 
-    architecture: Annotated[str, _file_in(CORE / "nn" / "models")]
+    architecture: Annotated[str, _file_in(STAGES / "nn" / "models")]
     image_size: Annotated[int, Field(ge=8, le=2048)]
     image_channels: Literal[1, 3]
     filters: Annotated[list[PositiveInt], Field(min_length=2, max_length=8)]

@@ -17,10 +17,10 @@ import keras
 from stages.core import files, paths, provenance
 from stages.core.errors import PipelineError
 from stages.core.imaging import Predictor
-from stages.core.nn.inference import load_model, predictor, probabilities
-from stages.core.pairs import read_splits
 from stages.core.params import ExportParams, TrainParams
+from stages.datasets.pairs import read_splits
 from stages.export import card, litert, onnx_file, parity, saved_model, size
+from stages.nn.inference import load_model, predictor, probabilities
 
 logger = logging.getLogger(__name__)
 

@@ -2,15 +2,15 @@
 
 import tensorflow as tf
 
-from stages.core import errors, started
-from stages.core.nn.training import configure_runtime
+from stages.core import errors, input_check
 from stages.core.params import load_params
 from stages.export import export
+from stages.nn.training import configure_runtime
 
 
 def main() -> None:
     """Runs the stage with its section of `params.yaml`."""
-    started.by_dvc()
+    input_check.by_dvc()
     params = load_params()
     # A GPU rounds convolutions to TF32: the formats are compared on the processor.
     tf.config.set_visible_devices([], "GPU")

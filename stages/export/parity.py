@@ -21,9 +21,9 @@ from stages.core.imaging import (
     resize_prob,
     to_input,
 )
-from stages.core.metrics import dice
-from stages.core.pairs import read_pairs
 from stages.core.params import ExportParams
+from stages.datasets.pairs import read_pairs
+from stages.scoring.metrics import dice
 
 logger = logging.getLogger(__name__)
 

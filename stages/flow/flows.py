@@ -21,7 +21,7 @@ from stages.flow.news import look
 from stages.flow.overrides import parse
 from stages.flow.running import run_plan
 
-REVIEW = "stages.tools.review"
+REVIEW = "stages.review"
 
 
 @flow

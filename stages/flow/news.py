@@ -9,7 +9,7 @@ from typing import Any
 from stages.core import files
 from stages.core.errors import PipelineError
 from stages.core.params import IngestParams
-from stages.core.sources import kaggle
+from stages.datasets.sources import kaggle
 from stages.flow.processes import dvc, environment
 
 

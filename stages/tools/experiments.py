@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.core import paths
+from stages.core.charts import Point, Series, fitted, scatter_chart, standalone
 from stages.core.errors import PipelineError, run
 from stages.gate import flatten
-from stages.tools.charts import Point, Series, fitted, scatter_chart, standalone
 
 # Colours for light and dark, since the file stands alone.
 _STYLE = """

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.core import files, paths
+from stages.core import arguments, files, paths
 from stages.core.errors import PipelineError, run
-from stages.core.metrics import bootstrap_interval
-from stages.tools import arguments
-from stages.tools.review.comparison import RESAMPLES, SEED
-from stages.tools.review.evidence import METRICS, Evidence
+from stages.review.comparison import RESAMPLES, SEED
+from stages.review.evidence import METRICS, Evidence
+from stages.scoring.metrics import bootstrap_interval
 from stages.tools.sweep import Planned, add_data, data_values, markdown_table, sweep
 
 NAME = "folds.md"

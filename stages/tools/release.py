@@ -22,11 +22,12 @@ from dvc.repo import Repo
 from gto.constants import COUNTER, NAME, VERSION
 from gto.tag import parse_name
 
-from stages.core import exported, files, paths
+from stages.core import files, paths
 from stages.core.errors import PipelineError, run
 from stages.core.params import load_params
 from stages.gate import gate
-from stages.tools.review.repository import Repository, run_git
+from stages.inference import segmenter
+from stages.review.repository import Repository, run_git
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def _judged_metrics() -> dict[str, Any]:
             f"{paths.PARAMS} but is of others; run `dvc repro`"
         )
     model = paths.EXPORT / "unet.onnx"
-    inputs = exported.load(model).facts.get("inputs", {})
+    inputs = segmenter.load(model).facts.get("inputs", {})
     for name, path in (("metrics", paths.METRICS), ("verdict", paths.VERDICT)):
         if inputs.get(name, {}).get("sha256") != files.sha256(path):
             raise PipelineError(

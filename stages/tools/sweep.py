@@ -21,10 +21,10 @@ from stages.core import files, paths
 from stages.core.errors import PipelineError
 from stages.core.params import load_params
 from stages.flow import experiments, processes
-from stages.tools.review.evidence import Evidence, load
-from stages.tools.review.repository import Repository
-from stages.tools.review.side import Side
-from stages.tools.score import detect_layout
+from stages.inference.score import detect_layout
+from stages.review.evidence import Evidence, load
+from stages.review.repository import Repository
+from stages.review.side import Side
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def data_values(data: Path | None, classes: list[str]) -> dict[str, Any]:
     """The params that read a folder or a zip instead of what params.yaml names.
 
     Args:
-        data: Labelled data in a layout of `stages/core/layouts`; None leaves the
+        data: Labelled data in a layout of `stages/datasets/layouts`; None leaves the
             source as it is.
         classes: Which to read; none reads all.
 

@@ -1,13 +1,13 @@
 """`python -m stages.validate`."""
 
-from stages.core import errors, started
+from stages.core import errors, input_check
 from stages.core.params import load_params
 from stages.validate import validate
 
 
 def main() -> None:
     """Runs the stage with its section of `params.yaml`."""
-    started.by_dvc()
+    input_check.by_dvc()
     validate(load_params().validate_)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from stages.core.judgement import library
+from stages.core.expectations import library
 from stages.core.params import ValidateParams
 
 Row = Mapping[str, Any]

@@ -23,8 +23,9 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from stages.core import headers, imaging, pairs
+from stages.core import imaging
 from stages.core.errors import NetworkError, PipelineError
+from stages.datasets import headers, pairs
 from stages.validate import facts
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stages.core import headers, imaging
+from stages.core import imaging
 from stages.core.imaging import Grey, UnreadableImageError
+from stages.datasets import headers
 
 _TEXT = ("pair_id", "class_name", "group", "given_split", "image_path", "mask_path")
 # Facts of both sides, under `image_` and `mask_`; null where it cannot be read.

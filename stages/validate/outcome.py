@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.core.judgement import Verdict, judge
-from stages.core.pairs import natural_key
+from stages.core.expectations import Verdict, judge
 from stages.core.params import ValidateParams
+from stages.datasets.pairs import natural_key
 from stages.validate.checks import Check, like, pair_checks, total_checks, with_judged
 
 _BLOCK = 4096  # rows opened at a time: as dictionaries they are large

@@ -6,8 +6,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from stages.core.pairs import natural_key
 from stages.core.params import ValidateParams
+from stages.datasets.pairs import natural_key
 from stages.validate import charts, thumbnails
 from stages.validate.outcome import Finding, Outcome, classes, copies, natural
 

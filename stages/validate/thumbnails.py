@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stages.core import imaging
 from stages.core.imaging import Grey
-from stages.core.pairs import num_rows, read_shard, shard_paths
+from stages.datasets.pairs import num_rows, read_shard, shard_paths
 from stages.validate.facts import quiet_opencv, read_side
 
 SIDE = 176  # of a thumbnail, pixels

@@ -15,8 +15,9 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from stages.core import judgement, pairs
+from stages.core import expectations
 from stages.core.errors import PipelineError
+from stages.datasets import pairs
 from stages.validate import cluster, facts
 
 # Dask's own name for it. No param: who measures does not change what is measured.
@@ -80,7 +81,7 @@ def _on_threads(
     waiting: deque[tuple[int, Future[list[dict[str, Any]]]]] = deque()
     with (
         facts.quiet_opencv(),
-        judgement.imported_meanwhile(),
+        expectations.imported_meanwhile(),
         ThreadPoolExecutor(threads) as pool,
     ):
         for place, rows in _portions(shards):

@@ -119,4 +119,4 @@ def test_numbers_read_as_dvc_reads_them(tmp_path, shipped_values):
 
 
 def test_names_are_files():
-    assert "unet" in names_in(ROOT / "stages/core/nn/models")
+    assert "unet" in names_in(ROOT / "stages/nn/models")

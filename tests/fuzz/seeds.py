@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.core.pairs import SHARD_SCHEMA, Pair, write_shards
+from stages.datasets.pairs import SHARD_SCHEMA, Pair, write_shards
 from tests.conftest import ROOT, lungs, png
 
 

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
-from stages.core import exported, headers, imaging, layouts, pairs, provenance
+from stages.core import imaging, provenance
 from stages.core.errors import PipelineError
 from stages.core.imaging import UnreadableImageError
 from stages.core.params import Params, load_params, parse_params
-from stages.core.sources._tree import open_tree
-from stages.core.sources.folder import pairs_in
+from stages.datasets import headers, layouts, pairs
+from stages.datasets.sources._tree import open_tree
+from stages.datasets.sources.folder import pairs_in
+from stages.inference import segmenter
 from stages.validate import facts
 from tests.conftest import ROOT, TINY, with_overrides
 from tests.fuzz import mutation, seeds
-from tests.tools.onnx_models import dark_is_lung
+from tests.inference.onnx_models import dark_is_lung
 
 SIZE = 32  # side of the tiny networks' input, pixels
 
@@ -138,7 +140,7 @@ def _params(data: bytes) -> None:
 
 def _checkpoint(data: bytes) -> None:
     """A spoilt checkpoint is as good as none."""
-    from stages.core.nn.training import Checkpoint
+    from stages.nn.training import Checkpoint
 
     _file("checkpoint.npz", data)
     if Checkpoint(folder(), "fingerprint").load() is None:
@@ -150,7 +152,7 @@ def network() -> Any:
     """A tiny untrained network, as train saves it."""
     import keras
 
-    from stages.core.nn import models
+    from stages.nn import models
 
     keras.utils.set_random_seed(1)
     return models.build(shipped().train)
@@ -167,7 +169,7 @@ def _keras_seeds() -> list[bytes]:
 
 def _keras(data: bytes) -> None:
     """A spoilt model is refused or predicts."""
-    from stages.core.nn.inference import load_model
+    from stages.nn.inference import load_model
 
     model = load_model(_file("unet.keras", data))
     _, size, _, channels = model.input_shape
@@ -179,8 +181,8 @@ def _keras(data: bytes) -> None:
 def _png_signature() -> Any:
     import tensorflow as tf
 
-    from stages.core.nn.inference import probabilities
     from stages.export import saved_model
+    from stages.nn.inference import probabilities
 
     path = folder() / "saved_model"
     saved_model.write(
@@ -218,7 +220,7 @@ def _onnx(data: bytes) -> None:
         provenance.read(path)
     except PipelineError as error:
         refusals.append(error)
-    model = exported.load(path)
+    model = segmenter.load(path)
     size, channels = model.image_size, model.image_channels
     model.predict(np.zeros((1, size, size, channels), np.float32))
     if refusals:

@@ -10,7 +10,7 @@ import pytest
 
 from stages.tools.differences import first, in_bytes
 from tests.conftest import png
-from tests.tools.onnx_models import dark_is_lung
+from tests.inference.onnx_models import dark_is_lung
 
 
 def as_json(value) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 from stages.core import paths
 from stages.core.errors import NetworkError
-from stages.core.sources import kaggle
+from stages.datasets.sources import kaggle
 from stages.tools import doctor
 from stages.tools.doctor import checkout, data, machine
 from stages.tools.doctor.finding import BROKEN, NOTE, OK

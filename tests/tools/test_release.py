@@ -17,8 +17,8 @@ from stages.core.params import parse_params
 from stages.gate import gate
 from stages.tools.release import _to_push, release, released
 from tests.conftest import ROOT, with_overrides
+from tests.inference.onnx_models import dark_is_lung
 from tests.plan import Plan
-from tests.tools.onnx_models import dark_is_lung
 
 TODAY = datetime.date(2026, 3, 5)
 DICE = {"mean": 0.9667, "ci_low": 0.9489, "ci_high": 0.9769}

@@ -55,7 +55,7 @@ def credentials(ingest: IngestParams) -> Finding:
         found = f"from {source}" if source else "none"
         return Finding(OK, "kaggle", f"{found}; not needed for {ingest.source} data")
     if not source:
-        from stages.core.sources import kaggle
+        from stages.datasets.sources import kaggle
 
         return Finding(BROKEN, "kaggle", "no credentials", kaggle.WHERE_CREDENTIALS_GO)
     path = Path(source)
@@ -80,7 +80,7 @@ def credentials(ingest: IngestParams) -> Finding:
 
 def newest(ingest: IngestParams) -> Finding:
     """The pinned version against Kaggle's newest."""
-    from stages.core.sources import kaggle
+    from stages.datasets.sources import kaggle
 
     pinned = ingest.kaggle.version
     try:

@@ -13,11 +13,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from stages.core import layouts, paths, studies
+from stages.core import paths, studies
 from stages.core.errors import PipelineError
-from stages.core.nn.inference import load_model
 from stages.core.params import Params, parse_params
+from stages.datasets import layouts
 from stages.export import export
+from stages.nn.inference import load_model
 from tests.conftest import ROOT, run_to_verdict, with_overrides
 from tests.trees import SIDE, write_covid_qu_ex, write_lgg, write_radiography
 

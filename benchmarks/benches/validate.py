@@ -1,0 +1,69 @@
+"""Pairs a second of ingest and validate, beside `cv2.imread` of all files.
+
+Both stages as processes, imports included, on a zip; the reading in two threads, on
+the same files in a folder. To be reached: 0.7, within 1.5 GB of memory. Meant for
+`--pairs 21165`, the whole database; few pairs show the imports.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+
+from benchmarks import data, processes
+from benchmarks.frame import Options, Reach, Row, seconds
+from stages.core.params import load_params
+
+OPTIONS = ("data", "pairs")
+LONG = False
+GB = 1e9
+
+
+def bench(options: Options) -> list[Row]:
+    """Reads, ingests and validates, reads again; the faster reading counts."""
+    count = options.size(2000, 12)
+    base = data.encoded(options, min(count, data.DRAWN))
+    with processes.workspace() as folder:
+        written = data.write_folder(data.varied(base, count), folder / "files")
+        data.zip_folder(folder / "files", folder / "all.zip")
+        params = data.params_for(base, folder / "all.zip", load_params())
+        processes.write_params(params, folder)
+
+        def read() -> None:
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(_area, map(os.fspath, written)))
+
+        times = [seconds(read)]
+        stages = [processes.stage(name, folder) for name in ("ingest", "validate")]
+        times.append(seconds(read))
+    took = sum(one.import_s + one.work_s for one in stages)
+    work = sum(one.work_s for one in stages)
+    peak = max(one.peak_bytes for one in stages)
+    return [
+        Row(
+            "ingest and validate",
+            count / took,
+            "pairs/s",
+            count / min(times),
+            "cv2.imread in two threads",
+            min(times) / took,
+            Reach(0.7),
+            {
+                "pairs": count,
+                "without imports, pairs/s": count / work,
+                "ingest, s": stages[0].work_s,
+                "validate, s": stages[1].work_s,
+            },
+        ),
+        Row(
+            "most memory held",
+            peak / GB,
+            "GB",
+            reach=Reach(1.5, of="figure", at_most=True),
+        ),
+    ]
+
+
+def _area(path: str) -> int:
+    pixels = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    return 0 if pixels is None else int(pixels.size)

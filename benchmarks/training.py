@@ -1,0 +1,110 @@
+"""Training pieces that benchmarks time: arrays, batches, a step with nothing around it.
+
+Importing this imports TensorFlow.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.frame import Options
+from stages.core.imaging import decode_image, decode_mask, preprocess, soft_mask
+from stages.core.params import TrainParams
+from stages.datasets.pairs import Pair
+from stages.nn import dataset, models
+from stages.nn.cluster import connect
+from stages.nn.losses import supervised
+from stages.nn.training import (
+    Trainer,
+    configure_runtime,
+    learning_rate_at,
+    seed_everything,
+)
+
+TINY: dict[str, Any] = {
+    "image_size": 32,
+    "filters": [4, 8],
+    "supervision_weights": [1.0],
+    "batch_size": 2,
+    "epochs": 2,
+    "gradient_steps": 0,
+}
+
+
+def params_of(params: TrainParams, options: Options) -> TrainParams:
+    """The `train` section; tiny when quick. Pins threads and seeds as train does."""
+    if options.quick:
+        params = params.model_copy(update=TINY)
+    configure_runtime(params.threads)
+    seed_everything(params.seed, deterministic=not params.jit_compile)
+    return params
+
+
+def arrays_of(pairs: Sequence[Pair], params: TrainParams) -> dataset.Arrays:
+    """Pairs as `train` holds them: decoded once, uint8, at the network's size."""
+    size = params.image_size
+    images, masks = [], []
+    for pair in pairs:
+        image = decode_image(pair.image or b"", params.image_channels)
+        images.append(preprocess(image, size))
+        masks.append(soft_mask(decode_mask(pair.mask or b""), size))
+    return dataset.Arrays([p.pair_id for p in pairs], np.stack(images), np.stack(masks))
+
+
+def none_of(arrays: dataset.Arrays) -> dataset.Arrays:
+    """The same, with no pair in it."""
+    return dataset.Arrays([], arrays.images[:0], arrays.masks[:0])
+
+
+def trainer_of(params: TrainParams) -> Trainer:
+    """What `train` trains with, on the devices it would use."""
+    return Trainer(
+        lambda: models.build(params, any_size=True),
+        params,
+        strategy=connect().strategy,
+    )
+
+
+def steps(trainer: Trainer, pairs: Sequence[Pair]) -> Iterator[float]:
+    """All steps of a training as `train` does them, decoding first; yields losses."""
+    params = trainer.params
+    arrays = arrays_of(pairs, params)
+    num_steps = params.epochs * dataset.steps_an_epoch(len(arrays), params.batch_size)
+    for step, batch in enumerate(dataset.training_batches(arrays, params)):
+        rate = learning_rate_at(step, num_steps, params)
+        yield float(trainer.train_step(batch, rate)[0])
+
+
+def bare_step(params: TrainParams, arrays: dataset.Arrays) -> Callable[[], float]:
+    """A compiled step on one constant batch: the limit of any loop around it.
+
+    The same network, loss and optimiser, and nothing else: no schedule, no Dice, no
+    distribution strategy, no input.
+    """
+    model = models.build(params)
+    optimizer = keras.optimizers.Adam(
+        params.learning_rate, params.beta_1, params.beta_2
+    )
+    optimizer.build(model.trainable_variables)
+    places = np.resize(np.arange(len(arrays)), params.batch_size)
+    images, masks = (
+        tf.constant(values[places], tf.float32) / 255
+        for values in (arrays.images, arrays.masks)
+    )
+
+    def step() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            levels = models.levels(model(images, training=True))
+            losses = supervised(
+                masks, levels, loss=params.loss, weights=params.supervision_weights
+            )
+            loss = tf.reduce_mean(losses)
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    compiled = tf.function(step)
+    return lambda: float(compiled())

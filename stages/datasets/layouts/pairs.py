@@ -1,0 +1,156 @@
+"""Anybody's own pairs: `images` and `masks` side by side, or a table that lists them.
+
+Side by side: `images/NAME` has its mask in `masks/NAME`, subfolders included; the
+folder that holds both is the class. A table is `pairs.csv` with the columns `image`
+and `mask` (paths beside the table) and, if wanted, `group` (patient) and
+`class_name`; it is read instead of the folders.
+
+Images are PNG, JPEG, TIFF, BMP or DICOM; masks anything of these but DICOM. Of a DICOM
+file nothing but its grey values goes any further
+(`stages/datasets/sources/_dicom.py`): no name, date or number of a patient. Files of
+one patient still stay on one side of the split. Names of files and folders are kept as
+they are, so they should name nobody.
+"""
+
+import csv
+import io
+from itertools import islice
+from pathlib import PurePosixPath
+from unicodedata import normalize
+
+from stages.core.errors import PipelineError
+from stages.datasets.layouts import (
+    About,
+    Entry,
+    Target,
+    Tree,
+    UnreadableError,
+    images,
+    match,
+    told_by,
+)
+
+ABOUT = About(
+    dataset="own pairs",
+    page="",
+    licence="not stated; the owner of the images knows",
+    citation="",
+    targets={
+        "organ": Target("as the masks were drawn: what is not 0 is the organ"),
+        "lesion": Target(
+            "as the masks were drawn: what is not 0 is the lesion; none where all is 0",
+            may_be_absent=True,
+        ),
+    },
+)
+TREE = "images/NAME.png with masks/NAME.png, or pairs.csv with the columns image,mask"
+TABLE = "pairs.csv"
+REQUIRED = {"image", "mask"}
+COLUMNS = {*REQUIRED, "group", "class_name"}
+DICOM_SUFFIXES = {".dcm", ".dicom"}
+MAX_ROWS = 400_000  # of a table; as many files as ingest.max_zip_members allows
+CLASS_NAME = "all"  # where nothing tells classes apart
+
+
+def find(tree: Tree, _target: str = "", /) -> list[Entry]:
+    """Reads the topmost table; without one, pairs `images/NAME` with `masks/NAME`."""
+    tables = [path for path in map(PurePosixPath, tree.names) if path.name == TABLE]
+    if tables:
+        return _from_table(tree, min(tables, key=lambda path: (len(path.parts), path)))
+    return _from_folders(tree)
+
+
+def _from_folders(tree: Tree) -> list[Entry]:
+    tops: dict[PurePosixPath, dict[str, list[tuple[str, str]]]] = {}
+    for path in images(tree.names, also=DICOM_SUFFIXES):
+        # The topmost such folder: `images/masks/1.png` is an image.
+        for index, part in enumerate(path.parts[:-1]):
+            kind = part.lower()
+            if kind in ("images", "masks"):
+                top = PurePosixPath(*path.parts[:index])
+                key = PurePosixPath(*path.parts[index + 1 :]).with_suffix("")
+                sides = tops.setdefault(top, {"images": [], "masks": []})
+                sides[kind].append((str(key), str(path)))
+                break
+    return [
+        Entry(
+            pair_id=told_by(top.name, key),
+            class_name=top.name or CLASS_NAME,
+            image_path=image_path,
+            mask_path=mask_path,
+        )
+        for top, sides in tops.items()
+        for key, image_path, mask_path in match(sides["images"], sides["masks"])
+    ]
+
+
+def _from_table(tree: Tree, table: PurePosixPath) -> list[Entry]:
+    where = f"{str(table)!r} in {tree.label}"
+    names = {normalize("NFC", name): name for name in tree.names}
+    entries = []
+    there = set(names.values())
+    for number, row in enumerate(_rows(tree, table, where), start=2):
+        image, mask = row["image"].strip(), row["mask"].strip()
+        if not image and not mask:
+            raise PipelineError(
+                f"{where} names neither an image nor a mask in row {number}; fill it in"
+            )
+        # A path that is not there stays: its pair is rejected with that reason.
+        image_path, mask_path = (
+            names.get(path, path) for path in (_path(table, image), _path(table, mask))
+        )
+        own = PurePosixPath(image_path or mask_path)
+        entries.append(
+            Entry(
+                pair_id=str(own.parent / own.stem),
+                class_name=row.get("class_name", "").strip() or CLASS_NAME,
+                group=row.get("group", "").strip(),
+                image_path=image_path,
+                mask_path=mask_path,
+            )
+        )
+    if not any(e.image_path in there for e in entries):
+        raise PipelineError(
+            f"{where} names no image that is there, such as "
+            f"{entries[0].image_path!r}; paths are relative to the table"
+        )
+    return entries
+
+
+def _path(table: PurePosixPath, cell: str) -> str:
+    """A cell as a path in the tree; an empty cell is a missing side."""
+    path = str(table.parent / cell.replace("\\", "/")) if cell else ""
+    return normalize("NFC", path)
+
+
+def _rows(tree: Tree, table: PurePosixPath, where: str) -> list[dict[str, str]]:
+    """The table's rows, each with every column."""
+    try:
+        text = tree.read(str(table)).decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = list(islice(reader, MAX_ROWS + 1))
+    except UnreadableError as reason:
+        raise PipelineError(f"{where} {reason}; make it readable") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise PipelineError(
+            f"{where} should be a table in UTF-8, separated by commas ({error}); "
+            "save it again"
+        ) from None
+    if len(lines) > MAX_ROWS:
+        raise PipelineError(
+            f"{where} has more than {MAX_ROWS} rows; split the data set in several"
+        )
+    first, *rest = [line for line in lines if line] or [[]]
+    if not (REQUIRED <= set(first) <= COLUMNS and rest):
+        raise PipelineError(
+            f"{where} should have a first line with image and mask (and, if wanted, "
+            f"group and class_name) and rows below, but has {len(rest)} rows and the "
+            f"columns {', '.join(map(repr, first)) or 'none'}; correct it"
+        )
+    for number, row in enumerate(rest, start=2):
+        if len(row) != len(first):
+            raise PipelineError(
+                f"{where} has {len(row)} cells in row {number} but {len(first)} "
+                "columns; put quotes around a name that holds a comma"
+            )
+    return [dict(zip(first, row, strict=True)) for row in rest]

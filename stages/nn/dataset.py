@@ -1,0 +1,358 @@
+"""Pairs to training batches: decoded once, shuffled and augmented by seed and step."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from stages.core import paths
+from stages.core.errors import PipelineError
+from stages.core.imaging import (
+    Grey,
+    UnreadableImageError,
+    decode_image,
+    decode_mask,
+    preprocess,
+    soft_mask,
+)
+from stages.core.params import AugmentationParams, TrainParams
+from stages.datasets.pairs import read_shard, rows_named, shard_paths
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Pairs at the network's size, as uint8: a quarter of what floats would take."""
+
+    pair_ids: list[str]
+    images: Grey  # (N, S, S, C)
+    masks: Grey  # (N, S, S, 1), share of foreground, 0 to 255
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+    def halved(self) -> "Arrays":
+        """The same pairs at half the size, each pixel the mean of four."""
+        return Arrays(self.pair_ids, _halved(self.images), _halved(self.masks))
+
+
+def _halved(pixels: Grey) -> Grey:
+    """(N, S, S, C) to (N, S/2, S/2, C), rounded."""
+    corners = (pixels[:, y::2, x::2].astype(np.uint16) for y in (0, 1) for x in (0, 1))
+    total = sum(corners, np.uint16(2))
+    return np.asarray(total // np.uint16(4), np.uint8)
+
+
+def load_arrays(
+    pair_ids: Sequence[str],
+    *,
+    image_size: int,
+    channels: int,
+    ingested: Path = paths.INGESTED,
+) -> Arrays:
+    """Decodes and preprocesses pairs on all cores, each once.
+
+    Args:
+        pair_ids: What to load; the result is in this order.
+        image_size: Side of the network's input, pixels.
+        channels: 1 or 3.
+        ingested: The shards.
+
+    Raises:
+        PipelineError: If a pair is missing or cannot be decoded.
+    """
+    places = {pair_id: place for place, pair_id in enumerate(pair_ids)}
+    images = np.empty((len(places), image_size, image_size, channels), np.uint8)
+    masks = np.empty((len(places), image_size, image_size, 1), np.uint8)
+
+    def load(row: pd.Series) -> None:
+        place = places[row["pair_id"]]
+        try:
+            image = decode_image(row["image"], channels)
+            masks[place] = soft_mask(decode_mask(row["mask"]), image_size)
+        except (UnreadableImageError, TypeError) as error:
+            raise PipelineError(
+                f"{row['pair_id']}: accepted by validate but cannot be decoded "
+                f"({error}); run `dvc repro` so that both see the same data"
+            ) from None
+        images[place] = preprocess(image, image_size)
+
+    found = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for shard in shard_paths(ingested):
+            for frame in read_shard(shard, columns=["pair_id", "image", "mask"]):
+                rows = rows_named(frame, places)
+                found += len(rows)
+                list(pool.map(load, (row for _, row in rows.iterrows())))
+    if found != len(places):
+        raise PipelineError(
+            f"{ingested} holds {found} of the {len(places)} pairs that "
+            f"{paths.SPLIT_PAIRS} names; run `dvc repro` so that both come from the "
+            "same data"
+        )
+    return Arrays(list(pair_ids), images, masks)
+
+
+def steps_an_epoch(num_pairs: int, batch_size: int) -> int:
+    """So many that every pair is seen."""
+    return -(-num_pairs // batch_size)
+
+
+def epoch_order(
+    num_pairs: int, *, batch_size: int, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """Which pairs each step of an epoch takes, (steps, batch_size).
+
+    Every pair once; the last batch is filled with the epoch's first pairs, so that
+    none is dropped and batch norm never sees a batch of one. From seed and epoch
+    alone: a resumed run draws what the undisturbed one would have.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(num_pairs)
+    steps = steps_an_epoch(num_pairs, batch_size)
+    return np.resize(order, steps * batch_size).reshape(steps, batch_size)
+
+
+def batches(
+    arrays: Arrays,
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: range,
+    augmentation: AugmentationParams,
+    share: slice = slice(None),
+) -> tf.data.Dataset:
+    """Training batches of some epochs: images (B, S, S, C), masks (B, S, S, 1).
+
+    Both float32 in [0, 1]. Augmentation is drawn from (seed, epoch, step): parallel
+    workers cannot change it, nor can an epoch that was begun elsewhere. Batches are
+    made ahead of the steps that take them, those of the next epoch too.
+
+    Several hosts draw the same order and the same augmentation of the whole batch, and
+    each makes its own places of it. That is sharding, but not by file: a host with
+    files of its own would meet other pairs in other batches than one process does, and
+    with unequal files batches of unequal size. Hence every host holds all pairs, at
+    the network's size as uint8 (S x S x (C + 1) bytes each), and an epoch's augmenting
+    is what is divided.
+
+    Args:
+        arrays: All training pairs, the same on every host.
+        batch_size: B, over all hosts.
+        seed: Of the order and the augmentation.
+        epochs: Which ones, from 0; each is `steps_an_epoch` batches.
+        augmentation: How far.
+        share: The places of each batch to make; all by default.
+    """
+    steps = steps_an_epoch(len(arrays), batch_size)
+    places = range(batch_size)[share]
+    # Known sizes and slices would give other bits: factors are merged elsewhere then.
+    part = None if len(places) == batch_size else (places, batch_size)
+
+    def order(epoch: np.int64) -> NDArray[np.int64]:
+        drawn = epoch_order(
+            len(arrays), batch_size=batch_size, seed=seed, epoch=int(epoch)
+        )
+        return drawn[:, share]
+
+    def gather(rows: NDArray[np.int64]) -> tuple[Grey, Grey]:
+        return arrays.images[rows], arrays.masks[rows]
+
+    # Called stateful, these two would be done in the train step's own time: TensorFlow
+    # looks ahead only where order cannot matter, once its ops are deterministic.
+    def steps_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        rows = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
+        rows = tf.ensure_shape(rows, (steps, len(places)))
+        columns = (tf.fill([steps], epoch), tf.range(steps), rows)
+        return tf.data.Dataset.from_tensor_slices(columns)
+
+    def make(
+        epoch: tf.Tensor, step: tf.Tensor, rows: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        images, masks = tf.numpy_function(
+            gather, [rows], [tf.uint8, tf.uint8], stateful=False
+        )
+        images = tf.ensure_shape(images, (len(places), *arrays.images.shape[1:]))
+        masks = tf.ensure_shape(masks, (len(places), *arrays.masks.shape[1:]))
+        draw = tf.stack([seed * 100_003 + tf.cast(epoch, tf.int32), step])
+        return _traced(augmentation, part)(images, masks, draw)
+
+    dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(steps_of)
+    dataset = dataset.map(make, num_parallel_calls=2, deterministic=True)
+    # With nothing left to tune, its thread is a second that the stream's end waits for.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(2).with_options(options)
+
+
+def training_batches(
+    arrays: Arrays, params: TrainParams, *, first: int = 0, share: slice = slice(None)
+) -> Iterator[Any]:
+    """All batches of a training from an epoch on, the early ones at half the size."""
+    small = round(params.half_size_fraction * params.epochs)
+    draw = functools.partial(
+        batches,
+        batch_size=params.batch_size,
+        seed=params.seed,
+        augmentation=params.augmentation,
+        share=share,
+    )
+    if first < small:
+        yield from draw(arrays.halved(), epochs=range(first, small))
+    yield from draw(arrays, epochs=range(max(first, small), params.epochs))
+
+
+@functools.cache
+def _traced(
+    params: AugmentationParams, part: tuple[range, int] | None
+) -> Callable[..., Any]:
+    """`augment` as one function: an epoch need not trace it again."""
+    return tf.function(
+        lambda images, masks, seed: augment(
+            images, masks, seed=seed, params=params, part=part
+        ),
+        autograph=False,
+    )
+
+
+def augment(
+    images: tf.Tensor,
+    masks: tf.Tensor,
+    *,
+    seed: tf.Tensor,
+    params: AugmentationParams,
+    part: tuple[range, int] | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Moves image and mask together; bends the image's greys. Never upside down.
+
+    Args:
+        images: (B, S, S, C) uint8.
+        masks: (B, S, S, 1) uint8, share of foreground, 0 to 255.
+        seed: (2,) int32; the same seed gives the same batch.
+        params: How far.
+        part: The places of a larger batch that these are, and its size; what they draw
+            does not depend on who makes the others.
+
+    Returns:
+        Images and masks, same shapes, float32 in [0, 1].
+    """
+    batch, size = tf.shape(images)[0], images.shape[1]
+    places, batch = part or (None, batch)
+    stream = iter(range(1000))
+
+    def draw(low: float, high: float, shape: Sequence[int] = ()) -> tf.Tensor:
+        key = tf.random.experimental.stateless_fold_in(seed, next(stream))
+        return mine(tf.random.stateless_uniform([batch, *shape], key, low, high))
+
+    def mine(drawn: tf.Tensor) -> tf.Tensor:
+        return drawn if places is None else drawn[places.start : places.stop]
+
+    transform = _affine(draw, float(size), params)
+    images, masks = _warp(images, masks, transform)
+    images, masks = (tf.cast(values, tf.float32) / 255 for values in (images, masks))
+
+    def each(value: tf.Tensor) -> tf.Tensor:
+        return value[:, None, None, None]
+
+    # A power, as what it is three times sooner; black stays black.
+    exponents = each(tf.exp(draw(-params.gamma, params.gamma)))
+    images = tf.exp(exponents * tf.math.log(images))
+    if params.bias_field:
+        # Uneven exposure: a smooth field over the picture.
+        field = draw(-params.bias_field, params.bias_field, (4, 4, 1))
+        finer = tf.image.resize(tf.eye(4)[None, :, :, None], (size, 4), "bicubic")
+        images *= 1 + _both_ways(finer[0, :, :, 0], field)
+    mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
+    contrast = each(tf.exp(draw(-params.contrast, params.contrast)))
+    brightness = each(draw(-params.brightness, params.brightness))
+    images = (images - mean) * contrast + mean + brightness
+    if params.blur:
+        # A share of the 3x3 mean twice over: softer detectors, resampled pictures.
+        soft = _both_ways(tf.constant(_mean_of_neighbours(size)), images)
+        images += each(draw(0.0, params.blur)) * (soft - images)
+    if params.noise:
+        key = tf.random.experimental.stateless_fold_in(seed, next(stream))
+        noise = mine(tf.random.stateless_normal([batch, *images.shape[1:]], key))
+        images += each(draw(0.0, params.noise)) * noise
+    if params.invert_probability:
+        # Some archives store films the other way round (MONOCHROME1).
+        inverted = each(draw(0.0, 1.0)) < params.invert_probability
+        images = tf.where(inverted, 1 - images, images)
+    return tf.clip_by_value(images, 0, 1), masks
+
+
+def _both_ways(matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """A matrix (S, R) applied to columns and to rows: (B, R, R, C) to (B, S, S, C).
+
+    Two products are more than thirty times faster here than pooling one channel.
+    """
+    size, rows = matrix.shape
+    channels = values.shape[-1]
+    planes = tf.reshape(tf.transpose(values, (0, 3, 1, 2)), (-1, rows, rows))
+    down = tf.reshape(tf.matmul(matrix, planes), (-1, rows))
+    across = tf.matmul(down, matrix, transpose_b=True)
+    planes = tf.reshape(across, (-1, channels, size, size))
+    return tf.transpose(planes, (0, 2, 3, 1))
+
+
+def _mean_of_neighbours(size: int) -> NDArray[np.float32]:
+    """Takes a row of pixels to the mean of three neighbours, twice over, (S, S)."""
+    near = np.abs(np.subtract.outer(np.arange(size), np.arange(size))) <= 1
+    once = near / near.sum(axis=1, keepdims=True)
+    return (once @ once).astype(np.float32)
+
+
+def _affine(draw, size: float, params: AugmentationParams) -> tf.Tensor:  # type: ignore[no-untyped-def]
+    """Output-to-input transforms about the centre, (B, 2, 3), for `_warp`."""
+    angle = draw(-1.0, 1.0) * params.rotation_degrees * np.pi / 180
+    scale = tf.exp(draw(-1.0, 1.0) * np.log1p(params.scale_fraction))
+    aspect = tf.exp(draw(-0.5, 0.5) * np.log1p(params.aspect_fraction))
+    flip = tf.where(draw(0.0, 1.0) < params.flip_probability, -1.0, 1.0)
+    shift_x, shift_y = (draw(-1.0, 1.0) * params.shift_fraction * size for _ in "xy")
+    a = tf.cos(angle) / (scale * aspect) * flip
+    b = -tf.sin(angle) / (scale / aspect)
+    c = tf.sin(angle) / (scale * aspect) * flip
+    d = tf.cos(angle) / (scale / aspect)
+    middle = (size - 1) / 2
+    x = middle - a * (middle + shift_x) - b * (middle + shift_y)
+    y = middle - c * (middle + shift_x) - d * (middle + shift_y)
+    return tf.reshape(tf.stack([a, b, x, c, d, y], axis=1), (-1, 2, 3))
+
+
+def _warp(
+    images: tf.Tensor, masks: tf.Tensor, transforms: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Bilinear; what comes from outside the picture is black and not foreground.
+
+    By OpenCV, on uint8: much sooner than TensorFlow's own on floats.
+    """
+
+    def warp(
+        images: Grey, masks: Grey, transforms: NDArray[np.float32]
+    ) -> tuple[Grey, Grey]:
+        moved = np.empty_like(images), np.empty_like(masks)
+        for values, into in zip((images, masks), moved, strict=True):
+            for value, transform, target in zip(values, transforms, into, strict=True):
+                cv2.warpAffine(
+                    value,
+                    transform,
+                    value.shape[1::-1],
+                    dst=target,
+                    flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                    borderMode=cv2.BORDER_CONSTANT,
+                )
+        return moved
+
+    moved = tf.numpy_function(
+        warp, [images, masks, transforms], [tf.uint8, tf.uint8], stateful=False
+    )
+    return tuple(
+        tf.ensure_shape(values, before.shape)
+        for values, before in zip(moved, (images, masks), strict=True)
+    )

@@ -1,0 +1,194 @@
+"""Both sides' scores, image against image; whether they differ by more than noise."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stages.core import paths
+from stages.datasets.pairs import natural_key
+from stages.review.evidence import METRICS, Evidence
+from stages.scoring.metrics import bootstrap_interval
+
+RESAMPLES = 10_000
+SEED = 20
+TOLERANCE = 0.001  # of Dice: a smaller difference of an image is none
+FEW_GROUPS = 10  # fewer make a bootstrap interval too narrow
+
+BETTER, WORSE = "better", "worse"
+NO_DIFFERENCE = "no difference shown"
+NOT_COMPARABLE = "not comparable"
+# What became of an image.
+EQUAL, UNDEFINED = "equal", "undefined"
+ONLY_BASE, ONLY_HEAD, OTHER_IMAGE = "only in base", "only in head", "other picture"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean over images of head minus base, with its 95 % interval."""
+
+    base: float
+    head: float
+    mean: float
+    low: float  # NaN where one group leaves nothing to resample
+    high: float
+    num_images: int
+    num_groups: int
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return bool(self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that is said about the images."""
+
+    images: pd.DataFrame  # a row an image of either side; `_images` names the columns
+    word: str  # BETTER, WORSE, NO_DIFFERENCE or NOT_COMPARABLE
+    differences: dict[str, Difference]  # by metric, over the images both scored
+    by_class: dict[str, Difference]  # of Dice, by class
+    counts: dict[str, int]  # of images, by what became of them
+    same_images: bool  # whether both sides scored the same images
+    groups_known: bool
+    pictures_checked: bool  # whether equal ids were seen to be equal pictures
+
+    @property
+    def num_common(self) -> int:
+        """Images that both sides scored."""
+        return sum(self.counts[name] for name in (BETTER, WORSE, EQUAL, UNDEFINED))
+
+
+def compare(base: Evidence, head: Evidence) -> Comparison:
+    """Pairs the images of both sides and judges the difference of their Dice.
+
+    The mean of paired differences is resampled by whole groups, so what is in the
+    interval is noise of the choice of patients, not of their differing difficulty.
+    """
+    others = _other_pictures(base, head)
+    groups = _groups(base, head)
+    images = _images(base.per_image, head.per_image, others or set(), groups)
+    common = images[images["in_both"]]
+    differences = {
+        name: difference
+        for name in METRICS
+        if (difference := _difference(common, name)) is not None
+    }
+    by_class = {
+        str(name): difference
+        for name, rows in common.groupby("class_name", sort=False)
+        if (difference := _difference(rows, "dice")) is not None
+    }
+    names = (BETTER, WORSE, EQUAL, UNDEFINED, ONLY_BASE, ONLY_HEAD, OTHER_IMAGE)
+    counts = images["became"].value_counts()
+    return Comparison(
+        images=images,
+        word=_word(differences.get("dice")),
+        differences=differences,
+        by_class={name: by_class[name] for name in sorted(by_class, key=natural_key)},
+        counts={name: int(counts.get(name, 0)) for name in names},
+        same_images=bool(images["in_both"].all()),
+        groups_known=groups is not None,
+        pictures_checked=others is not None,
+    )
+
+
+def _word(dice: Difference | None) -> str:
+    if dice is None:
+        return NOT_COMPARABLE
+    if not dice.is_shown:
+        return NO_DIFFERENCE
+    return BETTER if dice.mean > 0 else WORSE
+
+
+def _difference(rows: pd.DataFrame, name: str) -> Difference | None:
+    """None where no image has the metric defined on both sides."""
+    values = rows[f"{name}_difference"].to_numpy(float)
+    defined = np.isfinite(values)
+    if not defined.any():
+        return None
+    groups = rows["group"].to_numpy(object)
+    num_groups = len(set(groups[defined]))
+    low, high = (
+        bootstrap_interval(values, groups, resamples=RESAMPLES, seed=SEED)
+        if num_groups > 1
+        else (float("nan"), float("nan"))
+    )
+    return Difference(
+        base=float(rows[f"{name}_base"][defined].mean()),
+        head=float(rows[f"{name}_head"][defined].mean()),
+        mean=float(values[defined].mean()),
+        low=low,
+        high=high,
+        num_images=int(defined.sum()),
+        num_groups=num_groups,
+    )
+
+
+def _images(
+    base: pd.DataFrame,
+    head: pd.DataFrame,
+    others: set[str],
+    groups: dict[str, str] | None,
+) -> pd.DataFrame:
+    """One row an image of either side, in natural order.
+
+    Returns:
+        pair_id, class_name, group, became, in_both, and for each metric
+        `_base`, `_head` and `_difference` (head minus base).
+    """
+    merged = base.merge(
+        head, on="pair_id", how="outer", suffixes=("_base", "_head"), indicator="place"
+    )
+    merged["class_name"] = merged["class_name_head"].fillna(merged["class_name_base"])
+    names = merged["pair_id"]
+    merged["group"] = names if groups is None else names.map(groups).fillna(names)
+    merged["in_both"] = (merged["place"] == "both") & ~names.isin(others)
+    for name in METRICS:
+        difference = merged[f"{name}_head"] - merged[f"{name}_base"]
+        merged[f"{name}_difference"] = difference.where(merged["in_both"])
+    merged["became"] = [_became(row) for row in merged.to_dict("records")]
+    order = sorted(merged.index, key=lambda i: natural_key(str(names[i])))
+    return merged.loc[order].reset_index(drop=True)
+
+
+def _became(row: dict[Any, Any]) -> str:
+    if row["place"] != "both":
+        return ONLY_BASE if row["place"] == "left_only" else ONLY_HEAD
+    if not row["in_both"]:
+        return OTHER_IMAGE
+    difference = float(row["dice_difference"])
+    if not np.isfinite(difference):
+        return UNDEFINED
+    # What is stored has 6 digits: 0.9 to 0.901 must not count by a last bit.
+    if abs(difference) <= TOLERANCE + 5e-7:
+        return EQUAL
+    return BETTER if difference > 0 else WORSE
+
+
+def _other_pictures(base: Evidence, head: Evidence) -> set[str] | None:
+    """Ids under which both sides hold another image or mask; None if unknowable."""
+    hashes = [e.side.outs.get(paths.INGESTED.as_posix()) for e in (base, head)]
+    if hashes[0] is not None and hashes[0] == hashes[1]:
+        return set()
+    if base.facts is None or head.facts is None:
+        return None
+    columns = ["pair_id", "image_sha256", "mask_sha256"]
+    merged = base.facts[columns].merge(head.facts[columns], on="pair_id")
+    differs = (merged["image_sha256_x"] != merged["image_sha256_y"]) | (
+        merged["mask_sha256_x"] != merged["mask_sha256_y"]
+    )
+    return set(merged.loc[differs, "pair_id"])
+
+
+def _groups(base: Evidence, head: Evidence) -> dict[str, str] | None:
+    """Group of every pair, the head's where both sides know one; None if neither."""
+    tables = [e.splits for e in (base, head) if e.splits is not None]
+    if not tables:
+        return None
+    groups: dict[str, str] = {}
+    for table in tables:
+        groups |= dict(zip(table["pair_id"], table["group"], strict=True))
+    return groups

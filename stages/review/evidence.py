@@ -1,0 +1,207 @@
+"""What one side holds of a run: from Git always, from the DVC cache where it is."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.core import paths
+from stages.core.errors import PipelineError
+from stages.datasets.pairs import read_splits
+from stages.review.side import Side
+
+METRICS = ("dice", "iou", "hd95_px", "assd_px")
+TEXT = ("pair_id", "class_name")
+_FACTS = ["pair_id", "class_name", "accepted", "reason", "image_sha256", "mask_sha256"]
+# What `--pull` fetches: all but the models.
+CACHED = [
+    paths.INGESTED,
+    paths.QUALITY_PAIRS,
+    paths.SPLIT_PAIRS,
+    paths.PREDICTIONS,
+    paths.OVERLAYS,
+]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One side of a comparison, read and checked."""
+
+    side: Side
+    params: dict[str, Any]
+    plan: dict[str, Any]
+    metrics: dict[str, Any]
+    per_image: pd.DataFrame  # pair_id, class_name, METRICS; NaN where undefined
+    verdict: dict[str, Any] | None
+    history: pd.DataFrame | None
+    gradients: pd.DataFrame | None
+    ingested: dict[str, Any] | None
+    export: dict[str, Any] | None
+
+    @property
+    def gate(self) -> bool | None:
+        """Whether the gate was passed; None if nobody asked it."""
+        return None if self.verdict is None else bool(self.verdict["passed"])
+
+    @property
+    def checks(self) -> list[dict[str, Any]]:
+        """What the gate checked."""
+        return [] if self.verdict is None else list(self.verdict["checks"])
+
+    @cached_property
+    def facts(self) -> pd.DataFrame | None:
+        """Hash and acceptance of every ingested pair; None if it is in no cache."""
+        place = self.side.file(paths.QUALITY_PAIRS)
+        if place is None:
+            return None
+        try:
+            facts: pd.DataFrame = pq.read_table(place, columns=_FACTS).to_pandas()
+        except (pa.ArrowException, OSError, ValueError, KeyError):
+            return None
+        return None if facts["pair_id"].duplicated().any() else facts
+
+    @cached_property
+    def splits(self) -> pd.DataFrame | None:
+        """The split table; None if it is in no cache."""
+        place = self.side.file(paths.SPLIT_PAIRS)
+        if place is None:
+            return None
+        try:
+            return read_splits(place)
+        except PipelineError:
+            return None
+
+    @property
+    def lacks(self) -> list[Path]:
+        """Outputs that this side made and no cache here holds."""
+        readers = {
+            paths.QUALITY_PAIRS: self.facts,
+            paths.SPLIT_PAIRS: self.splits,
+            paths.INGESTED: self.side.folder(paths.INGESTED),
+            paths.PREDICTIONS: self.side.file(paths.PREDICTIONS),
+        }
+        return [path for path, found in readers.items() if found is None]
+
+
+def load(side: Side) -> Evidence:
+    """Reads what Git holds of a side.
+
+    Raises:
+        PipelineError: If nothing was evaluated there, or a file is corrupt.
+    """
+    metrics, per_image = side.json(paths.METRICS), _per_image(side)
+    if metrics is None or per_image is None:
+        missing = paths.METRICS if metrics is None else paths.PER_IMAGE
+        raise PipelineError(
+            f"{side} holds no {missing}, so there is nothing to compare; run "
+            "`dvc repro` there and commit what it wrote"
+        )
+    _check_agreement(side, metrics, per_image)
+    return Evidence(
+        side=side,
+        params=side.yaml(paths.PARAMS) or {},
+        plan=side.yaml(paths.PLAN) or {},
+        metrics=metrics,
+        per_image=per_image,
+        verdict=_verdict(side),
+        history=_table(side, paths.HISTORY, ["epoch", "loss", "dice"]),
+        gradients=_gradients(side),
+        ingested=side.json(paths.INGESTED_SUMMARY),
+        export=_export(side),
+    )
+
+
+def _per_image(side: Side) -> pd.DataFrame | None:
+    table = _table(side, paths.PER_IMAGE, METRICS, text=TEXT)
+    if table is None:
+        return None
+    if table["pair_id"].duplicated().any():
+        name = table.loc[table["pair_id"].duplicated(), "pair_id"].iloc[0]
+        raise side.corrupt(
+            paths.PER_IMAGE, "one row an image", f"{name!r} is twice in it"
+        )
+    for name in ("dice", "iou"):
+        if not table[name].dropna().between(0, 1).all():
+            raise side.corrupt(
+                paths.PER_IMAGE, f"{name} from 0 to 1", "a value is outside"
+            )
+    return table
+
+
+def _check_agreement(
+    side: Side, metrics: dict[str, Any], per_image: pd.DataFrame
+) -> None:
+    """The scalars must be those of the table: a hand-edited mean would mislead."""
+    overlap = metrics.get("dice")
+    stated = overlap.get("mean") if isinstance(overlap, dict) else None
+    if stated is not None and not isinstance(stated, int | float):
+        raise side.corrupt(paths.METRICS, "numbers by name", f"dice.mean is {stated!r}")
+    found = per_image["dice"].mean()
+    agrees = (
+        (stated is None and not np.isfinite(found))
+        or (stated is not None and abs(stated - found) < 1e-5)
+    ) and metrics.get("num_images") == len(per_image)
+    if not agrees:
+        raise side.corrupt(
+            paths.METRICS,
+            f"the summary of {paths.PER_IMAGE}",
+            f"it says mean Dice {stated} of {metrics.get('num_images')} images, the "
+            f"table has {found:.6f} of {len(per_image)}",
+        )
+
+
+def _verdict(side: Side) -> dict[str, Any] | None:
+    verdict = side.json(paths.VERDICT)
+    if verdict is None:
+        return None
+    checks = verdict.get("checks")
+    keys = {"metric", "value", "kind", "bound", "passed"}
+    if not isinstance(verdict.get("passed"), bool) or not (
+        isinstance(checks, list)
+        and all(isinstance(check, dict) and keys <= set(check) for check in checks)
+        and all(isinstance(check["bound"], int | float) for check in checks)
+    ):
+        raise side.corrupt(paths.VERDICT, "the gate's verdict", "its keys differ")
+    return verdict
+
+
+def _gradients(side: Side) -> pd.DataFrame | None:
+    names = ["step", "head", "gradient_norm"]
+    return _table(side, paths.GRADIENTS, names, text=("part",))
+
+
+def _export(side: Side) -> dict[str, Any] | None:
+    values = side.json(paths.EXPORT_SUMMARY)
+    formats = None if values is None else values.get("formats")
+    if values is not None and not (
+        isinstance(formats, dict) and all(isinstance(f, dict) for f in formats.values())
+    ):
+        raise side.corrupt(paths.EXPORT_SUMMARY, "export's summary", "no formats")
+    return values
+
+
+def _table(
+    side: Side, path: Path, numbers: list[str] | tuple[str, ...], *, text: Any = ()
+) -> pd.DataFrame | None:
+    """A CSV table with these columns at least; None if there is none."""
+    content = side.read(path)
+    if content is None:
+        return None
+    try:
+        table = pd.read_csv(
+            BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8"
+        )
+        missing = [name for name in (*text, *numbers) if name not in table.columns]
+        if missing:
+            raise ValueError(f"it has no column {missing[0]}")
+        for name in numbers:
+            table[name] = pd.to_numeric(table[name].replace("", None)).astype(float)
+    except (ValueError, TypeError, UnicodeDecodeError) as error:
+        raise side.corrupt(path, "a table that a stage wrote", error) from None
+    return table

@@ -1,0 +1,100 @@
+"""Whether a side's results are those of the code, params and data beside them."""
+
+import hashlib
+import json
+from typing import Any
+
+from stages.review.evidence import Evidence
+from stages.review.lock import differing, entries, recorded, stages_of
+from stages.review.side import Side
+
+_MISSING = object()
+
+
+def stale(evidence: Evidence) -> dict[str, list[str]]:
+    """Stages whose recorded result is not that of the code, params and data beside it.
+
+    What `dvc status` says of the working tree, said of any commit. Behind a gate that
+    was not passed, gate and export cannot be fresh and are left out.
+
+    Returns:
+        Stage to reasons, in the plan's order.
+    """
+    side = evidence.side
+    found: dict[str, list[str]] = {}
+    in_git = _in_git(evidence.plan)
+    for stage, declared in stages_of(evidence.plan).items():
+        if evidence.gate is False and stage in ("gate", "export"):
+            continue
+        entry = side.lock.get(stage)
+        if entry is None:
+            found[stage] = ["it never ran"]
+            continue
+        reasons = []
+        if entry.get("cmd") != declared.get("cmd"):
+            reasons.append("its command changed")
+        reasons += _stale_params(entry, evidence.params)
+        for dep in entries(entry, "deps"):
+            now = side.outs.get(dep["path"]) or _md5(side, dep["path"])
+            if now is not None and now != dep["md5"]:
+                reasons.append(f"{dep['path']} changed since")
+        for out in entries(entry, "outs"):
+            content = side.read(out["path"]) if out["path"] in in_git else None
+            if content is not None and hashlib.md5(content).hexdigest() != out["md5"]:
+                reasons.append(f"{out['path']} is not what it wrote")
+        if reasons:
+            found[stage] = reasons
+    return found
+
+
+def _in_git(plan: dict[str, Any]) -> set[str]:
+    """Outputs that Git holds: those under `metrics` and `plots` with `cache: false`."""
+    return {
+        str(name)
+        for declared in stages_of(plan).values()
+        for kind in ("metrics", "plots")
+        for out in declared.get(kind) or []
+        if isinstance(out, dict)
+        for name, how in out.items()
+        if isinstance(how, dict) and how.get("cache") is False
+    }
+
+
+def _stale_params(entry: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    reasons = []
+    for name, then in recorded(entry).items():
+        now: Any = values
+        for part in str(name).split("."):
+            now = now.get(part, _MISSING) if isinstance(now, dict) else _MISSING
+        if now is _MISSING:
+            reasons.append(f"{name} is no longer in params.yaml")
+        elif now != then:
+            changes = differing({str(name): then}, {str(name): now})
+            # None where the same values are only written otherwise, as by nesting.
+            names = ", ".join(change.name for change in changes[:3]) or str(name)
+            reasons.append(f"{names} changed since")
+    return reasons
+
+
+def _md5(side: Side, path: str) -> str | None:
+    """MD5 of a file or a folder of code as DVC counts it.
+
+    None if Git does not hold it: then this side cannot say, and a data set that lies
+    there is not read. A folder of data may hold files that Git ignores.
+    """
+    names = side.files_under(path)
+    if names == [path]:
+        content = side.read(path)
+        return None if content is None else hashlib.md5(content).hexdigest()
+    if not names or not path.startswith("stages/"):
+        return None
+    listing = [
+        {
+            "md5": hashlib.md5(content or b"").hexdigest(),
+            "relpath": name.removeprefix(f"{path}/"),
+        }
+        for name, content in side.read_all(names).items()
+    ]
+    listing.sort(key=lambda entry: entry["relpath"])
+    text = json.dumps(listing, sort_keys=True)
+    return hashlib.md5(text.encode()).hexdigest() + ".dir"

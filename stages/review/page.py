@@ -1,0 +1,146 @@
+"""The review as one HTML file that needs nothing else."""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from stages.core.charts import interval_bar
+from stages.review import Review
+from stages.review.comparison import (
+    BETTER,
+    EQUAL,
+    NO_DIFFERENCE,
+    NOT_COMPARABLE,
+    ONLY_BASE,
+    ONLY_HEAD,
+    OTHER_IMAGE,
+    RESAMPLES,
+    TOLERANCE,
+    UNDEFINED,
+    WORSE,
+)
+from stages.review.curves import charts, training_rows
+from stages.review.exported import export_rows
+from stages.review.markdown import gate_word, headline
+from stages.review.table import ABSENT, interval, minus, number, signed
+from stages.review.text import visible
+
+_FOLDER = Path(__file__).parent
+_KINDS = {
+    BETTER: "better",
+    WORSE: "worse",
+    NO_DIFFERENCE: "even",
+    NOT_COMPARABLE: "none",
+}
+_SIGNS = {BETTER: "▲", WORSE: "▼", NO_DIFFERENCE: "=", NOT_COMPARABLE: "?"}
+_BECAME = (WORSE, BETTER, EQUAL, UNDEFINED, OTHER_IMAGE, ONLY_BASE, ONLY_HEAD)
+
+
+def render(review: Review) -> str:
+    """HTML; the same review gives the same bytes."""
+    comparison = review.comparison
+    rows = _rows(review)
+    links = {row["pair_id"]: f"#{row['anchor']}" for row in rows}
+    difference = comparison.differences.get("dice")
+    kind = _KINDS[comparison.word]
+    bar = None
+    if difference is not None and difference.low == difference.low:
+        bar = interval_bar(difference.mean, difference.low, difference.high, kind)
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("page")
+        .render(
+            review=review,
+            what=review.changes,
+            data=review.changes.data,
+            comparison=comparison,
+            counts=comparison.counts,
+            difference=difference,
+            headline=headline(review),
+            kind=kind,
+            sign=_SIGNS[comparison.word],
+            interval_bar=bar,
+            failed=[c for c in review.head.checks if not c["passed"]],
+            galleries=[
+                ("Worst regressions", "worse", review.worst),
+                ("Best gains", "better", review.best),
+            ],
+            rows=rows,
+            by_id={row["pair_id"]: row for row in rows},
+            became=[name for name in _BECAME if comparison.counts[name]],
+            class_names=list(dict.fromkeys(row["class_name"] for row in rows)),
+            charts=charts(review.base, review.head, comparison, links),
+            training=training_rows(review.base, review.head),
+            exported=export_rows(review.base, review.head),
+            resamples=RESAMPLES,
+            tolerance=TOLERANCE,
+            style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_hash=base64.b64encode(
+                hashlib.sha256(script.encode()).digest()
+            ).decode(),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    """Escapes all that comes from data; a name that is missing is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader(
+            {"page": (_FOLDER / "page.html.jinja").read_text(encoding="utf-8")}
+        ),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "visible": visible,
+        "count": lambda value: f"{value:,}",
+        "number": number,
+        "signed": signed,
+        "interval": interval,
+        "minus": minus,
+        "gate": gate_word,
+    }
+    return environment
+
+
+def _rows(review: Review) -> list[dict[str, Any]]:
+    """The per-image table; values for sorting beside texts for reading."""
+    rows = []
+    for place, image in enumerate(review.comparison.images.to_dict("records")):
+        difference = float(image["dice_difference"])
+        rows.append(
+            {
+                "anchor": f"image-{place}",
+                "pair_id": image["pair_id"],
+                "class_name": image["class_name"],
+                "became": image["became"],
+                "difference": difference,
+                "difference_text": signed("dice", difference)
+                if difference == difference
+                else "",
+                "values": {
+                    f"{name}_{role}": _value(name, image[f"{name}_{role}"], image, role)
+                    for name in ("dice", "hd95_px")
+                    for role in ("base", "head")
+                },
+                "has_panel": image["pair_id"] in review.panels,
+            }
+        )
+    return rows
+
+
+def _value(name: str, value: float, image: dict[Any, Any], role: str) -> dict[str, Any]:
+    absent = {"base": "right_only", "head": "left_only"}[role]
+    if image["place"] == absent:
+        return {"key": "", "text": ABSENT}
+    if value != value:
+        return {"key": "", "text": "undefined"}
+    return {"key": f"{value:.6f}", "text": number(name, value)}

@@ -1,0 +1,1 @@
+"""How a predicted mask is scored and pictured."""

@@ -1,0 +1,250 @@
+"""Scores of predicted masks, each at its own size, and pictures of some.
+
+`evaluate` and `stages.inference.score` count with the same functions, so that their
+numbers can stand side by side.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stages.core import files, paths
+from stages.core.imaging import (
+    Float,
+    Mask,
+    Predictor,
+    decode_image,
+    decode_mask,
+    encode_png,
+    preprocess,
+    resize_prob,
+    to_input,
+)
+from stages.core.params import EvaluateParams
+from stages.scoring.metrics import bootstrap_interval, dice, hd95_and_assd, iou
+from stages.scoring.overlays import overlay
+from stages.scoring.postprocess import mask_of
+
+logger = logging.getLogger(__name__)
+
+Encoded = tuple[str, bytes, bytes]  # pair id, image and mask as the source has them
+THRESHOLDS = np.arange(1, 20) / 20
+OVERLAP_METRICS = ("dice", "iou")
+DISTANCE_METRICS = ("hd95_px", "assd_px")
+
+
+def predictions(
+    pairs: Iterable[Encoded],
+    predict: Predictor,
+    *,
+    image_size: int,
+    channels: int,
+    batch_size: int,
+) -> Iterator[tuple[str, Mask, Float]]:
+    """Yields pair id, true mask and probability map; a batch in memory at a time.
+
+    Args:
+        pairs: Id, image bytes and mask bytes.
+        predict: The network.
+        image_size: Side of its input, pixels.
+        channels: Of its input, 1 or 3.
+        batch_size: Images a prediction step.
+    """
+    waiting: list[tuple[str, Mask, NDArray[np.uint8]]] = []
+
+    def flush() -> Iterator[tuple[str, Mask, Float]]:
+        images = to_input(np.stack([image for *_, image in waiting]))
+        for (pair_id, mask, _), prob in zip(waiting, predict(images), strict=True):
+            yield pair_id, mask, prob[:, :, 0]
+        waiting.clear()
+
+    for pair_id, image_bytes, mask_bytes in pairs:
+        image = decode_image(image_bytes, channels)
+        mask = decode_mask(mask_bytes)
+        waiting.append((pair_id, mask, preprocess(image, image_size)))
+        if len(waiting) == batch_size:
+            yield from flush()
+    if waiting:
+        yield from flush()
+
+
+@dataclass
+class Scores:
+    """What is kept of each prediction: its metrics, its mask, its threshold curve."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    masks: dict[str, bytes] = field(default_factory=dict)
+    curves: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def add(
+        self,
+        pair_id: str,
+        mask_true: Mask,
+        prob: Float,
+        threshold: float,
+        keep_components: int = 0,
+    ) -> None:
+        """Scores a probability map against a mask of any size.
+
+        Args:
+            pair_id: Whose.
+            mask_true: The mask.
+            prob: The network's answer, of any size.
+            threshold: As in `mask_of`.
+            keep_components: Likewise; the threshold curve is of all regions.
+        """
+        prob = resize_prob(prob, *mask_true.shape)
+        mask_pred = mask_of(prob, threshold=threshold, keep_components=keep_components)
+        hd95_px, assd_px = hd95_and_assd(mask_true=mask_true, mask_pred=mask_pred)
+        self.rows.append(
+            {
+                "pair_id": pair_id,
+                "dice": dice(mask_true=mask_true, mask_pred=mask_pred),
+                "iou": iou(mask_true=mask_true, mask_pred=mask_pred),
+                "hd95_px": hd95_px,
+                "assd_px": assd_px,
+            }
+        )
+        self.masks[pair_id] = encode_png(mask_pred.astype(np.uint8) * 255)
+        self.curves.append(dice_at_thresholds(mask_true, prob))
+
+    def threshold_curve(self) -> pd.DataFrame:
+        """Mean Dice over images at each threshold."""
+        with np.errstate(invalid="ignore"):
+            curves = np.stack(self.curves)
+        defined = np.isfinite(curves)
+        means = np.where(defined, curves, 0).sum(0) / np.maximum(defined.sum(0), 1)
+        means[~defined.any(0)] = np.nan
+        return pd.DataFrame({"threshold": THRESHOLDS, "dice": means})
+
+
+def dice_at_thresholds(mask_true: Mask, prob: Float) -> NDArray[np.float64]:
+    """Dice at each of `THRESHOLDS`, from one histogram; NaN where both are empty."""
+    # A pixel in bin k passes the first k thresholds.
+    bins = np.searchsorted(THRESHOLDS.astype(np.float32), prob.ravel(), side="right")
+    size = len(THRESHOLDS) + 1
+    predicted = np.bincount(bins, minlength=size)[::-1].cumsum()[::-1][1:]
+    inside = bins[mask_true.ravel()]
+    overlap = np.bincount(inside, minlength=size)[::-1].cumsum()[::-1][1:]
+    total = predicted + inside.size
+    return np.where(total > 0, 2 * overlap / np.maximum(total, 1), np.nan)
+
+
+def summarise(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+    """The scalars of metrics.json from the table of images.
+
+    Args:
+        per_image: pair_id, class_name, group, dice, iou, hd95_px, assd_px; NaN where
+            undefined.
+        params: bootstrap_resamples, bootstrap_seed.
+
+    Returns:
+        Nested by name. `num_undefined` counts images with any undefined metric: an
+        empty prediction has no surface distance, and must not improve a mean by that.
+    """
+    names = [*OVERLAP_METRICS, *DISTANCE_METRICS]
+    metrics = {name: _statistics(per_image, name, params) for name in OVERLAP_METRICS}
+    for name in DISTANCE_METRICS:
+        metrics[name] = {"mean": per_image[name].mean()}
+    by_class = {
+        class_name: {
+            "num_images": len(rows),
+            "dice": _statistics(rows, "dice", params),
+        }
+        for class_name, rows in per_image.groupby("class_name", sort=True)
+    }
+    return {
+        **metrics,
+        "threshold": params.threshold,
+        "num_images": len(per_image),
+        "num_undefined": int(per_image[names].isna().any(axis=1).sum()),
+        "by_class": by_class,
+    }
+
+
+def _statistics(
+    rows: pd.DataFrame, name: str, params: EvaluateParams
+) -> dict[str, float]:
+    values = rows[name]
+    low, high = bootstrap_interval(
+        values.to_numpy(np.float64),
+        rows["group"].to_numpy(object),
+        resamples=params.bootstrap_resamples,
+        seed=params.bootstrap_seed,
+    )
+    return {
+        "mean": values.mean(),
+        "median": values.median(),
+        "p05": values.quantile(0.05),
+        "min": values.min(),
+        "ci_low": low,
+        "ci_high": high,
+    }
+
+
+def pictured(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, str]:
+    """Which pairs get a picture, and as what: worst, median or best.
+
+    Ties are broken by pair id, so that the same scores picture the same pairs.
+    """
+    ranked = per_image.dropna(subset="dice").sort_values(["dice", "pair_id"])
+    ids = list(ranked["pair_id"])
+    middle = max(0, (len(ids) - params.overlays_median) // 2)
+    chosen = {
+        "best": ids[len(ids) - min(params.overlays_best, len(ids)) :],
+        "median": ids[middle : middle + params.overlays_median],
+        "worst": ids[: params.overlays_worst],
+    }
+    return {pair_id: rank for rank, some in chosen.items() for pair_id in some}
+
+
+def write_overlays(
+    folder: Path,
+    pairs: Iterable[Encoded],
+    *,
+    ranks: Mapping[str, str],
+    per_image: pd.DataFrame,
+    masks: Mapping[str, bytes],
+) -> None:
+    """One PNG a pictured pair, under the pair's name: the same file across runs.
+
+    Args:
+        folder: What to write.
+        pairs: Id, image bytes and mask bytes of the pairs to picture.
+        ranks: What `pictured` chose.
+        per_image: Their scores.
+        masks: Predicted masks as PNG, by pair id.
+    """
+    scores = per_image.set_index("pair_id")
+    with files.replacing(folder) as partial:
+        partial.mkdir()
+        for pair_id, image, mask in pairs:
+            score = scores.loc[pair_id]
+            caption = f"{pair_id}  {ranks[pair_id]}  Dice {score['dice']:.3f}"
+            if np.isfinite(score["hd95_px"]):  # an empty mask has no outline
+                caption += f"  hd95 {score['hd95_px']:.1f} px"
+            picture = overlay(
+                decode_image(image),
+                mask_true=decode_mask(mask),
+                mask_pred=decode_mask(masks[pair_id]),
+                caption=caption,
+            )
+            name = f"{paths.slug(pair_id)}.png"
+            (partial / name).write_bytes(encode_png(picture))
+
+
+def log_headline(metrics: Mapping[str, Any]) -> None:
+    """One line of what metrics.json says."""
+    logger.info(
+        "%d images: Dice %.4f (95 %% interval %.4f to %.4f), 5th percentile %.4f, "
+        "lowest %.4f; %d undefined",
+        metrics["num_images"],
+        *(metrics["dice"][k] for k in ("mean", "ci_low", "ci_high", "p05", "min")),
+        metrics["num_undefined"],
+    )

@@ -1,0 +1,305 @@
+"""Each benchmark runs on tiny sizes and says what it should; no time is asserted."""
+
+import contextlib
+import importlib
+import json
+import math
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import data, frame, processes
+from benchmarks.benches import robustness, time_to_dice
+from benchmarks.frame import Options, Reach, Row
+from stages.core import files, imaging, paths
+from stages.core.errors import PipelineError
+from stages.core.params import load_params
+from stages.datasets.pairs import read_splits
+from tests.conftest import ROOT, radiography_tree
+from tests.inference.onnx_models import dark_is_lung
+
+QUICK = Options(quick=True)
+
+
+@pytest.fixture(autouse=True)
+def shipped(isolated):
+    """Benchmarks start from the shipped params."""
+    shutil.copy(ROOT / "params.yaml", isolated)
+
+
+def measured(name, **given):
+    rows = frame.load(name).bench(Options(quick=True, **given))
+    assert rows
+    for row in rows:
+        assert row.what
+        assert math.isfinite(row.figure), row
+        json.dumps(row.table(), allow_nan=False)
+    text = frame.render(name, rows)
+    assert text.startswith(name)
+    return rows
+
+
+def test_every_bench_says_what_it_is():
+    assert set(frame.names()) == {
+        "across",
+        "evaluate",
+        "final-dice",
+        "input",
+        "noop",
+        "overhead",
+        "predict",
+        "robustness",
+        "scale",
+        "time-to-dice",
+        "train-step",
+        "validate",
+    }
+    fields = set(vars(Options()))
+    for name in frame.names():
+        module = frame.load(name)
+        assert isinstance(module.LONG, bool)
+        assert set(module.OPTIONS) < fields
+        first, *rest = module.__doc__.splitlines()
+        assert first.endswith(".") or rest
+
+
+def test_a_reach_is_of_the_ratio_or_of_the_figure():
+    row = Row("x", 10, "s", 5, "limit", ratio=2, reach=Reach(1.2, at_most=True))
+    assert row.reached is False
+    assert "NOT reached" in frame.render("x", [row])
+    assert Row("x", 10, "s", ratio=2, reach=Reach(2)).reached
+    assert Row("x", 10, "s", ratio=2, reach=Reach(9, of="figure")).reached
+    assert Row("x", 10, "s", ratio=0, reach=Reach(1)).table()["reached"] is False
+    # What could not be measured reaches nothing.
+    lost = Row("x", math.nan, "s", reach=Reach(60, of="figure", at_most=True))
+    assert lost.reached is False
+    assert lost.table()["figure"] is None
+    assert Row("x", 1, "s").reached is None
+
+
+def test_functions_are_timed_in_turns_after_a_warm_up():
+    calls = []
+    took = frame.alternate(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2
+    )
+    assert calls == ["a", "b"] * 3
+    assert set(took) == {"a", "b"}
+    assert all(value > 0 for value in took.values())
+
+
+def test_exponent_of_a_power():
+    assert frame.exponent([1, 10, 100], [3, 300, 30_000]) == pytest.approx(2)
+
+
+def test_variations_have_pixels_of_their_own_and_masks_that_fit():
+    base = data.drawn(data.phantoms_of(load_params().ingest, pairs=2, side=40))
+    pairs = list(data.varied(base, 5))
+    assert len({pair.image for pair in pairs}) == len({p.pair_id for p in pairs}) == 5
+    assert pairs == list(data.varied(base, 5))
+    for pair in pairs:
+        assert imaging.decode_image(pair.image).shape == (40, 40)
+        mask = imaging.decode(pair.mask)
+        assert set(np.unique(mask)) <= {0, 255}
+        assert mask.any()
+
+
+def test_given_data_is_what_is_measured(tmp_path):
+    top = radiography_tree(tmp_path, {"COVID": 3})
+    pairs = data.encoded(Options(data=top), 2)
+    assert [pair.pair_id for pair in pairs] == ["COVID-1", "COVID-2"]
+    assert pairs[0].image == (top / "COVID/images/COVID-1.png").read_bytes()
+    assert len(data.all_pairs(Options(data=top))) == 3
+    (top / "COVID/masks/COVID-1.png").unlink()
+    assert data.encoded(Options(data=top), 1)[0].pair_id == "COVID-2"
+
+
+def test_training_is_timed_from_its_own_words():
+    said = (
+        (1.0, "I stages.train: 22 pairs"),
+        (2.0, "I stages.train: epoch 1 of 2"),
+        (3.0, "3/3 - 1s - 300ms/step - loss: 1.0"),
+        (4.0, "I stages.train: epoch 2 of 2"),
+        (6.5, "3/3 - 2s - 300ms/step - loss: 0.9"),
+        (9.0, "I stages.train: saved"),
+    )
+    lines = [processes.Line(at, text) for at, text in said]
+    assert processes.training_seconds(lines) == 4.5
+    assert processes.training_seconds(lines[:1]) == 0
+
+
+def test_a_race_is_scored_off_its_clock_and_ends_at_the_goal():
+    scores = iter([0.2, 0.5, 0.97, 0.99])
+    race = time_to_dice.run(
+        "x", iter([1.0] * 9), lambda: next(scores), goal=0.96, every=0, most=100
+    )
+    assert [dice for _, dice in race.curve] == [0.2, 0.5, 0.97]
+    assert race.reached(0.96) == race.lasted
+    assert race.at(race.curve[1][0]) == 0.5
+    assert race.at(0) == 0
+    never = time_to_dice.run("x", iter([1.0]), lambda: 0.4, goal=0.96, every=9, most=9)
+    assert math.isnan(never.reached(0.96))
+    assert never.best == 0.4
+
+
+@pytest.mark.parametrize("one", robustness.PERTURBATIONS, ids=lambda one: one.name)
+def test_perturbations_change_the_picture_and_move_the_mask_with_it(one):
+    mask = np.zeros((64, 64), np.uint8)
+    cv2.rectangle(mask, (16, 12), (30, 50), 1, -1)
+    image = np.where(mask > 0, 60, 190).astype(np.uint8)
+    same, kept = robustness.perturbed(
+        image, mask > 0, one, 0.0, np.random.default_rng(0)
+    )
+    assert np.array_equal(same, image)
+    assert np.array_equal(kept, mask > 0)
+    changed, moved = robustness.perturbed(
+        image, mask > 0, one, 0.5, np.random.default_rng(0)
+    )
+    assert changed.dtype == np.uint8
+    assert not np.array_equal(changed, image)
+    if one.place is None:
+        assert np.array_equal(moved, kept)
+        return
+    assert not np.array_equal(moved, kept)
+    dark = (changed > 20) & (changed < 110)
+    assert np.count_nonzero(dark ^ moved) < 0.2 * np.count_nonzero(moved)
+
+
+def test_robustness_and_across_with_a_model_of_known_answers(tmp_path):
+    top = radiography_tree(tmp_path, {"COVID": 2})
+    model = dark_is_lung(tmp_path / "unet.onnx", 32)
+    rows = measured("robustness", data=top, model=model, out=tmp_path / "out")
+    assert {row.yardstick for row in rows} == {rows[0].yardstick}
+    assert rows[0].yardstick > 0.9
+    lines = (tmp_path / "out" / "robustness.csv").read_text().splitlines()
+    assert len(lines) == 3
+    svg = (tmp_path / "out" / "robustness.svg").read_text()
+    assert all(one.name in svg for one in robustness.PERTURBATIONS)
+    (row,) = measured("across", data=top, model=model)
+    assert row.figure == pytest.approx(rows[0].yardstick, abs=1e-6)
+    with pytest.raises(PipelineError, match="--data"):
+        frame.load("across").bench(Options(model=model))
+
+
+TRAINING = [
+    pytest.param(n, marks=pytest.mark.nightly) for n in ("predict", "train-step")
+]
+
+
+@pytest.mark.parametrize("name", ["evaluate", "input", *TRAINING])
+def test_benches_in_this_process(name):
+    for row in measured(name):
+        assert row.yardstick > 0
+        assert row.ratio > 0
+        assert row.yardstick_is
+
+
+@pytest.mark.nightly
+def test_time_to_dice_beside_the_article():
+    (row,) = measured("time-to-dice")
+    assert set(row.notes) >= {"Dice then", "the article's Dice at that time"}
+
+
+def test_final_dice_is_of_held_out_pairs(tmp_path, monkeypatch):
+    """The stages that train and score are tested as such."""
+
+    def score(params):
+        held_out = read_splits().query("split == 'validation'")
+        table = held_out[["pair_id"]].assign(dice=0.5)
+        files.write_csv(paths.PER_IMAGE, table)
+
+    monkeypatch.setattr("stages.train.train", lambda params: None)
+    monkeypatch.setattr("stages.evaluate.evaluate", score)
+    mean, low = measured("final-dice", out=tmp_path / "out", folds=2)
+    assert mean.notes["folds"] == 2
+    lines = (tmp_path / "out" / "final_dice.csv").read_text().splitlines()
+    names = [line.split(",")[0] for line in lines[1:]]
+    assert 0 < len(names) == len(set(names)) == mean.notes["images"] < 6
+    assert low.figure == mean.figure == 0.5
+
+
+@pytest.fixture
+def stages_here(monkeypatch):
+    """Stages run in this process, where their libraries are imported already."""
+
+    def stage(name, folder):
+        module = importlib.import_module(f"stages.{name}")
+        with contextlib.chdir(folder):
+            params = load_params()
+            section = params.validate_ if name == "validate" else params.ingest
+            getattr(module, name)(section)
+        return processes.Measured(0.5, 2.0, 300_000_000, 0.0)
+
+    monkeypatch.setattr(processes, "stage", stage)
+
+
+def test_validate_beside_reading(stages_here):
+    speed, memory = measured("validate")
+    assert speed.notes["pairs"] == 12
+    assert speed.figure == pytest.approx(12 / 5)
+    assert memory.reached
+
+
+@pytest.mark.nightly
+def test_overhead_beside_bare_imports(monkeypatch):
+    """`noop` runs DVC itself."""
+    said = [processes.Line(0.0, "epoch 1 of 2"), processes.Line(0.25, "3/3 - 1s")]
+    monkeypatch.setattr(processes, "dvc", lambda *_: said)
+    whole, ingest = measured("overhead")
+    assert ingest.notes["work"] > 0
+    assert ingest.notes["import"] > 0
+    assert whole.notes["training, 2 epochs, s"] == 0.25
+    assert whole.figure < 0
+
+
+@pytest.mark.nightly
+def test_scale_fits_a_line_through_real_stages(stages_here):
+    rows = measured("scale", sizes=(4, 8))
+    assert [row.what for row in rows] == [
+        "ingest, exponent",
+        "ingest, most memory at 8 pairs",
+    ]
+    assert rows[0].figure == 0
+    assert rows[1].figure == 300
+
+
+@pytest.mark.nightly
+def test_nothing_to_do_is_nothing_done():
+    (row,) = measured("noop", pairs=2)
+    assert row.ratio == pytest.approx(row.figure / row.yardstick)
+
+
+def test_the_command_prints_a_table_or_json(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench", "evaluate", "--quick", "--json"])
+    command.main()
+    found = json.loads(capsys.readouterr().out)
+    assert found["machine"]["cores"] > 0
+    assert found["benches"]["evaluate"]["rows"][0]["unit"] == "images/s"
+    monkeypatch.setattr("sys.argv", ["bench", "evaluate", "--quick", "--pairs", "1"])
+    command.main()
+    assert "Dice alone in NumPy" in capsys.readouterr().out
+
+
+def test_options_that_nothing_uses_are_refused(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["bench", "evaluate", "--folds", "2"])
+    with pytest.raises(PipelineError, match="--folds is used by none of evaluate"):
+        command.main()
+    monkeypatch.setattr("sys.argv", ["bench", "speed"])
+    with pytest.raises(PipelineError, match="no benchmark 'speed'"):
+        command.main()
+
+
+def test_several_benches_run_in_processes_of_their_own(monkeypatch, capsys):
+    ran = []
+
+    def stand_in(name, chosen):
+        ran.append((name, chosen.pairs))
+        return {"rows": [], "text": f"{name} was measured"}
+
+    monkeypatch.setattr(command, "apart", stand_in)
+    monkeypatch.setattr("sys.argv", ["bench", "noop", "evaluate", "--pairs", "3"])
+    command.main()
+    assert ran == [("noop", 3), ("evaluate", 3)]
+    assert "evaluate was measured" in capsys.readouterr().out

@@ -1,0 +1,459 @@
+"""Does each layout pair what belongs together, on trees of names made here?"""
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from stages.core.errors import PipelineError
+from stages.core.params import STAGES, names_in
+from stages.datasets import layouts
+from stages.datasets.layouts import Entry, UnreadableError
+
+
+class Names:
+    """A tree that has names, and bytes for the few files that a layout reads."""
+
+    label = "the tree"
+
+    def __init__(self, *names: str, **contents: bytes) -> None:
+        self.contents = {name.replace("__", "."): b for name, b in contents.items()}
+        self.names: Sequence[str] = [*names, *self.contents]
+
+    def read(self, name: str) -> bytes:
+        if name not in self.contents:
+            raise UnreadableError("is closed")
+        return self.contents[name]
+
+
+def find(layout: str, *names: str, target: str = "", **contents: bytes) -> list[Entry]:
+    found = layouts.load(layout).find(Names(*names, **contents), target)
+    return sorted(found, key=lambda entry: (entry.pair_id, entry.image_path))
+
+
+def wanted(
+    layout: str,
+    *names: str,
+    target: str = "",
+    classes: Sequence[str] = (),
+    limit: int = 0,
+) -> list[Entry]:
+    return layouts.entries(
+        layout, Names(*names), target=target, classes=classes, limit=limit
+    )
+
+
+# The published trees in small: names, and the pairs that are in them.
+TREES = {
+    "covid19_radiography": (
+        [
+            f"COVID-19_Radiography_Dataset/{name}/{kind}/{name}-{number}.png"
+            for name in ("COVID", "Normal", "Lung_Opacity", "Viral Pneumonia")
+            for kind in ("images", "masks")
+            for number in (1, 2, 10)
+        ],
+        12,
+    ),
+    "covid_qu_ex": (
+        [
+            f"{tree}/{tree}/{side}/{name}/{kind}/{stem} ({number}).png"
+            for tree in ("Lung Segmentation Data", "Infection Segmentation Data")
+            for side, number in (("Train", 1), ("Val", 2), ("Test", 3))
+            for name, stem in (
+                ("COVID-19", "covid"),
+                ("Non-COVID", "non_COVID"),
+                ("Normal", "Normal"),
+            )
+            for kind in ("images", "lung masks", "infection masks")
+            if tree.startswith("Infection") or kind != "infection masks"
+        ],
+        9,
+    ),
+    "lgg_mri": (
+        [
+            f"{top}kaggle_3m/{patient}/{patient}_{number}{ending}.tif"
+            for top in ("", "lgg-mri-segmentation/")
+            for patient in ("TCGA_CS_4941_19960909", "TCGA_DU_5849_19950405")
+            for number in (1, 2, 10)
+            for ending in ("", "_mask")
+        ],
+        6,
+    ),
+    "pairs": ([f"{kind}/{n}.png" for kind in ("images", "masks") for n in "abc"], 3),
+}
+JUNK = [
+    "README.md.txt",
+    "COVID.metadata.xlsx",
+    ".DS_Store",
+    "Thumbs.db",
+    "data.csv",
+]
+
+
+def test_every_layout_has_a_tree_here() -> None:
+    assert set(TREES) == set(names_in(STAGES / "datasets" / "layouts"))
+
+
+@pytest.mark.parametrize("layout", TREES)
+class TestContract:
+    def test_pairs_its_tree_whole(self, layout: str) -> None:
+        names, expected = TREES[layout]
+        found = find(layout, *names)
+        assert len(found) == expected
+        assert all(entry.is_complete for entry in found)
+        assert len({entry.pair_id for entry in found}) == expected
+        assert {e.image_path for e in found} | {e.mask_path for e in found} <= set(
+            names
+        )
+        assert all(entry.class_name for entry in found)
+
+    def test_facts_are_stated(self, layout: str) -> None:
+        module = layouts.load(layout)
+        facts = module.ABOUT.facts()
+        assert facts["dataset"]
+        assert facts["licence"]
+        assert facts["mask_definition"] == module.ABOUT.mask_definition
+        assert module.TREE
+        assert facts["page"].startswith("https://www.kaggle.com/datasets/") or (
+            layout == "pairs"
+        )
+
+    def test_every_target_pairs_and_says_what_its_masks_mean(self, layout: str) -> None:
+        names, _ = TREES[layout]
+        about = layouts.load(layout).ABOUT
+        meant = {about.facts(target)["mask_definition"] for target in about.targets}
+        assert len(meant) == len(about.targets)
+        for target in about.targets:
+            found = wanted(layout, *names, target=target)
+            assert found
+            assert all(entry.is_complete for entry in found)
+        assert wanted(layout, *names, target=next(iter(about.targets))) == wanted(
+            layout, *names
+        )
+
+    def test_a_target_that_it_does_not_have_is_one_sentence(self, layout: str) -> None:
+        names, _ = TREES[layout]
+        targets = " or ".join(layouts.load(layout).ABOUT.targets)
+        with pytest.raises(PipelineError) as error:
+            wanted(layout, *names, target="spleen")
+        assert (
+            f"ingest.target 'spleen' is not what the masks of the layout {layout}"
+            in (str(error.value))
+        )
+        assert f"set it to {targets}" in str(error.value)
+
+    def test_junk_changes_nothing(self, layout: str) -> None:
+        names, _ = TREES[layout]
+        junk = [
+            *JUNK,
+            *(f"__MACOSX/{name}" for name in names),
+            *(str(Path(name).with_name(f"._{Path(name).name}")) for name in names),
+        ]
+        assert find(layout, *junk, *names) == find(layout, *names)
+
+    def test_an_upper_case_ending_pairs(self, layout: str) -> None:
+        names, expected = TREES[layout]
+        upper = [
+            str(Path(name).with_suffix(Path(name).suffix.upper())) for name in names
+        ]
+        assert sum(entry.is_complete for entry in find(layout, *upper)) == expected
+
+    def test_orphans_are_found(self, layout: str) -> None:
+        names, expected = TREES[layout]
+        whole = find(layout, *names)
+        gone = {whole[0].mask_path, whole[1].image_path}
+        left = find(layout, *(n for n in names if not _is_copy_of(n, gone)))
+        assert len(left) == expected
+        orphans = [entry for entry in left if not entry.is_complete]
+        assert {e.image_path for e in orphans} == {whole[0].image_path, ""}
+        assert {e.mask_path for e in orphans} == {"", whole[1].mask_path}
+
+    def test_a_composed_and_a_decomposed_name_pair(self, layout: str) -> None:
+        names, _ = TREES[layout]
+        whole = find(layout, *names)[0]
+        stem = Path(whole.image_path).stem
+        forms = {whole.image_path: "NFC", whole.mask_path: "NFD"}
+        renamed = [
+            str(Path(name).with_name(Path(name).name.replace(stem, f"{stem}é")))
+            for name in names
+        ]
+        renamed = [
+            unicodedata.normalize(forms[name], new) if name in forms else name
+            for name, new in zip(names, renamed, strict=True)
+        ]
+        changed = [e for e in find(layout, *renamed) if "é" in e.pair_id]
+        assert [entry.is_complete for entry in changed] == [True]
+
+    def test_any_order_of_names_gives_the_same_entries(self, layout: str) -> None:
+        names, _ = TREES[layout]
+        assert wanted(layout, *names) == wanted(layout, *reversed(names))
+
+    def test_nothing_of_it_is_one_sentence(self, layout: str) -> None:
+        with pytest.raises(PipelineError) as error:
+            wanted(layout, "notes.txt", "a\x1b[31m/b.png")
+        assert layout in str(error.value)
+        assert "\x1b" not in str(error.value)
+        assert "\n" not in str(error.value)
+
+    def test_an_empty_tree_is_one_sentence(self, layout: str) -> None:
+        with pytest.raises(PipelineError, match="it holds 0 files"):
+            wanted(layout)
+
+    def test_another_layout_is_recognised(self, layout: str) -> None:
+        other = "lgg_mri" if layout != "lgg_mri" else "covid19_radiography"
+        names, _ = TREES[layout]
+        with pytest.raises(PipelineError, match=r"set ingest\.layout to "):
+            wanted(other, *names)
+
+
+def _is_copy_of(name: str, gone: set[str]) -> bool:
+    """The file itself, or its repetition elsewhere in the tree."""
+    return any(Path(name).parts[-4:] == Path(g).parts[-4:] for g in gone) or any(
+        name.endswith(f"/{g}") for g in gone
+    )
+
+
+def test_classes_and_pairs_come_in_natural_order() -> None:
+    names, _ = TREES["covid19_radiography"]
+    found = wanted("covid19_radiography", *names)
+    assert [entry.class_name for entry in found[::3]] == [
+        "COVID",
+        "Lung_Opacity",
+        "Normal",
+        "Viral Pneumonia",
+    ]
+    assert [entry.pair_id for entry in found[:3]] == ["COVID-1", "COVID-2", "COVID-10"]
+
+
+def test_classes_filter_and_limit_cut() -> None:
+    names, _ = TREES["covid19_radiography"]
+    found = wanted("covid19_radiography", *names, classes=["Normal", "COVID"], limit=2)
+    assert [entry.pair_id for entry in found] == [
+        "COVID-1",
+        "COVID-2",
+        "Normal-1",
+        "Normal-2",
+    ]
+
+
+@pytest.mark.parametrize("name", ["covid", "Tuberculosis", "Covid\x07"])
+def test_an_absent_class_names_those_that_are_there(name: str) -> None:
+    names, _ = TREES["covid19_radiography"]
+    with pytest.raises(PipelineError) as error:
+        wanted("covid19_radiography", *names, classes=["COVID", name])
+    assert repr(name) in str(error.value)
+    assert "'COVID', 'Lung_Opacity', 'Normal', 'Viral Pneumonia'" in str(error.value)
+
+
+class TestRadiography:
+    @pytest.mark.parametrize("top", ["", "COVID-19_Radiography_Dataset/", "a/b/c/"])
+    def test_the_top_folder_may_be_missing_or_deeper(self, top: str) -> None:
+        found = find(
+            "covid19_radiography",
+            f"{top}COVID/images/COVID-1.png",
+            f"{top}COVID/masks/COVID-1.png",
+        )
+        assert found == [
+            Entry(
+                "COVID-1",
+                "COVID",
+                f"{top}COVID/images/COVID-1.png",
+                f"{top}COVID/masks/COVID-1.png",
+            )
+        ]
+
+    def test_the_id_tells_the_class(self) -> None:
+        found = find(
+            "covid19_radiography",
+            *(f"{c}/{kind}/1 (ü).png" for c in "AB" for kind in ("images", "masks")),
+        )
+        assert [entry.pair_id for entry in found] == ["A-1 (ü)", "B-1 (ü)"]
+
+    def test_two_images_of_one_name_leave_one_without_a_mask(self) -> None:
+        found = find(
+            "covid19_radiography",
+            "COVID/images/COVID-1.png",
+            "COVID/images/COVID-1.jpg",
+            "COVID/masks/COVID-1.png",
+        )
+        assert [entry.pair_id for entry in found] == ["COVID-1", "COVID-1"]
+        assert sorted(entry.is_complete for entry in found) == [False, True]
+
+    def test_images_without_a_class_folder_are_no_class(self) -> None:
+        assert find("covid19_radiography", "images/1.png", "masks/1.png") == []
+
+
+class TestCovidQuEx:
+    def test_sides_of_its_own_split_are_kept(self) -> None:
+        found = find("covid_qu_ex", *TREES["covid_qu_ex"][0])
+        assert {entry.pair_id: entry.given_split for entry in found} == {
+            f"{stem} ({number})": side
+            for stem in ("covid", "non_COVID", "Normal")
+            for number, side in ((1, "train"), (2, "validation"), (3, "test"))
+        }
+        assert {entry.class_name for entry in found} == {
+            "COVID-19",
+            "Non-COVID",
+            "Normal",
+        }
+
+    def test_the_lung_tree_is_read_and_not_its_excerpt(self) -> None:
+        found = find("covid_qu_ex", *TREES["covid_qu_ex"][0])
+        assert all(e.image_path.startswith("Lung Segmentation Data/") for e in found)
+
+    def test_the_excerpt_alone_is_read_for_its_lung_masks(self) -> None:
+        names = [n for n in TREES["covid_qu_ex"][0] if n.startswith("Infection")]
+        found = find("covid_qu_ex", *names)
+        assert len(found) == 9
+        assert all("/lung masks/" in entry.mask_path for entry in found)
+
+    def test_the_infection_is_read_from_its_own_tree(self) -> None:
+        found = find("covid_qu_ex", *TREES["covid_qu_ex"][0], target="infection")
+        assert len(found) == 9
+        assert all(e.is_complete for e in found)
+        assert all(e.image_path.startswith("Infection") for e in found)
+        assert all("/infection masks/" in e.mask_path for e in found)
+        assert {e.given_split for e in found} == {"train", "validation", "test"}
+
+    def test_an_image_without_its_infection_mask_is_an_orphan(self) -> None:
+        names = [n for n in TREES["covid_qu_ex"][0] if "infection masks/non" not in n]
+        found = find("covid_qu_ex", *names, target="infection")
+        assert [e.is_complete for e in found].count(False) == 3
+
+    def test_the_tree_of_lungs_has_no_infection(self) -> None:
+        names = [n for n in TREES["covid_qu_ex"][0] if n.startswith("Lung")]
+        with pytest.raises(PipelineError) as error:
+            wanted("covid_qu_ex", *names, target="infection")
+        assert "with masks of infection" in str(error.value)
+        assert "set ingest.target to lung, by which 9 pairs are found" in (
+            str(error.value)
+        )
+
+    def test_only_what_may_be_absent_may_leave_a_mask_empty(self) -> None:
+        found = {
+            (name, target): about.may_be_absent
+            for name in TREES
+            for target, about in layouts.load(name).ABOUT.targets.items()
+        }
+        assert {key for key, may_be_absent in found.items() if may_be_absent} == {
+            ("covid_qu_ex", "infection"),
+            ("lgg_mri", "tumour"),
+            ("pairs", "lesion"),
+        }
+
+    def test_the_top_folders_may_be_missing(self) -> None:
+        found = find(
+            "covid_qu_ex", "Test/Normal/images/a.png", "Test/Normal/lung masks/a.png"
+        )
+        assert [(entry.pair_id, entry.given_split) for entry in found] == [
+            ("a", "test")
+        ]
+
+    def test_a_name_on_two_sides_stays_two_pairs(self) -> None:
+        found = find(
+            "covid_qu_ex",
+            *(
+                f"{side}/Normal/{kind}/Normal (100).png"
+                for side in ("Train", "Test")
+                for kind in ("images", "lung masks")
+            ),
+        )
+        assert [entry.pair_id for entry in found] == [
+            "test-Normal-Normal (100)",
+            "train-Normal-Normal (100)",
+        ]
+
+
+class TestLgg:
+    def test_the_patient_is_the_group(self) -> None:
+        found = find("lgg_mri", *TREES["lgg_mri"][0])
+        assert {entry.group for entry in found} == {
+            "TCGA_CS_4941_19960909",
+            "TCGA_DU_5849_19950405",
+        }
+        assert all(entry.pair_id.startswith(entry.group) for entry in found)
+
+    def test_the_tree_inside_the_tree_is_left_out(self) -> None:
+        found = find("lgg_mri", *TREES["lgg_mri"][0])
+        assert all(entry.image_path.startswith("kaggle_3m/") for entry in found)
+
+    def test_the_inner_tree_alone_is_read(self) -> None:
+        names = [n for n in TREES["lgg_mri"][0] if n.startswith("lgg-mri")]
+        assert len(find("lgg_mri", *names)) == 6
+
+
+class TestPairs:
+    def test_subfolders_pair_by_their_path(self) -> None:
+        found = find(
+            "pairs", "images/x/1.png", "masks/x/1.tif", "images/y/1.png", "masks/1.png"
+        )
+        assert [(entry.pair_id, entry.is_complete) for entry in found] == [
+            ("1", False),
+            ("x/1", True),
+            ("y/1", False),
+        ]
+        assert {entry.class_name for entry in found} == {"all"}
+
+    def test_every_format_pairs_with_any_other(self) -> None:
+        found = find(
+            "pairs",
+            *(f"images/{n}" for n in ("a.png", "b.JPG", "c.tiff", "d.dcm", "e.DICOM")),
+            *(f"masks/{n}.tif" for n in "abcde"),
+        )
+        assert len(found) == 5
+        assert all(entry.is_complete for entry in found)
+
+    def test_the_folder_above_is_the_class(self) -> None:
+        found = find("pairs", "set/TB/images/1.png", "set/TB/masks/1.png")
+        assert [(e.class_name, e.pair_id) for e in found] == [("TB", "TB-1")]
+
+    def test_a_table_names_group_and_class(self) -> None:
+        table = "\ufeffimage,mask,group,class_name\nscans/a.png,m/a_seg.png,p1,TB\n\n"
+        found = find(
+            "pairs",
+            "scans/a.png",
+            "m/a_seg.png",
+            "images/ignored.png",
+            "masks/ignored.png",
+            pairs__csv=table.encode(),
+        )
+        assert found == [
+            Entry("scans/a", "TB", "scans/a.png", "m/a_seg.png", group="p1")
+        ]
+
+    def test_a_table_may_leave_out_a_side_or_name_what_is_not_there(self) -> None:
+        table = "mask,image\n,a.png\nb.png,\ngone.png,c.png\nd.png,../d.png\n"
+        found = find(
+            "pairs", "a.png", "b.png", "c.png", "d.png", pairs__csv=table.encode()
+        )
+        assert {(e.image_path, e.mask_path) for e in found} == {
+            ("a.png", ""),
+            ("", "b.png"),
+            ("c.png", "gone.png"),
+            ("../d.png", "d.png"),
+        }
+
+    @pytest.mark.parametrize(
+        ("table", "sentence"),
+        [
+            (b"", "has 0 rows and the columns none"),
+            (b"image,mask\n", "has 0 rows"),
+            (b"picture,mask\na.png,b.png\n", "columns 'picture', 'mask'"),
+            (b"image,mask,age\na.png,b.png,4\n", "columns 'image', 'mask', 'age'"),
+            (b"image,mask\na.png,b.png,c.png\n", "3 cells in row 2 but 2 columns"),
+            (b"image,mask\n , \n", "neither an image nor a mask in row 2"),
+            (b"image,mask\nx.png,b.png\n", "names no image that is there"),
+            (b"image,mask\n.,.\n", "names no image that is there"),
+            (b"\xff\xfe\x00", "should be a table in UTF-8"),
+            (b'image,mask\n"a.png,b.png', "should be a table in UTF-8"),
+            (b"image,mask\na\0.png,b.png\n", "pairs.csv"),
+        ],
+    )
+    def test_a_bad_table_is_one_sentence(self, table: bytes, sentence: str) -> None:
+        with pytest.raises(PipelineError, match=sentence):
+            find("pairs", "a.png", "b.png", pairs__csv=table)
+
+    def test_a_closed_table_is_one_sentence(self) -> None:
+        with pytest.raises(PipelineError, match=r"pairs.csv' in the tree is closed"):
+            find("pairs", "pairs.csv", "a.png")

@@ -1,0 +1,217 @@
+"""Is a DICOM image what a viewer shows, and does its patient stay unnamed?"""
+
+import io
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+
+from stages.core import files, imaging, paths
+from stages.core.errors import PipelineError
+from stages.core.params import Params
+from stages.datasets.layouts import UnreadableError
+from stages.datasets.sources import _dicom, folder
+from stages.ingest import ingest
+from tests.conftest import lungs, png
+
+IMAGE, MASK = lungs(1)
+DEEP = IMAGE.astype(np.uint16) * 4
+NAME, PATIENT = "Mustermann^Erika", "4711-0815"
+
+
+def dicom(
+    pixels: np.ndarray = DEEP,
+    *,
+    patient: str = PATIENT,
+    syntax: str = ExplicitVRLittleEndian,
+    **tags: Any,
+) -> bytes:
+    """A DICOM file with a patient's name all over it."""
+    file = Dataset()
+    file.file_meta = FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    file.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    file.SOPClassUID = SecondaryCaptureImageStorage
+    file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID
+    file.PatientName, file.PatientID = NAME, patient
+    file.PatientBirthDate, file.InstitutionName = "19640812", "Krankenhaus Musterstadt"
+    file.PatientComments = f"{NAME}, {patient}"
+    file.Rows, file.Columns = pixels.shape[:2]
+    file.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
+    file.PhotometricInterpretation = "RGB" if pixels.ndim == 3 else "MONOCHROME2"
+    file.PlanarConfiguration = 0
+    bits = pixels.dtype.itemsize * 8
+    file.BitsAllocated, file.BitsStored, file.HighBit = bits, bits, bits - 1
+    if bits == 16:
+        file.BitsStored, file.HighBit = 12, 11
+    file.PixelRepresentation = 0
+    file.PixelData = pixels.tobytes()
+    for name, value in tags.items():
+        setattr(file, name, value)
+    if syntax == RLELossless:
+        file.compress(RLELossless, generate_instance_uid=False)
+    elif syntax != ExplicitVRLittleEndian:
+        file.PixelData = pydicom.encaps.encapsulate([b"not decoded here"])
+        file["PixelData"].is_undefined_length = True
+        file.file_meta.TransferSyntaxUID = syntax
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, file, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def shown(**options: Any) -> np.ndarray:
+    encoded, _ = _dicom.to_png(dicom(**options), "a.dcm")
+    return imaging.decode(encoded)
+
+
+def stretched(values: np.ndarray) -> np.ndarray:
+    values = values.astype(float) - values.min()
+    return np.round(values * 255 / values.max()).astype(np.uint8)
+
+
+class TestPicture:
+    def test_deep_greys_are_stretched_to_8_bits(self) -> None:
+        assert np.array_equal(shown(), stretched(DEEP))
+
+    def test_8_bits_stay_as_they_are(self) -> None:
+        assert np.array_equal(shown(pixels=IMAGE), IMAGE)
+
+    def test_monochrome1_is_a_negative(self) -> None:
+        inverted = shown(pixels=255 - IMAGE, PhotometricInterpretation="MONOCHROME1")
+        assert np.array_equal(inverted, IMAGE)
+
+    def test_a_window_cuts_and_is_taken_after_the_rescale(self) -> None:
+        # Rescaled, IMAGE is itself less 100: the window shows 100 to 150 of it.
+        windowed = shown(
+            pixels=IMAGE.astype(np.uint16),
+            RescaleSlope=1,
+            RescaleIntercept=-100,
+            WindowCenter=[25.5, 400],
+            WindowWidth=[51, 800],
+        ).astype(int)
+        assert (windowed[IMAGE <= 100] == 0).all()
+        assert (windowed[IMAGE >= 150] == 255).all()
+        inside = (IMAGE > 100) & (IMAGE < 150)
+        expected = (IMAGE[inside].astype(float) - 100) / 50 * 255
+        assert np.abs(windowed[inside] - expected).max() <= 1
+
+    def test_colour_keeps_its_order(self) -> None:
+        colour = np.stack([IMAGE, IMAGE // 2, IMAGE // 4], axis=2)  # red first
+        assert np.array_equal(shown(pixels=colour), colour[:, :, ::-1])
+
+    def test_what_can_be_decompressed_is(self) -> None:
+        assert np.array_equal(shown(syntax=RLELossless), stretched(DEEP))
+
+    def test_one_grey_is_no_division_by_zero(self) -> None:
+        assert not shown(pixels=DEEP * 0 + 7).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "phrase"),
+    [
+        ({"syntax": JPEG2000Lossless}, "compressed by JPEG 2000 Image Compression"),
+        ({"syntax": "1.2.840.10008.1.2.4.107"}, "which nothing here decodes"),
+        ({"pixels": np.stack([DEEP] * 3), "NumberOfFrames": 3}, "of 3 frames"),
+        ({"BurnedInAnnotation": "YES"}, "names may be burnt into its picture"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "of kind PALETTE COLOR"),
+        ({"Rows": 65535, "Columns": 65535}, "declares 65535 x 65535 pixels"),
+        ({"Rows": 50}, "cannot be decoded (ValueError)"),
+    ],
+)
+def test_what_is_not_read_is_one_phrase(options: dict[str, Any], phrase: str) -> None:
+    if "NumberOfFrames" in options:
+        options = {**options, "Rows": 40, "Columns": 40, "SamplesPerPixel": 1}
+        options["PhotometricInterpretation"] = "MONOCHROME2"
+    with pytest.raises(UnreadableError) as error:
+        shown(**options)
+    assert phrase in str(error.value)
+    assert str(error.value).startswith("is a DICOM file")
+    assert NAME not in str(error.value)
+
+
+def test_a_file_without_a_picture_or_cut_short_is_one_phrase() -> None:
+    whole = dicom()
+    for end in (132, 200, 400, len(whole) - 100):
+        with pytest.raises(UnreadableError, match="is a DICOM file"):
+            _dicom.to_png(whole[:end], "a.dcm")
+
+
+def test_without_pydicom_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(PipelineError, match=r"pip install '\.\[dicom\]'"):
+        shown()
+
+
+@pytest.fixture
+def own(tmp_path: Path, tiny_params: Callable[..., Params]) -> Params:
+    """Five films of two patients, one of them without an id; the masks are TIFF."""
+    for kind in ("images", "masks"):
+        (tmp_path / "own" / kind).mkdir(parents=True)
+    for number, patient in enumerate(("P1", "P2", "P1", "", ""), start=1):
+        image, mask = lungs(number)
+        deep = dicom(image.astype(np.uint16) * 9, patient=patient)
+        (tmp_path / "own" / "images" / f"film{number}.dcm").write_bytes(deep)
+        (tmp_path / "own" / "masks" / f"film{number}.png").write_bytes(png(mask))
+    return tiny_params(
+        **{
+            "ingest.source": "folder",
+            "ingest.layout": "pairs",
+            "ingest.folder": str(tmp_path / "own"),
+        }
+    )
+
+
+def test_files_of_a_patient_are_a_group_and_name_nobody(own: Params) -> None:
+    found = list(folder.pairs(own.ingest))
+    assert [pair.group for pair in found] == [
+        "film1",
+        "film2",
+        "film1",
+        "",
+        "",
+    ]
+    assert {(pair.image or b"")[:4] for pair in found} == {b"\x89PNG"}
+    assert not any(pair.problem for pair in found)
+
+
+def test_nothing_that_ingest_writes_or_logs_names_the_patient(
+    own: Params, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A broken date makes pydicom quote what it finds.
+    path = tmp_path / "own" / "images" / "film1.dcm"
+    path.write_bytes(dicom().replace(b"19640812", b"Geheim!!"))
+    with caplog.at_level(logging.DEBUG):
+        ingest(own.ingest)
+    written = [p.read_bytes() for p in paths.DATA.rglob("*") if p.is_file()]
+    secrets = (NAME, PATIENT, "Musterstadt", "Geheim", "19640812", "Mustermann")
+    for secret in secrets:
+        assert not any(secret.encode() in data for data in written)
+        assert secret not in caplog.text
+    first = files.sha256(paths.INGESTED)
+    ingest(own.ingest)
+    assert files.sha256(paths.INGESTED) == first
+
+
+def test_a_mask_that_is_dicom_and_a_broken_image_are_problems(
+    own: Params, tmp_path: Path
+) -> None:
+    (tmp_path / "own" / "masks" / "film2.png").write_bytes(dicom(MASK))
+    (tmp_path / "own" / "images" / "film3.dcm").write_bytes(dicom()[:300])
+    problems = [pair.problem for pair in folder.pairs(own.ingest)]
+    assert problems[1] == "mask is a DICOM file; store it as PNG or TIFF"
+    assert problems[2].startswith("image is a DICOM file")
+    assert problems[0] == problems[3] == ""

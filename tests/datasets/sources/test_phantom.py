@@ -1,0 +1,187 @@
+"""Are the phantoms what they promise: known lungs, same bytes, the target's form?"""
+
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stages.core import imaging
+from stages.core.errors import PipelineError
+from stages.datasets.pairs import natural_key
+from stages.datasets.sources import phantom
+from stages.datasets.sources.phantom.anatomy import Pose
+from stages.datasets.sources.phantom.canvas import Canvas
+
+NAMES = ["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"]
+
+
+@pytest.fixture
+def drawn(tiny_params):
+    """Draws tiny phantoms: `drawn(pairs=9, classes=["COVID"])`."""
+
+    def draw(classes=(), limit=0, **phantoms):
+        overrides = {f"ingest.phantom.{key}": value for key, value in phantoms.items()}
+        params = tiny_params(
+            **overrides, **{"ingest.classes": list(classes), "ingest.limit": limit}
+        )
+        return list(phantom.pairs(params.ingest))
+
+    return draw
+
+
+def test_same_seed_same_bytes_another_seed_others(drawn):
+    assert drawn(pairs=6) == drawn(pairs=6)
+    ours, theirs = drawn(pairs=6, seed=1), drawn(pairs=6, seed=2)
+    assert all(a.image != b.image for a, b in zip(ours, theirs, strict=True))
+
+
+def test_shared_out_evenly_in_class_then_natural_order(drawn):
+    pairs = drawn(pairs=46)
+    names = [pair.class_name for pair in pairs]
+    assert [names.count(name) for name in NAMES] == [12, 12, 11, 11]
+    assert names == sorted(names, key=NAMES.index)
+    for _, members in itertools.groupby(pairs, key=lambda pair: pair.class_name):
+        ids = [pair.pair_id for pair in members]
+        assert ids == sorted(ids, key=natural_key)
+    assert pairs[1].pair_id == "COVID-2"
+    assert pairs[1].image_path == "COVID/images/COVID-2.png"
+    assert pairs[1].mask_path == "COVID/masks/COVID-2.png"
+    assert len({pair.pair_id for pair in pairs}) == 46
+
+
+def test_classes_and_limit(drawn):
+    pairs = drawn(pairs=9, classes=["Viral Pneumonia", "COVID"], limit=4)
+    assert [pair.pair_id for pair in pairs] == [
+        *(f"COVID-{number}" for number in range(1, 5)),
+        *(f"Viral Pneumonia-{number}" for number in range(1, 5)),
+    ]
+    assert len(drawn(pairs=3, classes=["Normal"])) == 3
+    assert [pair.class_name for pair in drawn(pairs=2)] == ["COVID", "Lung_Opacity"]
+
+
+def test_unknown_class_is_refused_before_anything_is_drawn(tiny_params):
+    params = tiny_params(**{"ingest.classes": ["COVID", "Asthma"]}).ingest
+    with pytest.raises(PipelineError, match=r"COVID, Lung_Opacity.*'Asthma'"):
+        phantom.pairs(params)
+
+
+def test_more_pairs_leave_the_earlier_ones_as_they_were(drawn):
+    few = {pair.pair_id: pair for pair in drawn(pairs=8)}
+    many = {pair.pair_id: pair for pair in drawn(pairs=24)}
+    alone = {pair.pair_id: pair for pair in drawn(pairs=6, classes=["Normal"])}
+    assert all(many[name] == pair for name, pair in few.items())
+    assert all(many[name] == pair for name, pair in alone.items())
+
+
+@pytest.mark.parametrize(("image_size", "mask_size"), [(16, 16), (40, 32), (33, 97)])
+def test_form_is_the_targets_at_any_size(drawn, image_size, mask_size):
+    for pair in drawn(pairs=12, image_size=image_size, mask_size=mask_size):
+        image = imaging.decode(pair.image)
+        mask = imaging.decode(pair.mask)
+        assert image.shape[:2] == (image_size, image_size)
+        assert image.dtype == np.uint8
+        assert image.std() > 4
+        assert mask.shape == (mask_size, mask_size, 3)
+        assert np.isin(mask, [0, 255]).all()
+        assert (mask == mask[:, :, :1]).all()
+        assert 0.02 < (mask > 0).mean() < 0.75
+
+
+def test_some_images_are_stored_in_colour_with_equal_channels(drawn):
+    images = [imaging.decode(pair.image) for pair in drawn(pairs=48)]
+    coloured = [image for image in images if image.ndim == 3]
+    assert 1 <= len(coloured) <= 16
+    assert all((image == image[:, :, :1]).all() for image in coloured)
+
+
+def test_lungs_are_two_and_darker_than_what_surrounds_them(drawn):
+    # Normal lungs: disease may whiten a whole one.
+    pairs = drawn(pairs=20, classes=["Normal"], image_size=128, mask_size=128)
+    two = darker = 0
+    for pair in pairs:
+        image = imaging.decode_image(pair.image).astype(float)
+        mask = imaging.decode_mask(pair.mask)
+        two += imaging.num_components(mask) == 2
+        wide = cv2.dilate(mask.astype(np.uint8), np.ones((21, 21), np.uint8)) > 0
+        darker += image[mask].mean() < image[wide & ~mask].mean() - 5
+    assert two >= 18
+    assert darker == 20
+
+
+def test_mask_is_the_same_anatomy_at_every_size(drawn):
+    small = drawn(pairs=8, mask_size=64)
+    large = drawn(pairs=8, mask_size=256)
+    for a, b in zip(small, large, strict=True):
+        fine = (
+            imaging.decode_mask(b.mask).reshape(64, 4, 64, 4).mean(axis=(1, 3)) >= 0.5
+        )
+        coarse = imaging.decode_mask(a.mask)
+        assert 2 * (fine & coarse).sum() / (fine.sum() + coarse.sum()) > 0.97
+
+
+def test_a_cover_stays_as_far_inside_as_asked():
+    canvas = Canvas(100, Pose(0.0, 1.0, 1.0, 0.0, 0.0, 0.0))
+    square = np.array([(-0.3, 0.2), (0.3, 0.2), (0.3, 0.8), (-0.3, 0.8)])
+    rows, columns = np.nonzero(canvas.cover([square], inset=0.05) >= 128)
+    # 60 pixels wide, 5 less at each side; the drawn edge counts by an eighth pixel.
+    assert rows.min() == columns.min() == 25
+    assert rows.max() in (74, 75)
+    # What the picture's own border cuts off has no edge there.
+    wide = canvas.cover([square * [3, 1]], inset=0.05) >= 128
+    assert wide[50, -1]
+    assert not canvas.cover([square], inset=0.5).any()
+
+
+def test_copies_and_patients_give_the_split_something_to_group(drawn):
+    pairs = drawn(pairs=40, classes=["COVID"])
+    hashes = [hashlib.sha256(pair.image).hexdigest() for pair in pairs]
+    assert 1 <= len(hashes) - len(set(hashes)) <= 2
+
+    groups = [pair.group for pair in pairs if pair.group]
+    assert all(group.startswith("patient-") for group in groups)
+    assert 1 <= len(set(groups)) <= 2
+    assert all(groups.count(group) == 2 for group in groups)
+
+    images = [imaging.decode_image(pair.image).astype(int) for pair in pairs]
+    near = [
+        (i, j)
+        for i, j in itertools.combinations(range(40), 2)
+        if hashes[i] != hashes[j] and np.abs(images[i] - images[j]).max() <= 8
+    ]
+    assert 1 <= len(near) <= 2
+    assert all(pairs[i].mask == pairs[j].mask for i, j in near)
+
+
+def test_another_processor_draws_the_same_bytes(drawn, tiny_params):
+    """Without the widest instructions, Intel's library and threads."""
+    here = hashlib.sha256(b"".join(p.image + p.mask for p in drawn(pairs=8)))
+    script = (
+        "import cv2, hashlib, sys\n"
+        "from stages.core.params import IngestParams\n"
+        "from stages.datasets.sources import phantom\n"
+        "cv2.setNumThreads(1)\n"
+        "params = IngestParams.model_validate_json(sys.stdin.read())\n"
+        "drawn = b''.join(p.image + p.mask for p in phantom.pairs(params))\n"
+        "print(hashlib.sha256(drawn).hexdigest())\n"
+    )
+    plain = {
+        "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4",
+        "OPENCV_CPU_DISABLE": "AVX512-SKX,AVX2,FMA3,AVX",
+        "OPENCV_IPP": "disabled",
+        "PYTHONPATH": str(Path(phantom.__file__).parents[4]),
+    }
+    there = subprocess.run(
+        [sys.executable, "-c", script],
+        input=tiny_params(**{"ingest.phantom.pairs": 8}).ingest.model_dump_json(),
+        env={**os.environ, **plain},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.strip() == here.hexdigest()

@@ -1,0 +1,186 @@
+import errno
+import os
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages.core import files, paths
+from stages.core.errors import PipelineError
+from stages.datasets.pairs import (
+    Pair,
+    natural_key,
+    num_rows,
+    read_pairs,
+    read_shard,
+    read_splits,
+    rows_named,
+    seeded_rank,
+    shard_paths,
+    write_shards,
+)
+
+
+def pair(number, class_name="COVID", **values):
+    name = f"{class_name}-{number}"
+    return Pair(
+        **{
+            "pair_id": name,
+            "class_name": class_name,
+            "group": "",
+            "given_split": "",
+            "image_path": f"{name}.png",
+            "mask_path": f"{name}.png",
+            "image": bytes([number]),
+            "mask": None,
+        }
+        | values
+    )
+
+
+def test_natural_order():
+    names = ["a10", "a2", "a", "b1", "a2b", "a02"]
+    assert sorted(names, key=natural_key) == ["a", "a02", "a2", "a2b", "a10", "b1"]
+
+
+def test_shards_hold_one_class_and_come_back_unaltered(tmp_path):
+    pairs = [pair(n) for n in range(1, 6)] + [pair(1, "Viral Pneumonia")]
+    assert write_shards(pairs, tmp_path, shard_pairs=2) == 6
+    assert [p.name for p in shard_paths(tmp_path)] == [
+        "COVID-00000.parquet",
+        "COVID-00001.parquet",
+        "COVID-00002.parquet",
+        "Viral Pneumonia-00000.parquet",
+    ]
+    rows = pd.concat(frame for p in shard_paths(tmp_path) for frame in read_shard(p))
+    assert list(rows["pair_id"]) == [p.pair_id for p in pairs]
+    assert list(rows["image"]) == [p.image for p in pairs]
+    assert rows["mask"].isna().all()
+
+
+def test_appended_pairs_change_the_last_shard_only(tmp_path):
+    for name, count in (("a", 5), ("b", 6)):
+        write_shards((pair(n) for n in range(count)), tmp_path / name, shard_pairs=2)
+    same = [
+        (tmp_path / "a" / p.name).read_bytes() == (tmp_path / "b" / p.name).read_bytes()
+        for p in shard_paths(tmp_path / "a")
+    ]
+    assert same == [True, True, False]
+
+
+def test_shards_are_cut_by_bytes_too(tmp_path):
+    def sizes(folder, lengths):
+        pairs = (
+            pair(n, image=bytes(length), mask=b"m") for n, length in enumerate(lengths)
+        )
+        write_shards(pairs, tmp_path / folder, shard_pairs=3, shard_bytes=20)
+        return [
+            [len(image) for frame in read_shard(p) for image in frame["image"]]
+            for p in shard_paths(tmp_path / folder)
+        ]
+
+    # 9 + 1 and 9 + 1 are 20 bytes, just allowed; 50 are more, but not to be cut.
+    assert sizes("a", [9, 9, 9, 50, 1, 2, 3, 4]) == [[9, 9], [9], [50], [1, 2, 3], [4]]
+    # More pairs change the last shard alone.
+    assert sizes("b", [9, 9, 9, 50, 1, 2, 3, 4, 9, 9])[:4] == sizes(
+        "c", [9, 9, 9, 50, 1, 2, 3]
+    )
+    assert sizes("d", [9, 9, 9, 50, 1, 2, 3, 4, 9, 9])[4:] == [[4, 9], [9]]
+
+
+def test_large_pairs_are_not_in_memory_all_at_once(tmp_path):
+    pairs = (pair(n, image=bytes(4_000_000)) for n in range(40))
+    write_shards(pairs, tmp_path, shard_pairs=512, shard_bytes=40_000_000)
+    shards = shard_paths(tmp_path)
+    assert [num_rows(shard) for shard in shards] == [10] * 4
+    before = pa.total_allocated_bytes()
+    for frame in read_shard(shards[0], batch_pairs=1):
+        assert len(frame) == 1
+        assert pa.total_allocated_bytes() - before < 15_000_000
+
+
+def test_a_class_name_cannot_leave_the_folder(tmp_path):
+    write_shards([pair(1, "../../evil")], tmp_path / "s", shard_pairs=2)
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+    assert len(shard_paths(tmp_path / "s")) == 1
+
+
+def test_read_pairs_finds_some_and_names_a_missing_one(tmp_path):
+    write_shards((pair(n) for n in range(5)), tmp_path, shard_pairs=2)
+    found = [row["pair_id"] for row in read_pairs(["COVID-3", "COVID-0"], tmp_path)]
+    assert found == ["COVID-0", "COVID-3"]
+    with pytest.raises(PipelineError, match=r"lacks 1 pairs .* such as 'COVID-9'"):
+        list(read_pairs(["COVID-9"], tmp_path))
+
+
+def test_no_shards_say_what_makes_them(tmp_path):
+    with pytest.raises(PipelineError, match="run `dvc repro ingest`"):
+        shard_paths(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "another table", "missing"])
+def test_a_damaged_shard_is_one_sentence_that_names_it(tmp_path, damage):
+    write_shards((pair(n) for n in range(3)), tmp_path, shard_pairs=9)
+    path = shard_paths(tmp_path)[0]
+    content = path.read_bytes()
+    match damage:
+        case "empty":
+            path.write_bytes(b"")
+        case "cut":
+            path.write_bytes(content[: len(content) // 2])
+        case "text":
+            path.write_bytes(b"no parquet at all")
+        case "another table":
+            pd.DataFrame({"a": [1]}).to_parquet(path)
+        case "missing":
+            path.unlink()
+    with pytest.raises(PipelineError, match=r"COVID-00000\.parquet") as caught:
+        list(read_shard(path))
+    assert "\n" not in str(caught.value)
+    if damage != "another table":
+        with pytest.raises(PipelineError, match=r"COVID-00000\.parquet"):
+            num_rows(path)
+
+
+def test_splits_are_checked():
+    table = pd.DataFrame([["a", "COVID", "a", "train"]], columns=list("abcd"))
+    files.write_csv(paths.SPLIT_PAIRS, table)
+    with pytest.raises(PipelineError, match="should have the columns pair_id"):
+        read_splits()
+    table.columns = ["pair_id", "class_name", "group", "split"]
+    files.write_csv(paths.SPLIT_PAIRS, table.assign(split="test"))
+    with pytest.raises(PipelineError, match="splits train and validation"):
+        read_splits()
+    files.write_csv(paths.SPLIT_PAIRS, table.assign(pair_id="NA"))
+    assert list(read_splits()["pair_id"]) == ["NA"]  # a name, not a missing value
+    paths.SPLIT_PAIRS.unlink()
+    with pytest.raises(PipelineError, match="run `dvc repro split`"):
+        read_splits()
+
+
+def test_the_rank_is_of_name_and_seed_alone():
+    names = [f"g{i}" for i in range(50)]
+    order = sorted(names, key=lambda n: seeded_rank(n, 1))
+    assert order != names
+    assert order != sorted(names, key=lambda n: seeded_rank(n, 2))
+    assert [n for n in order if n != "g7"] == sorted(
+        (n for n in names if n != "g7"), key=lambda n: seeded_rank(n, 1)
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_what_stops_a_shard_from_being_written_is_heard(tmp_path, count, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "shard")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_shards((pair(n) for n in range(count)), tmp_path, shard_pairs=2)
+
+
+def test_rows_are_found_by_name_in_their_order():
+    frame = pd.DataFrame({"pair_id": ["a-2", "a-10", "b", "a-2"], "n": range(4)})
+    assert list(rows_named(frame, {"a-2", "c"})["n"]) == [0, 3]
+    assert list(rows_named(frame, {"b": 7})["n"]) == [2]
+    assert list(rows_named(frame[:0], {"b"}).columns) == ["pair_id", "n"]

@@ -1,0 +1,274 @@
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stages.core import files, paths, provenance
+from stages.core.errors import PipelineError
+from stages.core.imaging import decode_mask
+from stages.datasets import headers
+from stages.inference import segmenter
+from stages.inference.predict import predict, sources
+from tests.conftest import ROOT, lungs, png
+from tests.inference.onnx_models import dark_is_lung
+
+SIZE = 32
+GOOD = ["a/one", "a/two", "b/three"]
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return dark_is_lung(tmp_path / "unet.onnx", SIZE)
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """Three pictures whose dark parts are the lungs, of different sizes."""
+    top = tmp_path / "images"
+    for seed, name in enumerate(GOOD):
+        path = top / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _, mask = lungs(seed, mask_size=60 + 10 * seed)
+        path.write_bytes(png(np.where(mask > 0, 40, 200).astype(np.uint8)))
+    return top
+
+
+def table(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "predictions.csv").open(encoding="utf-8") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
+
+
+def run_all(model, images, **options):
+    out = images.parent / "out"
+    return out, predict(model, sources([str(images)], out), out, **options)
+
+
+def test_as_many_regions_as_the_model_was_judged_with(tmp_path, images):
+    facts = {"params": {"evaluate": {"keep_components": 1}}}
+    model = dark_is_lung(tmp_path / "one.onnx", SIZE, facts=facts)
+    out, rows = run_all(model, images)
+    for row in rows:
+        assert row["components"] == "1"
+        mask = decode_mask((out / "masks" / f"{row['image']}.png").read_bytes())
+        assert 0.1 < mask.mean() < 0.25  # a lung of two
+
+
+def test_masks_have_the_images_own_size_and_find_the_lungs(model, images):
+    out, rows = run_all(model, images, batch_size=2)
+    assert [row["image"] for row in rows] == GOOD
+    for seed, name in enumerate(GOOD):
+        truth = lungs(seed, mask_size=60 + 10 * seed)[1] > 0
+        mask = decode_mask((out / "masks" / f"{name}.png").read_bytes())
+        assert mask.shape == truth.shape
+        assert (mask == truth).mean() > 0.95
+        row = table(out)[name]
+        assert float(row["lung_area_fraction"]) == pytest.approx(mask.mean(), abs=1e-6)
+        assert (row["components"], row["warning"], row["problem"]) == ("2", "", "")
+        assert row["height"] == str(truth.shape[0])
+        assert 0.9 < float(row["mean_confidence"]) <= 1
+        assert cv2.imread(str(out / "overlays" / f"{name}.png")).shape == (428, 384, 3)
+    assert not list(out.rglob(".*"))
+    assert not paths.DATA.exists()
+
+
+def test_the_same_input_gives_the_same_bytes(model, images):
+    out, _ = run_all(model, images)
+    first = files.sha256(out)
+    run_all(model, images, force=True, batch_size=1)
+    assert files.sha256(out) == first
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {p.stem: p.stat().st_mtime_ns for p in (out / "masks").rglob("*.png")}
+
+
+def test_a_second_run_does_only_what_is_new(model, images):
+    out, rows = run_all(model, images)
+    before = stamps(out)
+    (out / "masks" / "a" / "two.png").unlink()
+    (images / "b" / "three.png").write_bytes((images / "a" / "one.png").read_bytes())
+    assert [r["image"] for r in run_all(model, images)[1]] == GOOD
+    after = stamps(out)
+    assert after["one"] == before["one"]
+    assert after["two"] > before["two"]
+    assert after["three"] > before["three"]
+    assert table(out)["b/three"]["sha256"] == rows[0]["sha256"]
+    run_all(model, images, threshold=0.25)  # other answers
+    assert stamps(out)["one"] > after["one"]
+    assert {row["threshold"] for row in table(out).values()} == {"0.25"}
+
+
+def test_a_killed_run_goes_on_where_it_was(model, images, monkeypatch):
+    """What was finished before has its row, though the run never came to its end."""
+    real, calls = segmenter.load(model), []
+
+    def dies(batch):
+        calls.append(len(batch))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real.predict(batch)
+
+    broken = segmenter.Exported(dies, real.image_size, real.image_channels, real.facts)
+    with monkeypatch.context() as patch:
+        patch.setattr(segmenter, "load", lambda path: broken)
+        with pytest.raises(KeyboardInterrupt):
+            run_all(model, images, batch_size=1)
+    out = images.parent / "out"
+    assert list(table(out)) == ["a/one"]
+    before = stamps(out)
+    run_all(model, images)
+    assert list(table(out)) == GOOD
+    assert stamps(out)["one"] == before["one"]
+
+
+def command(*words, cwd) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.inference.predict", *map(str, words)],
+        cwd=cwd,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_bad_files_are_named_and_the_rest_is_done(model, images):
+    (images / "cut.png").write_bytes((images / "a" / "one.png").read_bytes()[:80])
+    (images / "empty.jpg").touch()
+    (images / "notes.txt").write_text("no image")
+    done = command(model, images, "-o", "out", cwd=images.parent)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: 2 of 5 images could not")
+    assert "empty.jpg: the file is empty" in done.stderr
+    assert "3 of 5 images have a mask" in done.stdout
+    rows = table(images.parent / "out")
+    assert rows["empty"]["problem"] == "the file is empty"
+    assert rows["cut"]["problem"]
+    masks = {p.stem for p in (images.parent / "out" / "masks").rglob("*.png")}
+    assert masks == {"one", "two", "three"}
+    (images / "cut.png").unlink()
+    (images / "empty.jpg").unlink()
+    assert command(model, images, "-o", "out", cwd=images.parent).returncode == 0
+
+
+def test_it_loads_no_heavy_library(model, images):
+    """They are what a start takes seconds for."""
+    code = (
+        "import sys\n"
+        "heavy = 'tensorflow keras pandas pyarrow onnx pydantic'.split()\n"
+        "sys.modules |= dict.fromkeys(heavy)\n"
+        "from pathlib import Path\n"
+        "from stages.inference.predict import predict, sources\n"
+        "out = Path('out')\n"
+        "assert len(predict(Path('unet.onnx'), sources(['images'], out), out)) == 3\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=images.parent,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_of_files_folders_and_globs(images, monkeypatch):
+    monkeypatch.chdir(images)
+    out = Path("out")
+
+    def names(*arguments):
+        return [source.name for source in sources(arguments, out)]
+
+    assert names("a/one.png") == ["one"]
+    assert names("a", "b/three.png") == GOOD
+    assert names("**/t*.png") == ["a/two", "b/three"]
+    assert names("a/t*.png") == ["two"]
+    assert names(".", "a/one.png") == GOOD
+    (images / "a" / "one.jpg").write_bytes(b"")
+    assert names("a") == ["one.jpg", "one.png", "two"]
+    (images / "a" / ".hidden.png").write_bytes(b"")
+    Path("out/masks").mkdir(parents=True)
+    Path("out/masks/one.png").write_bytes(b"")
+    assert len(names(".")) == 4
+    for nothing in ("c", "*.gif", "out"):
+        with pytest.raises(PipelineError, match="should name an image"):
+            names(nothing)
+
+
+def test_names_that_end_in_another_suffix_stay_apart(images):
+    for name in ("one.jpg", "one.png.png"):
+        (images / "a" / name).write_bytes(b"")
+    found = [s.name for s in sources([str(images / "a")], images / "out")]
+    assert len(found) == 4
+    assert len(set(found)) == 4
+
+
+def test_pictures_that_are_missing_are_made(model, images):
+    out, _ = run_all(model, images, overlays=False)
+    assert not (out / "overlays").exists()
+    run_all(model, images)
+    assert (out / "overlays" / "a" / "one.png").is_file()
+
+
+def test_a_bomb_is_a_bad_file(model, images, monkeypatch):
+    monkeypatch.setattr("stages.core.imaging.decode", None)
+    header = headers.inspect((images / "a" / "one.png").read_bytes(), 60 * 60, "")
+    assert (header.height, header.width) == (60, 60)
+    _, rows = run_all(model, images, max_pixels=60 * 60 - 1)
+    assert rows[0]["problem"] == (
+        "it declares 60 x 60 pixels, more than --max-pixels (3599), and was not decoded"
+    )
+    assert {row["components"] for row in rows} == {""}
+
+
+def test_the_training_sets_own_range_is_what_is_usual(images):
+    """The model's file carries it: what is bright for one is usual for another."""
+    usual = {"image_mean": [20, 40], "foreground_fraction": [0.1, 0.6]}
+    facts = {"data": {"mask_definition": "white is lung", "usual": usual}}
+    model = dark_is_lung(images.parent / "own.onnx", SIZE, facts=facts)
+    _, rows = run_all(model, images)
+    assert {row["warning"][:17] for row in rows} == {"very bright (mean"}
+
+
+def test_a_model_of_something_else_expects_no_lungs(images):
+    facts = {"data": {"mask_definition": "white (255) is tumour"}, "inputs": {}}
+    model = dark_is_lung(images.parent / "mri.onnx", SIZE, facts=facts)
+    for path in images.rglob("*.png"):
+        path.write_bytes(png(np.full((40, 40), 230, np.uint8)))
+    _, rows = run_all(model, images)
+    assert {row["warning"] for row in rows} == {""}
+    assert {row["mean_confidence"] for row in rows} == {""}
+
+
+def test_the_threshold_is_the_models_own(images):
+    facts: provenance.Facts = {"params": {"evaluate": {"threshold": 0.75}}}
+    model = dark_is_lung(images.parent / "own.onnx", SIZE, facts=facts)
+    assert {row["threshold"] for row in run_all(model, images)[1]} == {"0.75"}
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\x09no model", b"PK\x03\x04"])
+def test_what_is_no_model_is_one_sentence(images, tmp_path, content):
+    (tmp_path / "bad.onnx").write_bytes(content)
+    with pytest.raises(PipelineError, match=r"bad\.onnx should be an exported ONNX"):
+        run_all(tmp_path / "bad.onnx", images)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_another_kind_is_one_sentence(images, tmp_path):
+    model = dark_is_lung(tmp_path / "other.onnx", SIZE, output="logits")
+    with pytest.raises(PipelineError, match="and give `probability`"):
+        run_all(model, images)
+    with pytest.raises(PipelineError, match=r"gone\.onnx is missing"):
+        run_all(tmp_path / "gone.onnx", images)
+
+
+def test_a_foreign_table_is_not_overwritten(model, images):
+    out = images.parent / "out"
+    out.mkdir()
+    (out / "predictions.csv").write_text("mine\n1\n")
+    with pytest.raises(PipelineError, match="a table that this tool wrote"):
+        run_all(model, images)
+    assert (out / "predictions.csv").read_text() == "mine\n1\n"

@@ -1,0 +1,249 @@
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.core import files, provenance
+from stages.core.errors import PipelineError
+from stages.core.paths import INGESTED, METRICS, MODEL, PER_IMAGE, SPLIT_PAIRS
+from stages.datasets import layouts
+from stages.datasets.pairs import Pair, write_shards
+from stages.inference.score import detect_layout, open_model, score
+from stages.scoring.metrics import dice
+from tests.conftest import ROOT, lungs, png
+from tests.inference.onnx_models import dark_is_lung
+
+SIZE = 32
+DEFINITION = layouts.load("covid19_radiography").ABOUT.mask_definition
+FACTS = {"data": {"mask_definition": DEFINITION}}
+
+
+def write_pair(top: Path, class_name: str, number: int, image, mask) -> None:
+    for kind, pixels in (("images", image), ("masks", mask)):
+        (top / class_name / kind).mkdir(parents=True, exist_ok=True)
+        name = f"{class_name}-{number}.png"
+        (top / class_name / kind / name).write_bytes(png(pixels))
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """Two easy pairs and one of which nothing can be found, in two classes."""
+    top = tmp_path / "COVID-19_Radiography_Dataset"
+    for number, class_name in ((1, "COVID"), (2, "Normal")):
+        _, mask = lungs(number, mask_size=64)
+        write_pair(top, class_name, number, 255 - mask, mask)
+    white = np.full((SIZE, SIZE), 255, np.uint8)
+    write_pair(top, "Normal", 3, white, lungs(3)[1])
+    return top
+
+
+def run_score(tmp_path, data, tiny_params, *, model=None, **ingest):
+    if model is None:
+        model = dark_is_lung(tmp_path / "unet.onnx", SIZE, facts=FACTS)
+    params = tiny_params(**{f"ingest.{k}": v for k, v in ingest.items()})
+    out = tmp_path / "out"
+    return score(model, data, out, ingest=params.ingest, evaluate=params.evaluate)
+
+
+def test_each_mask_is_scored_at_its_own_size(tmp_path, data, tiny_params, caplog):
+    metrics = run_score(tmp_path, data, tiny_params)
+    table = pd.read_csv(tmp_path / "out" / "per_image.csv").set_index("pair_id")
+    assert list(table.index) == ["COVID-1", "Normal-2", "Normal-3"]
+    assert table.loc["COVID-1", "dice"] > 0.97
+    assert table.loc["Normal-3", "dice"] == 0
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["dice"]["mean"] == pytest.approx(table["dice"].mean(), abs=1e-6)
+    assert written["num_images"] == 3
+    assert (written["num_undefined"], written["num_skipped"]) == (1, 0)
+    assert written["by_class"]["Normal"]["num_images"] == 2
+    assert written["data"]["same_mask_definition"] is True
+    assert written["model_sha256"] == metrics["model_sha256"]
+    pictures = {p.name for p in (tmp_path / "out" / "overlays").iterdir()}
+    assert "Normal-3.png" in pictures
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_as_many_regions_as_the_model_was_judged_with(tmp_path, data, tiny_params):
+    facts = FACTS | {"params": {"evaluate": {"keep_components": 1}}}
+    model = dark_is_lung(tmp_path / "one.onnx", SIZE, facts=facts)
+    run_score(tmp_path, data, tiny_params, model=model)
+    table = pd.read_csv(tmp_path / "out" / "per_image.csv").set_index("pair_id")
+    assert table.loc["Normal-2", "dice"] == pytest.approx(2 / 3, abs=0.06)
+
+
+def test_the_numbers_are_those_of_evaluate(tmp_path, data, tiny_params):
+    """The same network, as `.keras` through the stage and as ONNX through the tool."""
+    from stages.evaluate import evaluate
+    from tests.test_evaluate import brightness_model
+
+    MODEL.parent.mkdir(parents=True)
+    brightness_model().save(MODEL)
+    pairs = []
+    for path in sorted(data.rglob("images/*.png")):
+        mask = path.parent.parent / "masks" / path.name
+        encoded = (path.read_bytes(), mask.read_bytes())
+        class_name = path.parent.parent.name
+        pairs.append(Pair(path.stem, class_name, "", "", "i.png", "m.png", *encoded))
+    write_shards(pairs, INGESTED, shard_pairs=4)
+    rows = [(p.pair_id, p.class_name, p.pair_id, "validation") for p in pairs]
+    names = ["pair_id", "class_name", "group", "split"]
+    SPLIT_PAIRS.parent.mkdir(parents=True)
+    pd.DataFrame(rows, columns=names).to_csv(SPLIT_PAIRS, index=False)
+    expected = evaluate(tiny_params().evaluate)
+
+    found = run_score(tmp_path, data, tiny_params, model=MODEL)
+    assert (tmp_path / "out" / "per_image.csv").read_bytes() == PER_IMAGE.read_bytes()
+    judged = json.loads(METRICS.read_text())
+    again = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    for name in ("hd95_px", "assd_px", "num_images", "num_undefined"):
+        assert again[name] == judged[name]
+    # Groups go by content here, by split there: the interval's draws differ.
+    for name in ("mean", "median", "p05", "min"):
+        assert again["iou"][name] == judged["iou"][name]
+    assert found["dice"]["mean"] == expected["dice"]["mean"]
+    assert open_model(MODEL).mask_definition == ""
+
+
+def test_a_zip_and_its_folder_score_alike(tmp_path, data, tiny_params):
+    first = run_score(tmp_path, data, tiny_params)
+    hashed = files.sha256(tmp_path / "out")
+    packed = tmp_path / "data.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in sorted(data.rglob("*.png")):
+            archive.write(path, path.relative_to(data.parent))
+    assert run_score(tmp_path, packed, tiny_params) == first
+    assert files.sha256(tmp_path / "out") == hashed
+
+
+def test_copies_are_one_draw_of_the_interval(tmp_path, data, tiny_params):
+    """A copy moves the mean, but is no further evidence."""
+    top = tmp_path / "copies"
+    for number in range(1, 5):
+        write_pair(top, "COVID", number, *lungs(1, image_size=32))
+    metrics = run_score(tmp_path, top, tiny_params)
+    assert metrics["num_images"] == 4
+    assert metrics["dice"]["ci_low"] == metrics["dice"]["ci_high"]
+
+
+def test_pairs_that_cannot_be_read_are_named(tmp_path, data, tiny_params, caplog):
+    (data / "COVID" / "images" / "COVID-1.png").write_bytes(b"no image")
+    (data / "Normal" / "masks" / "Normal-2.png").unlink()
+    metrics = run_score(tmp_path, data, tiny_params)
+    assert (metrics["num_images"], metrics["num_skipped"]) == (1, 2)
+    assert "skipped COVID-1: image: its content is of no known format" in caplog.text
+    assert "skipped Normal-2: mask is missing" in caplog.text
+    (data / "Normal" / "images" / "Normal-3.png").write_bytes(b"")
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(PipelineError, match="3 pairs, but none can be read"):
+        run_score(tmp_path, data, tiny_params)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_mask_definition_is_told(tmp_path, data, tiny_params, caplog):
+    facts = {"data": {"mask_definition": "with the lung behind the heart"}}
+    model = dark_is_lung(tmp_path / "other.onnx", SIZE, facts=facts)
+    metrics = run_score(tmp_path, data, tiny_params, model=model)
+    assert metrics["data"]["same_mask_definition"] is False
+    assert "may mean different things" in caplog.text
+    assert "with the lung behind the heart" in caplog.text
+    silent = dark_is_lung(tmp_path / "silent.onnx", SIZE)
+    metrics = run_score(tmp_path, data, tiny_params, model=silent)
+    assert metrics["data"]["same_mask_definition"] is None
+    assert "does not say what its masks mean" in caplog.text
+
+
+def test_the_target_is_a_choice_and_its_meaning_is_told(tmp_path, tiny_params, caplog):
+    top = tmp_path / "Infection Segmentation Data" / "Test" / "COVID-19"
+    image, mask = lungs(1, image_size=SIZE, mask_size=SIZE)
+    for kind, pixels in (
+        ("images", 255 - mask),
+        ("lung masks", mask),
+        ("infection masks", mask // 255),  # any value but 0 is foreground
+    ):
+        (top / kind).mkdir(parents=True)
+        (top / kind / "covid_1.png").write_bytes(png(pixels))
+    (top / "images" / "covid_2.png").write_bytes(png(image))
+    (top / "infection masks" / "covid_2.png").write_bytes(png(image))
+    choice = {"layout": "covid_qu_ex", "target": "infection"}
+    metrics = run_score(tmp_path, tmp_path, tiny_params, **choice)
+    assert "infected" in metrics["data"]["mask_definition"]
+    assert metrics["data"]["same_mask_definition"] is False
+    assert metrics["dice"]["mean"] > 0.97
+    assert metrics["num_skipped"] == 1
+    assert "values, expected 0 and one other" in caplog.text
+
+
+def test_the_threshold_is_the_models_own_unless_told(tmp_path, data, tiny_params):
+    facts = FACTS | {"params": {"evaluate": {"threshold": 0.75}}}
+    model = dark_is_lung(tmp_path / "own.onnx", SIZE, facts=facts)
+    metrics = run_score(tmp_path, data, tiny_params, model=model)
+    assert metrics["threshold"] == 0.75
+
+
+def test_a_file_that_does_not_say_what_it_takes_is_one_sentence(tmp_path):
+    (tmp_path / "saved_model.pb").touch()
+    provenance.write_beside(tmp_path, {"inputs": {}, "params": {}})
+    with pytest.raises(PipelineError, match="which image size and channels"):
+        open_model(tmp_path)
+
+
+def test_the_layout_is_found(tmp_path, data, tiny_params):
+    params = tiny_params(**{"ingest.layout": "lgg_mri"}).ingest
+    assert detect_layout(data, params) == "covid19_radiography"
+    side = tmp_path / "quex" / "Lung Segmentation Data" / "Test" / "Normal"
+    for kind in ("images", "lung masks"):
+        (side / kind).mkdir(parents=True)
+        (side / kind / "a.png").write_bytes(png(lungs()[0]))
+    assert detect_layout(tmp_path / "quex", params) == "covid_qu_ex"
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(PipelineError, match="fits no layout; name one with --layout"):
+        detect_layout(tmp_path / "nothing", params)
+
+
+def test_the_command(tmp_path, data):
+    dark_is_lung(tmp_path / "unet.onnx", SIZE, facts=FACTS)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+
+    def command(*words):
+        code = (
+            "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None;"
+            "from stages.core.errors import run;"
+            "from stages.inference.score import main;"
+            "run(main)"
+        )
+        return subprocess.run(
+            [sys.executable, "-c", code, "unet.onnx", str(data), *words],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": ""},
+            capture_output=True,
+            text=True,
+        )
+
+    done = command("--classes", "COVID", "--limit", "1")
+    assert done.returncode == 0, done.stderr
+    assert "on 1 images of covid19_radiography" in done.stdout
+    out = tmp_path / "data/.work/scores/COVID-19_Radiography_Dataset"
+    assert (out / "metrics.json").is_file()
+    (data / "COVID" / "images" / "COVID-1.png").write_bytes(b"")
+    done = command("-o", "here", "--threshold", "0.3")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: 1 pairs of")
+    assert json.loads((tmp_path / "here/metrics.json").read_text())["threshold"] == 0.3
+
+
+def test_what_dice_says_of_a_picture_by_hand(tmp_path, tiny_params):
+    """One pair whose prediction is known pixel by pixel."""
+    image = np.full((SIZE, SIZE), 200, np.uint8)
+    image[8:24, 4:12] = 30
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[8:24, 8:16] = 255
+    write_pair(tmp_path / "one", "COVID", 1, image, mask)
+    metrics = run_score(tmp_path, tmp_path / "one", tiny_params)
+    assert metrics["dice"]["mean"] == dice(mask_true=mask > 0, mask_pred=image < 127)
+    assert metrics["dice"]["mean"] == 0.5

@@ -1,0 +1,202 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stages.core import imaging
+from stages.core.errors import PipelineError
+from stages.datasets.pairs import Pair, write_shards
+from stages.nn import dataset
+from tests.conftest import lungs, png
+
+STILL = {
+    "flip_probability": 0.0,
+    "rotation_degrees": 0.0,
+    "shift_fraction": 0.0,
+    "scale_fraction": 0.0,
+    "aspect_fraction": 0.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "gamma": 0.0,
+    "bias_field": 0.0,
+    "blur": 0.0,
+    "noise": 0.0,
+    "invert_probability": 0.0,
+}
+
+
+@pytest.fixture
+def augmentation(tiny_params):
+    def build(**values):
+        return tiny_params(**{"train.augmentation": STILL | values}).train.augmentation
+
+    return build
+
+
+@pytest.fixture
+def arrays():
+    pictures = [lungs(seed, image_size=32, mask_size=32) for seed in range(10)]
+    return dataset.Arrays(
+        [f"p{i}" for i in range(10)],
+        np.stack([image[..., None] for image, _ in pictures]),
+        np.stack([mask[..., None] for _, mask in pictures]),
+    )
+
+
+def shards(folder, count=5):
+    pairs = []
+    for i in range(count):
+        image, mask = (png(pixels) for pixels in lungs(i))
+        pairs.append(
+            Pair(f"p{i}", "COVID", "", "", f"{i}.png", f"{i}.png", image, mask)
+        )
+    write_shards(pairs, folder, shard_pairs=2)
+
+
+def test_loads_in_the_order_asked_for(tmp_path):
+    shards(tmp_path / "s")
+    loaded = dataset.load_arrays(
+        ["p4", "p0"], image_size=32, channels=1, ingested=tmp_path / "s"
+    )
+    assert loaded.images.shape == (2, 32, 32, 1)
+    for place, seed in enumerate((4, 0)):
+        image, mask = lungs(seed)
+        assert np.array_equal(loaded.images[place], imaging.preprocess(image, 32))
+        assert np.array_equal(loaded.masks[place], imaging.soft_mask(mask > 127, 32))
+
+
+def test_a_pair_that_is_not_there_is_named_as_a_mismatch(tmp_path):
+    shards(tmp_path / "s")
+    with pytest.raises(PipelineError, match="holds 1 of the 2 pairs"):
+        dataset.load_arrays(
+            ["p1", "p9"], image_size=32, channels=1, ingested=tmp_path / "s"
+        )
+
+
+def test_every_pair_once_an_epoch_and_the_last_batch_is_full():
+    order = dataset.epoch_order(10, batch_size=4, seed=1, epoch=0)
+    assert order.shape == (3, 4)
+    assert sorted(order.ravel()[:10]) == list(range(10))
+    again = dataset.epoch_order(10, batch_size=4, seed=1, epoch=0)
+    assert np.array_equal(order, again)
+    other = dataset.epoch_order(10, batch_size=4, seed=1, epoch=1)
+    assert not np.array_equal(order, other)
+
+
+def test_half_the_size_is_the_mean_of_four():
+    pixels = np.array([[0, 255, 7, 7], [255, 255, 8, 8]], np.uint8)
+    pairs = dataset.Arrays(["a"], pixels[None, :, :, None], pixels[None, :, :, None])
+    assert pairs.halved().images[0, :, :, 0].tolist() == [[191, 8]]  # 191.25, 7.5
+    assert pairs.halved().masks.dtype == np.uint8
+
+
+def test_batches_without_augmentation_are_the_pairs(arrays, augmentation):
+    batches = list(
+        dataset.batches(
+            arrays,
+            batch_size=4,
+            seed=1,
+            epochs=range(2, 3),
+            augmentation=augmentation(),
+        )
+    )
+    order = dataset.epoch_order(10, batch_size=4, seed=1, epoch=2)
+    for rows, (images, masks) in zip(order, batches, strict=True):
+        np.testing.assert_allclose(images, arrays.images[rows] / 255.0, atol=2e-5)
+        np.testing.assert_allclose(masks, arrays.masks[rows] / 255.0, atol=2e-5)
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches(arrays, tiny_params):
+    def draw(*epochs):
+        epochs = range(epochs[0], epochs[-1] + 1)
+        return np.concatenate(
+            [
+                images
+                for images, _ in dataset.batches(
+                    arrays,
+                    batch_size=4,
+                    seed=1,
+                    epochs=epochs,
+                    augmentation=tiny_params().train.augmentation,
+                )
+            ]
+        )
+
+    assert np.array_equal(draw(0), draw(0))
+    assert not np.array_equal(draw(0), draw(1))
+    # Whether an epoch is the first of a run or comes after others.
+    assert np.array_equal(draw(0, 1), np.concatenate([draw(0), draw(1)]))
+
+
+def test_shares_together_are_the_whole_batch(arrays, tiny_params):
+    def draw(share):
+        batches = dataset.batches(
+            arrays,
+            batch_size=4,
+            seed=1,
+            epochs=range(1),
+            augmentation=tiny_params().train.augmentation,
+            share=share,
+        )
+        return [np.concatenate([i, m], axis=-1) for i, m in batches]
+
+    halves = zip(draw(slice(0, 2)), draw(slice(2, 4)), strict=True)
+    for whole, parts in zip(draw(slice(None)), halves, strict=True):
+        np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        {"rotation_degrees": 20.0},
+        {"shift_fraction": 0.2},
+        {"scale_fraction": 0.3},
+        {"aspect_fraction": 0.3},
+        {"flip_probability": 1.0},
+    ],
+)
+def test_image_and_mask_move_together(arrays, augmentation, moves):
+    """A picture of its own mask stays a picture of its own mask."""
+    images, moved = dataset.augment(
+        arrays.masks,
+        arrays.masks,
+        seed=tf.constant([1, 2]),
+        params=augmentation(**moves),
+    )
+    np.testing.assert_allclose(images, moved, atol=1e-6)
+    assert np.abs(moved - arrays.masks / 255).max() > 0.5
+    assert (np.asarray(moved).mean((1, 2, 3)) > 0.1).all()
+
+
+def test_a_flip_is_a_flip_and_never_upside_down(arrays, augmentation):
+    _, moved = dataset.augment(
+        arrays.images,
+        arrays.masks,
+        seed=tf.constant([1, 2]),
+        params=augmentation(flip_probability=1.0),
+    )
+    np.testing.assert_allclose(moved, arrays.masks[:, :, ::-1] / 255, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "greys",
+    [
+        {"brightness": 0.3},
+        {"contrast": 0.5},
+        {"gamma": 0.5},
+        {"bias_field": 0.4},
+        {"blur": 1.0},
+        {"noise": 0.1},
+        {"invert_probability": 1.0},
+    ],
+)
+def test_greys_change_and_masks_do_not(arrays, augmentation, greys):
+    bent, kept = dataset.augment(
+        arrays.images,
+        arrays.masks,
+        seed=tf.constant([1, 2]),
+        params=augmentation(**greys),
+    )
+    np.testing.assert_allclose(kept, arrays.masks / 255, atol=1e-5)
+    assert np.abs(bent - arrays.images / 255).max() > 0.02
+    assert np.asarray(bent).min() >= 0
+    assert np.asarray(bent).max() <= 1

@@ -1,0 +1,194 @@
+import json
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from tensorflow.python.framework.config import disable_op_determinism
+
+from stages.nn import models
+from stages.nn.training import (
+    Checkpoint,
+    GradientProbe,
+    Trainer,
+    fingerprint,
+    learning_rate_at,
+    seed_everything,
+)
+from tests.conftest import lungs
+
+
+def batch(count=4):
+    pictures = [lungs(seed, image_size=32, mask_size=32) for seed in range(count)]
+    images = np.stack([image[..., None] for image, _ in pictures])
+    masks = np.stack([mask[..., None] for _, mask in pictures])
+    return images, masks
+
+
+def as_floats(arrays):
+    return tuple(a.astype(np.float32) / 255 for a in arrays)
+
+
+@pytest.fixture
+def trainer(tiny_params):
+    def build(**overrides):
+        seed_everything(1)
+        params = tiny_params(
+            **{f"train.{name}": value for name, value in overrides.items()}
+        ).train
+        return Trainer(lambda: models.build(params), params)
+
+    return build
+
+
+class TestLearningRate:
+    def rates(self, tiny_params, schedule, warmup=0.1, steps=100):
+        params = tiny_params(
+            **{
+                "train.learning_rate": 1.0,
+                "train.learning_rate_schedule": schedule,
+                "train.warmup_fraction": warmup,
+            }
+        ).train
+        return [learning_rate_at(step, steps, params) for step in range(steps)]
+
+    @pytest.mark.parametrize(
+        "schedule", ["constant", "cosine", "polynomial", "one_cycle"]
+    )
+    def test_climbs_to_the_peak_then_never_up_again(self, tiny_params, schedule):
+        rates = self.rates(tiny_params, schedule)
+        assert max(rates) == rates[9] == rates[10] == 1.0
+        assert rates[:10] == sorted(rates[:10])
+        assert rates[10:] == sorted(rates[10:], reverse=True)
+
+    def test_values_by_hand(self, tiny_params):
+        assert self.rates(tiny_params, "constant", 0.0) == [1.0] * 100
+        # Half way down a cosine is half the peak.
+        assert self.rates(tiny_params, "cosine", 0.0)[50] == pytest.approx(0.5)
+        assert self.rates(tiny_params, "polynomial", 0.0)[50] == pytest.approx(0.5**0.9)
+        assert self.rates(tiny_params, "one_cycle")[0] == pytest.approx(0.04 + 0.096)
+        assert self.rates(tiny_params, "cosine", 0.0)[99] < 0.001
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.5]])
+def test_steps_learn_two_images(trainer, weights):
+    learner = trainer(supervision_weights=weights, learning_rate=0.01, batch_size=2)
+    data = as_floats(batch(2))
+    losses = [float(learner.train_step(data, 0.01)[0]) for _ in range(40)]
+    assert losses[-1] < 0.4 * losses[0]
+    assert float(learner.train_step(data, 0.0)[1]) > 0.9
+
+
+def test_a_rate_of_zero_changes_no_weight(trainer):
+    learner = trainer()
+    before = [v.numpy() for v in learner.model.trainable_variables]
+    learner.train_step(as_floats(batch()), 0.0)
+    after = [v.numpy() for v in learner.model.trainable_variables]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_state_brings_a_trainer_back_bit_for_bit(trainer):
+    data = as_floats(batch())
+    first = trainer(ema_momentum=0.9)
+    for _ in range(3):
+        first.train_step(data, 0.01)
+    second = trainer(ema_momentum=0.9)
+    second.set_state(first.state())
+    for learner in (first, second):
+        learner.train_step(data, 0.01)
+    for a, b in zip(first.weights(), second.weights(), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_averaged_weights_follow_the_definition(trainer):
+    data = as_floats(batch())
+    learner = trainer(ema_momentum=0.5)
+    kernel = learner.model.trainable_variables[0]
+    seen = []
+    for _ in range(3):
+        learner.train_step(data, 0.01)
+        seen.append(kernel.numpy())
+    # The first step sets the average, later ones move it by half.
+    expected = 0.5 * (0.5 * seen[0] + 0.5 * seen[1]) + 0.5 * seen[2]
+    with learner.averaged_weights():
+        np.testing.assert_allclose(kernel.numpy(), expected, rtol=1e-5)
+    assert np.array_equal(kernel.numpy(), seen[2])
+
+
+def test_a_network_in_half_precision_trains_with_float32_heads(trainer):
+    learner = trainer(precision="mixed_float16")
+    loss, _ = learner.train_step(as_floats(batch()), 0.001)
+    assert np.isfinite(float(loss))
+    assert learner.model.get_layer("encoder_0_conv_1").compute_dtype == "float16"
+    assert learner.model.get_layer("head_0").compute_dtype == "float32"
+
+
+def test_a_compiled_step_gives_the_plain_steps_loss(trainer):
+    plain, compiled = trainer(), trainer(jit_compile=True)
+    disable_op_determinism()  # XLA has no deterministic gradient of max pooling
+    data = as_floats(batch())
+    losses = [float(t.train_step(data, 0.001)[0]) for t in (plain, compiled)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+class TestGradientProbe:
+    def test_the_coarse_head_sends_nothing_to_the_finest_decoder(self, trainer):
+        learner = trainer(supervision_weights=[1.0, 0.5])
+        rows = {(h, p): n for h, p, n in GradientProbe(learner, *batch()).norms()}
+        assert rows[1, "decoder_0"] == 0
+        assert rows[1, "head_0"] == 0
+        assert rows[0, "head_1"] == 0
+        for head in (0, 1):
+            assert rows[head, "encoder_0"] > 0
+            assert rows[head, "middle"] > 0
+
+    def test_it_leaves_the_network_as_it_was(self, trainer):
+        learner = trainer()
+        before = learner.state()
+        GradientProbe(learner, *batch()).norms()
+        for a, b in zip(before, learner.state(), strict=True):
+            assert np.array_equal(a, b)
+
+
+class TestCheckpoint:
+    arrays: ClassVar = {"state": [np.arange(3.0), np.eye(2)], "best": []}
+
+    def save(self, folder, mark="same"):
+        checkpoint = Checkpoint(folder, mark)
+        checkpoint.save(self.arrays, {"epoch": 3, "loss": 0.1 + 0.2})
+        return checkpoint
+
+    def test_comes_back_exactly(self, tmp_path):
+        arrays, table = self.save(tmp_path).load()
+        assert table == {"epoch": 3, "loss": 0.1 + 0.2}
+        for a, b in zip(arrays["state"], self.arrays["state"], strict=True):
+            assert np.array_equal(a, b)
+
+    def test_another_training_does_not_take_it(self, tmp_path):
+        self.save(tmp_path)
+        assert Checkpoint(tmp_path, "other").load() is None
+
+    def test_none_yet(self, tmp_path):
+        assert Checkpoint(tmp_path, "same").load() is None
+
+    @pytest.mark.parametrize("place", [0, 40, 200, -30])
+    def test_a_flipped_byte_or_a_cut_is_not_believed(self, tmp_path, place):
+        checkpoint = self.save(tmp_path)
+        path = tmp_path / "checkpoint.npz"
+        content = bytearray(path.read_bytes())
+        content[place] ^= 0xFF
+        path.write_bytes(content)
+        loaded = checkpoint.load()
+        if loaded is not None:  # the byte was one that a zip does not need
+            assert all(
+                np.array_equal(a, b)
+                for a, b in zip(loaded[0]["state"], self.arrays["state"], strict=True)
+            )
+        path.write_bytes(content[: len(content) // 2])
+        assert checkpoint.load() is None
+
+
+def test_a_fingerprint_sees_every_part_and_where_it_ends():
+    assert fingerprint(b"a", b"b") == fingerprint(b"a", b"b")
+    assert fingerprint(b"ab", b"") != fingerprint(b"a", b"b")
+    assert fingerprint(np.zeros(2)) != fingerprint(np.ones(2))
+    assert json.dumps(fingerprint(b""))

@@ -1,0 +1,111 @@
+"""One device against two in one process, as JSON; a script, since TensorFlow splits a
+processor into logical devices only before its first work.
+"""
+
+import json
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from stages.core.params import TrainParams
+from stages.nn import dataset, models
+from stages.nn.cluster import Cluster, connect
+from stages.nn.training import (
+    GradientProbe,
+    Trainer,
+    configure_runtime,
+    finite_together,
+    seed_everything,
+)
+from tests.conftest import lungs
+
+STEPS = 20
+
+
+def pictures(count: int) -> dataset.Arrays:
+    """Phantoms at the network's size."""
+    drawn = [lungs(seed, image_size=32, mask_size=32) for seed in range(count)]
+    images, masks = (
+        np.stack([p[..., None] for p in k]) for k in zip(*drawn, strict=True)
+    )
+    return dataset.Arrays([f"p{i}" for i in range(count)], images, masks)
+
+
+def is_idle(name: str) -> bool:
+    """Whether a weight of `unet` moves by rounding alone.
+
+    A bias in front of a batch norm has no effect and a gradient of nothing but
+    rounding, which Adam brings to the size of a step; the running mean, which holds
+    that bias too, moves with it, and nothing else does.
+    """
+    return name.endswith(("_conv_2/bias", "_norm/moving_mean"))
+
+
+def trained(params: TrainParams, cluster: Cluster) -> dict:
+    """What comes of a training: weights by their path, scores, the probe's rows."""
+    seed_everything(1)
+    arrays = pictures(10)
+    trainer = Trainer(lambda: models.build(params), params, strategy=cluster.strategy)
+    step = 0
+    while step < STEPS:
+        for batch in dataset.batches(
+            arrays,
+            batch_size=params.batch_size,
+            seed=1,
+            epochs=range(step, step + 1),
+            augmentation=params.augmentation,
+            share=cluster.share(params.batch_size),
+        ):
+            trainer.train_step(batch, params.learning_rate)
+            step += 1
+    trainer.set_state(trainer.state())
+    probe = GradientProbe(trainer, arrays.images[:3], arrays.masks[:3])
+    names = [v.path for v in trainer.model.weights]
+    return {
+        "weights": dict(zip(names, trainer.weights(), strict=True)),
+        "scores": trainer.evaluate(arrays.images[:5], arrays.masks[:5]),
+        "norms": [row[2] for row in probe.norms()],
+    }
+
+
+def overflow(cluster: Cluster) -> list:
+    """Gradients of both devices, finite on the first alone, once they are together."""
+
+    def together() -> list:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return finite_together([1 / (1 - tf.cast(replica, tf.float32)), tf.ones(2)])
+
+    run = tf.function(lambda: cluster.strategy.run(together))
+    each = [cluster.strategy.experimental_local_results(g) for g in run()]
+    return [[bool(np.isfinite(v).all()) for v in values] for values in each]
+
+
+def main() -> None:
+    """Reads params as JSON, writes differences as JSON."""
+    params = TrainParams.model_validate_json(sys.stdin.read())
+    configure_runtime(2)
+    (processor,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        processor, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    pair = connect()
+    one = trained(params, Cluster(tf.distribute.get_strategy()))
+    two = trained(params, pair)
+    json.dump(
+        {
+            "facts": pair.facts(),
+            "weights": {
+                name: float(np.abs(value - two["weights"][name]).max())
+                for name, value in one["weights"].items()
+            },
+            "scores": [one["scores"], two["scores"]],
+            "norms": [one["norms"], two["norms"]],
+            "overflow": overflow(pair),
+        },
+        sys.stdout,
+    )
+
+
+if __name__ == "__main__":
+    main()

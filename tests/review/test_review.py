@@ -1,0 +1,652 @@
+"""The review against a repository whose every change is known."""
+
+import base64
+import json
+import re
+import statistics
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.core import paths
+from stages.core.errors import PipelineError
+from stages.review import comparison, markdown, page, review
+from stages.review.comment import LIMIT
+from tests.review.review_repo import ReviewRepository, written
+
+MINUS = "\N{MINUS SIGN}"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def repository(finished, tmp_path_factory):
+    return ReviewRepository(finished, tmp_path_factory.mktemp("review") / "repository")
+
+
+@pytest.fixture
+def reviewed(repository, monkeypatch):
+    """Reviews two commits of the repository by name; None is the working tree."""
+
+    def run(base: str, head: str | None, **words):
+        monkeypatch.chdir(repository.root)
+        commits = repository.commits
+        head = None if head is None else commits.get(head, head)
+        settings = {"k": 6, "num_panels": 200} | words
+        return review(commits.get(base, base), head, **settings)
+
+    return run
+
+
+def bootstrap(differences: dict[str, float], groups: dict[str, str]):
+    """An interval by another route: lists, another generator, another count."""
+    import random
+
+    by_group: dict[str, list[float]] = {}
+    for name, value in differences.items():
+        by_group.setdefault(groups[name], []).append(value)
+    lists, rng, means = list(by_group.values()), random.Random(1), []
+    for _ in range(4000):
+        drawn = [v for _ in lists for v in rng.choice(lists)]
+        means.append(sum(drawn) / len(drawn))
+    means.sort()
+    return means[100], means[-100]
+
+
+def test_a_change_that_does_nothing(repository, reviewed):
+    found = reviewed("base", "retrained")
+    images = found.comparison.counts
+    assert found.comparison.word == "no difference shown"
+    assert images["equal"] == len(repository.per_image("base")) > 8
+    assert images["better"] == images["worse"] == 0
+    assert not found.panels
+    changed = [(c.name, c.base, c.head) for c in found.changes.params]
+    assert changed == [("train.learning_rate_schedule", '"cosine"', '"constant"')]
+    reruns = {r.stage: (r.why, r.outputs_differ) for r in found.changes.reruns}
+    assert reruns["train"] == (["train.learning_rate_schedule"], False)
+    assert set(reruns) == {"train", "export"}
+    assert not found.notes
+    assert {row.mark for row in found.metrics} == {"same", ""}
+    text = markdown.render(found)
+    assert "No difference shown" in text
+    assert "changed by more than 0.001" in text
+    assert "Data: not a byte differs." in text
+
+
+def test_known_images_worsened(repository, reviewed):
+    found = reviewed("base", "worse")
+    before, after = repository.per_image("base"), repository.per_image("worse")
+    differences = {n: after.dice[n] - before.dice[n] for n in before.index}
+    order = sorted(repository.worsened, key=differences.__getitem__)
+    dice = found.comparison.differences["dice"]
+
+    assert found.comparison.word == "worse"
+    assert found.worst == order
+    assert found.best == [repository.improved]
+    assert set(found.panels) == {*repository.worsened, repository.improved}
+    assert found.comparison.counts["worse"] == len(repository.worsened)
+    assert found.comparison.counts["better"] == 1
+    assert (
+        found.comparison.counts["equal"] == len(before) - len(repository.worsened) - 1
+    )
+    assert dice.mean == pytest.approx(statistics.mean(differences.values()), abs=1e-9)
+    assert dice.base == pytest.approx(before.dice.mean(), abs=1e-9)
+    low, high = bootstrap(differences, repository.groups())
+    assert dice.low == pytest.approx(low, abs=0.1 * (high - low))
+    assert dice.high == pytest.approx(high, abs=0.1 * (high - low))
+    assert dice.low < dice.mean < dice.high < 0
+
+    classes = {row.name: row for row in found.classes}
+    assert set(classes) == {name.rsplit("-", 1)[0] for name in before.index}
+    for name, of_class in classes.items():
+        some = [n for n in before.index if n.startswith(f"{name}-")]
+        values = [statistics.mean(side.dice[some]) for side in (before, after)]
+        assert of_class.num_base == of_class.num_head == len(some)
+        assert of_class.row.base == f"{values[0]:.4f}"
+        assert of_class.row.head == f"{values[1]:.4f}"
+        sign = values[1] - values[0]
+        assert of_class.row.mark == (
+            "same" if not sign else "better" if sign > 0 else "worse"
+        )
+
+    rows = {row.name: row for row in found.metrics}
+    assert rows["dice.mean"].mark == rows["hd95_px.mean"].mark == "worse"
+    assert rows["hd95_px.mean"].difference.startswith("+")
+    assert rows["dice.mean"].is_shown
+    assert rows["dice.mean"].bound == "≥ 0"
+
+    for panel in found.panels.values():
+        assert picture(panel.base).shape == picture(panel.head).shape
+        assert (picture(panel.base) != picture(panel.head)).any()
+    text = markdown.render(found)
+    for name in order:
+        assert f"| {name} | " in text
+    assert f"{dice.mean:+.4f}".replace("-", MINUS) in text
+    assert "evaluate** because of" not in text or "outputs alone" in text
+
+
+def picture(side) -> np.ndarray:
+    assert not side.missing
+    head, data = side.source.split(",")
+    assert head == "data:image/webp;base64"
+    pixels = np.frombuffer(base64.b64decode(data), np.uint8)
+    return cv2.imdecode(pixels, cv2.IMREAD_COLOR)
+
+
+def test_other_validation_images(repository, reviewed):
+    found = reviewed("base", "resplit")
+    before, after = repository.per_image("base"), repository.per_image("resplit")
+    common = [name for name in before.index if name in after.index]
+    assert 0 < len(common) < len(before)
+    differences = [after.dice[n] - before.dice[n] for n in common]
+
+    # All images together, the head looks better; on those that both scored it is worse.
+    assert after.dice.mean() > before.dice.mean() or len(common) > len(after) / 2
+    assert found.comparison.word == "worse"
+    assert found.comparison.num_common == len(common)
+    dice = found.comparison.differences["dice"]
+    assert dice.mean == pytest.approx(statistics.mean(differences), abs=1e-9)
+    assert dice.num_images == len(common)
+    assert {row.difference for row in found.metrics} == {""}
+    assert {row.mark for row in found.metrics} == {""}
+    rows = {row.name: row for row in found.common}
+    assert rows["dice.mean"].head == f"{after.dice[common].mean():.4f}"
+    assert rows["dice.p05"].base == f"{before.dice[common].quantile(0.05):.4f}"
+    assert found.notes[0].is_warning
+    assert f"over the {len(common)} images that both scored" in found.notes[0].text
+    moved = found.changes.data
+    assert set(moved.to_validation) == set(after.index) - set(before.index)
+    assert set(moved.to_train) == set(before.index) - set(after.index)
+    assert found.comparison.counts["only in base"] == len(before) - len(common)
+
+
+def test_the_same_ids_over_other_pictures_are_not_compared(reviewed):
+    found = reviewed("base", "redrawn")
+    assert found.comparison.word == "not comparable"
+    assert not found.comparison.differences
+    assert not found.panels
+    assert not found.common
+    assert found.comparison.counts["other picture"] > 0
+    assert {row.difference for row in found.metrics} == {""}
+    assert found.changes.data.changed
+    versions = [c for c in found.changes.data.facts if c.name == "version"]
+    assert [(c.base, c.head) for c in versions] == [('"seed 7"', '"seed 8"')]
+    num = found.comparison.counts["other picture"]
+    assert f"Under {num} ids that both have lies another" in found.notes[0].text
+    assert re.search(r"\d\.\d{4}", markdown.headline(found)) is None
+    html = page.render(found)
+    assert "No image was scored by both sides." in html
+
+
+def test_data_that_grew(repository, reviewed):
+    data = reviewed("base", "grown").changes.data
+    assert len(data.added) == 4
+    assert set(repository.rejected) <= set(data.rejected)
+    assert all("foreground" in reason for reason in data.rejected.values())
+    assert not data.removed
+    assert not data.changed
+    counts = {c.name: (c.base, c.head) for c in data.facts}
+    assert counts["num_pairs"] == ("36", "40")
+    back = reviewed("grown", "base").changes.data
+    assert back.removed == data.added
+    assert set(back.accepted) == set(repository.rejected)
+    assert not back.added
+    assert not back.rejected
+
+
+def test_a_gate_that_fails(repository, reviewed):
+    found = reviewed("base", "failing")
+    assert (found.base.gate, found.head.gate) == (True, False)
+    assert found.comparison.word == "no difference shown"
+    assert not found.notes  # that gate and export are stale is what failing means
+    row = next(row for row in found.metrics if row.name == "dice.mean")
+    assert row.bound == "≥ 0.999 (was ≥ 0)"
+    assert row.passed is False
+    text = markdown.render(found)
+    assert "head **FAILED**" in text
+    # DVC locks no stage that failed, yet it ran.
+    assert "- **gate** because of gate.min.dice.mean" in text
+    assert "not exported: gate" in text
+    assert "not exported: gate" in page.render(found)
+    back = reviewed("failing", "base")
+    assert (back.base.gate, back.head.gate) == (False, True)
+    assert [rerun.stage for rerun in back.changes.reruns] == ["gate"]
+
+
+def test_exported_model_on_both_sides(repository, reviewed):
+    text = markdown.render(reviewed("base", "worse"))
+    shown = repository.plan.git(
+        "show", f"{repository.commits['base']}:data/export.json"
+    )
+    for key in ("parameters", "multiply_adds"):
+        assert f"{json.loads(shown)[key]:,}" in text
+
+
+def test_results_that_are_not_of_this_code_are_said_to_be(repository, reviewed):
+    values = paths.PARAMS
+    repository.plan.git("checkout", "-q", repository.commits["worse"])
+    changed = (repository.root / values).read_text().replace("epochs: 3", "epochs: 2")
+    with written(repository.root / values, changed):
+        found = reviewed("base", None)
+    assert "train.epochs changed since" in found.changes.stale["head"]["train"]
+    assert not found.changes.stale["base"]
+    assert "The results of the head are not those of its code" in found.notes[0].text
+    unet = repository.root / "stages/nn/losses.py"
+    with written(unet, unet.read_text() + "# another\n"):
+        found = reviewed("base", None)
+    assert found.changes.stale["head"]["train"] == ["stages/nn changed since"]
+    assert [file.name for file in found.changes.code] == ["stages/nn/losses.py"]
+    assert (found.changes.code[0].added, found.changes.code[0].removed) == (1, 0)
+    assert reviewed("base", None).changes.stale["head"] == {}
+    # A base that the head has not got.
+    assert "The base has 1 commit that the head lacks" in str(
+        reviewed("retrained", "worse").notes
+    )
+
+
+def test_command_writes_the_same_bytes_each_time(repository):
+    plan, commits = repository.plan, repository.commits
+    plan.git("checkout", "-q", commits["base"])
+    words = ("stages.review", commits["base"], commits["worse"])
+    lock = (repository.root / "dvc.lock").read_bytes()
+    done = plan.run(*words)
+    assert done.stdout.startswith(f"worse: mean Dice {MINUS}")
+    plan.run(*words, "-o", "again", "--panels", "200")
+    for name in ("review.md", "review.html"):
+        first = (repository.root / name).read_bytes()
+        assert first == (repository.root / "again" / name).read_bytes()
+        assert str(repository.root).encode() not in first
+    assert (repository.root / "dvc.lock").read_bytes() == lock
+    done = plan.run(*words, "-o", "README.md/below", check=False)
+    assert done.returncode == 1
+    assert "error: --out README.md/below should be a folder" in done.stderr
+    for path in (repository.root / "again").iterdir():
+        path.unlink()
+    (repository.root / "again").rmdir()
+    assert not plan.git("status", "--porcelain")
+
+
+def test_fewer_are_listed_and_pictured_on_demand(reviewed):
+    found = reviewed("base", "worse", k=1, num_panels=0)
+    assert len(found.worst) == len(found.best) == 1
+    assert found.num_unpictured == 4
+    html = page.render(found)
+    assert html.count("data:image/webp") == 4
+    assert "with the smallest differences have none here" in html
+
+
+def test_fresh_clone_says_what_it_lacks_and_pull_fetches_it(
+    repository, tmp_path, monkeypatch
+):
+    plan, commits = repository.plan, repository.commits
+    clone = repository.clone(tmp_path / "clone")
+    monkeypatch.chdir(clone.root)
+    words = {"k": 6, "num_panels": 200}
+    found = review(commits["base"], commits["worse"], **words)
+    # All that Git holds.
+    assert found.comparison.word == "worse"
+    assert set(found.worst) == set(repository.worsened)
+    assert not found.comparison.groups_known
+    notes = " ".join(note.text for note in found.notes)
+    assert "each image counts as a group of its own" in notes
+    assert "data/evaluation/predictions.parquet of the base; `--pull` fetches" in notes
+    missing = {side.missing for p in found.panels.values() for side in (p.base, p.head)}
+    assert missing == {
+        "the base's overlay is not in the DVC cache",
+        "the head's overlay is not in the DVC cache",
+    }
+    assert "overlay is not in the DVC cache" in page.render(found)
+
+    with pytest.raises(PipelineError, match="should come from the DVC remote"):
+        review(commits["base"], commits["worse"], pull=True, **words)
+
+    store = tmp_path / "store"
+    plan.run("dvc", "remote", "add", "--local", "-f", "store", str(store))
+    for name in ("base", "worse"):
+        plan.git("checkout", "-q", commits[name])
+        stages = ("ingest", "validate", "split", "evaluate")
+        plan.run("dvc", "push", "-q", "-r", "store", *stages)
+    clone.run("dvc", "remote", "add", "--local", "-d", "store", str(store))
+    found = review(commits["base"], commits["worse"], pull=True, **words)
+    assert found.comparison.groups_known
+    assert not found.notes
+    assert all(p.base.source and p.head.source for p in found.panels.values())
+
+
+def test_pictures_that_evaluate_drew_serve_where_masks_are_missing(
+    repository, reviewed, monkeypatch
+):
+    from stages.review import panels
+
+    monkeypatch.setattr(panels, "_predictions", lambda *_: {})
+    found = reviewed("base", "worse")
+    drawn = [n for n, p in found.panels.items() if p.base.source and p.head.source]
+    assert set(drawn) == set(repository.worsened)
+    assert found.panels[repository.improved].base.missing
+
+
+def test_a_repository_that_cannot_be_compared_is_one_sentence(
+    repository, tmp_path, monkeypatch
+):
+    def error_of(base: str) -> str:
+        with pytest.raises(PipelineError) as caught:
+            review(base, None, k=1, num_panels=1)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    commits = repository.commits
+    clone = repository.clone(tmp_path / "clone")
+    done = clone.run("stages.review", "nonsense", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Git revision 'nonsense' is unknown here")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (clone.root / "review.md").exists()
+
+    monkeypatch.chdir(clone.root)
+    assert "'--all' is unknown" in error_of("--all")
+    assert "holds no data/evaluation/metrics.json" in error_of(commits["before"])
+    clone.git("checkout", "-q", "--orphan", "older")
+    clone.git("rm", "-q", "--cached", "dvc.yaml")
+    clone.git("commit", "-qm", "older")
+    clone.git("checkout", "-q", "-f", commits["base"])
+    assert "is from before the pipeline existed" in error_of("older")
+    monkeypatch.chdir(clone.root / "stages")
+    assert "should be its root" in error_of("HEAD")
+
+    shallow = repository.clone(tmp_path / "shallow", "--depth=1", "--no-single-branch")
+    monkeypatch.chdir(shallow.root)
+    sentence = error_of("HEAD~1")
+    assert "which is shallow" in sentence
+    assert "git fetch --unshallow" in sentence
+
+    monkeypatch.chdir(tmp_path)
+    assert "should be a Git repository but is not" in error_of("HEAD")
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "expected"),
+    [
+        (paths.METRICS, "{", "should be JSON but is not"),
+        (paths.METRICS, "[]", "should be a JSON object"),
+        (paths.METRICS, '{"dice": {"mean": 1}}', "should be the summary of"),
+        (paths.METRICS, '{"dice": {"mean": "x"}}', "dice.mean is 'x'"),
+        (paths.PER_IMAGE, b"\xff\xfe\x00", "should be a table"),
+        (paths.PER_IMAGE, "pair_id,class_name,dice\n", "it has no column iou"),
+        (
+            paths.PER_IMAGE,
+            "pair_id,class_name,dice,iou,hd95_px,assd_px\na,b,much,1,1,1\n",
+            "should be a table",
+        ),
+        (
+            paths.PER_IMAGE,
+            "pair_id,class_name,dice,iou,hd95_px,assd_px\na,b,7,1,1,1\n",
+            "dice from 0 to 1",
+        ),
+        (paths.VERDICT, '{"passed": "yes"}', "should be the gate's verdict"),
+        (paths.EXPORT_SUMMARY, '{"formats": 3}', "export's summary"),
+        (paths.HISTORY, "epoch\n1\n", "it has no column loss"),
+        (paths.PARAMS, "a: [", "should be YAML"),
+    ],
+)
+def test_a_corrupt_file_is_one_sentence(
+    repository, monkeypatch, path, content, expected
+):
+    monkeypatch.chdir(repository.root)
+    commits = repository.commits
+    repository.plan.git("checkout", "-q", commits["base"])
+    with (
+        written(repository.root / path, content),
+        pytest.raises(PipelineError, match=re.escape(expected)) as caught,
+    ):
+        review(commits["base"], None, k=1, num_panels=1)
+    assert str(path) in str(caught.value)
+    assert "the working tree" in str(caught.value)
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    'a" onmouseover="alert(1)',
+    "| table | breaks |",
+    "@everyone and #1 and https://example.org",
+    "![x](https://example.org/x.png)",
+    "\u202egnp.exe",
+    "</style><img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }}",
+]
+
+
+@pytest.fixture
+def hostile(repository, monkeypatch):
+    """A review of a head whose ids and classes are an attacker's."""
+    monkeypatch.chdir(repository.root)
+    commits = repository.commits
+    repository.plan.git("checkout", "-q", commits["base"])
+    table = pd.read_csv(paths.PER_IMAGE)
+    metrics = json.loads(paths.METRICS.read_text())
+    for column in ("pair_id", "class_name"):
+        table.loc[: len(HOSTILE) - 1, column] = HOSTILE
+    content = table.to_csv(index=False, float_format="%.6f")
+    metrics |= {"<b>bold</b>": "<i>text</i>", "by_class": {HOSTILE[0]: {}}}
+    monkeypatch.setattr(comparison, "TOLERANCE", 0.0)
+    with (
+        written(repository.root / paths.PER_IMAGE, content),
+        written(repository.root / paths.METRICS, json.dumps(metrics)),
+    ):
+        return review(commits["worse"], None, k=6, num_panels=200)
+
+
+def test_foreign_names_are_shown_and_do_nothing(hostile):
+    html, text = page.render(hostile), markdown.render(hostile)
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "onerror=alert(1)>" not in html
+    assert 'a" onmouseover' not in html
+    assert "</style><img" not in html
+    # Attributes keep a name as it is, for the script; text shows what is hidden in it.
+    assert "\u202e" not in re.sub(r'"[^"]*"', "", html.split("<script>")[0])
+    assert "<script>" not in text
+    assert "\u202e" not in text
+    assert "@everyone" not in text
+    assert "https://" not in text
+    assert "](" not in text.replace("\\](", "")
+    for line in text.splitlines():
+        if line.startswith("| ") and "breaks" in line:
+            assert len(re.findall(r"(?<!\\)\|", line)) in (6, 8)
+
+
+def test_markdown_stays_under_the_limit(hostile, reviewed):
+    from dataclasses import replace
+
+    found = reviewed("base", "worse")
+    names = [f"{'@|<' * 60}-{number}" for number in range(4000)]
+    data = replace(found.changes.data, same=False, added=names, removed=names)
+    params = [
+        type(c)(n, "x" * 900, "y" * 900) for c in found.changes.params for n in names
+    ]
+    params += [SimpleNamespace(name=n, base="x" * 900, head="y" * 900) for n in names]
+    large = replace(
+        found, changes=replace(found.changes, data=data, params=params), notes=[]
+    )
+    text = markdown.render(large)
+    assert len(text) <= LIMIT
+    assert "more" in text
+    assert "### Exported model" in text
+
+
+def test_images_of_one_group_show_no_difference():
+    """One patient's images cannot show that another's would be better."""
+    names = [f"p-{number}" for number in range(5)]
+
+    def side(value: float) -> SimpleNamespace:
+        columns = dict.fromkeys(("dice", "iou", "hd95_px", "assd_px"), value)
+        return SimpleNamespace(
+            per_image=pd.DataFrame({"pair_id": names, "class_name": "A", **columns}),
+            splits=pd.DataFrame({"pair_id": names, "group": "one"}),
+            side=SimpleNamespace(outs={str(paths.INGESTED): "0"}),
+            facts=None,
+        )
+
+    found = comparison.compare(side(0.8), side(0.9))
+    assert found.word == "no difference shown"
+    assert found.differences["dice"].num_groups == 1
+    assert np.isnan(found.differences["dice"].low)
+    assert found.counts["better"] == 5
+    # Groups that are known make two patients of them.
+    base, head = side(0.8), side(0.9)
+    base.splits["group"] = head.splits["group"] = ["one"] * 3 + ["two"] * 2
+    assert comparison.compare(base, head).word == "better"
+    # The tolerance is inclusive, and undefined is neither.
+    head.per_image["dice"] = [0.801, 0.802, 0.799, 0.798, np.nan]
+    counts = comparison.compare(base, head).counts
+    assert [counts[n] for n in ("equal", "better", "worse", "undefined")] == [
+        2,
+        1,
+        1,
+        1,
+    ]
+
+
+def test_dvc_compares_and_draws_too(repository, tmp_path):
+    plan, commits = repository.plan, repository.commits
+    plan.git("checkout", "-q", commits["worse"])
+    base, head = commits["base"], commits["worse"]
+    shown = plan.run("dvc", "metrics", "diff", "--json", base, head).stdout
+    dice = json.loads(shown)["data/evaluation/metrics.json"]["dice.mean"]
+    means = [repository.per_image(name).dice.mean() for name in ("base", "worse")]
+    assert dice["diff"] == pytest.approx(means[1] - means[0], abs=1e-5)
+    shown = plan.run("dvc", "params", "diff", "--json", base, commits["failing"]).stdout
+    assert "gate.min.dice.mean" in shown
+    for words in (("diff", base, head), ("show",)):
+        done = plan.run("dvc", "plots", *words, "--json", "-o", str(tmp_path / "plots"))
+        assert "WARNING" not in done.stderr
+        drawn = json.loads(done.stdout)
+        assert not drawn.get("errors")
+        titles = {
+            json.dumps(plots[0]["content"].get("title"))
+            for plots in drawn["data"].values()
+            if plots and plots[0]["type"] == "vega"
+        }
+        for title in ("Training loss", "Training Dice", "Validation images by Dice"):
+            assert any(title in text for text in titles)
+        assert any("Gradient" in text for text in titles)
+        assert any("threshold" in text for text in titles)
+        assert any(name.endswith(".png") for name in drawn["data"])
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Opens a page; at the end nothing was asked of the network and nothing failed."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_(html: str, **words):
+        path = tmp_path / "review.html"
+        path.write_text(html, encoding="utf-8")
+        context = browser.new_context(**words)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("dialog", lambda dialog: complaints.append(dialog.message))
+        tab.on(
+            "request",
+            lambda request: (
+                request.url.startswith(("file:", "data:"))
+                or complaints.append(request.url)
+            ),
+        )
+        tab.goto(path.as_uri())
+        return tab
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_sorts_filters_and_opens_panels(repository, reviewed, opened, scheme):
+    found = reviewed("base", "worse")
+    tab = opened(page.render(found), color_scheme=scheme)
+    rows = tab.locator("#images tbody:visible")
+    total = len(repository.per_image("base"))
+    assert rows.count() == total
+    assert tab.locator("#shown").inner_text() == f"{total} of {total} images"
+
+    def column(number: int) -> list[str]:
+        return tab.locator(
+            f"#images tbody:visible .row td:nth-child({number})"
+        ).all_inner_texts()
+
+    # Sorting, by a click and by the keyboard.
+    header = tab.locator("#images th", has_text="Difference")
+    header.locator("button").click()
+    differences = [float(t.replace(MINUS, "-")) for t in column(6)]
+    assert differences == sorted(differences)
+    assert header.get_attribute("aria-sort") == "ascending"
+    header.locator("button").press("Enter")
+    differences = [float(t.replace(MINUS, "-")) for t in column(6)]
+    assert differences == sorted(differences, reverse=True)
+    assert header.get_attribute("aria-sort") == "descending"
+
+    # Filtering.
+    tab.select_option("#became", "worse")
+    assert set(column(1)) == set(repository.worsened)
+    tab.fill("#search", repository.worsened[0].upper())
+    assert repository.worsened[0] in column(1)
+    tab.fill("#search", "no such pair")
+    assert rows.count() == 0
+    assert tab.locator("#shown").inner_text() == f"0 of {total} images"
+    tab.fill("#search", "")
+    tab.select_option("#became", "")
+    tab.select_option("#class", "COVID")
+    assert set(column(2)) == {"COVID"}
+    assert 0 < rows.count() < total
+    tab.select_option("#class", "")
+    assert rows.count() == total
+
+    # A panel, by a click on the row and by the keyboard on its name.
+    button = tab.get_by_role("button", name=repository.improved, exact=True)
+    assert button.get_attribute("aria-expanded") == "false"
+    body = tab.locator("#images tbody", has=button)
+    body.locator(".row td").nth(3).click()
+    pictures = body.locator(".panel img")
+    assert pictures.count() == 2
+    assert pictures.first.is_visible()
+    assert pictures.first.evaluate("image => image.naturalWidth") == 384
+    button.press("Enter")
+    assert button.get_attribute("aria-expanded") == "false"
+    assert not pictures.first.is_visible()
+    # Unchanged images have none.
+    assert tab.locator("#images tbody .open").count() == len(found.panels)
+
+    # A gallery's link leads to the row, even to one that is filtered away.
+    tab.select_option("#became", "equal")
+    tab.locator(".gallery a", has_text=found.worst[0]).first.click()
+    first = tab.get_by_role("button", name=found.worst[0], exact=True)
+    assert first.get_attribute("aria-expanded") == "true"
+
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = sum(int(n) for n in re.findall(r"\d+", background)[:3])
+    assert (brightness > 384) == (scheme == "light")
+
+
+@pytest.mark.browser
+def test_page_runs_no_foreign_code(hostile, opened):
+    tab = opened(page.render(hostile))
+    assert tab.locator("#images tbody").count() == len(hostile.comparison.images)
+    assert tab.locator("img[src='x']").count() == 0
+    assert tab.get_by_text("<script>alert(1)</script>").count() > 0
+
+
+@pytest.mark.browser
+def test_page_fits_a_narrow_screen(reviewed, opened):
+    tab = opened(
+        page.render(reviewed("base", "worse")), viewport={"width": 390, "height": 800}
+    )
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
