@@ -1,6 +1,8 @@
 # Two commands do everything: `make repro` and `make test`.
 SHELL := /bin/bash
-PYTHON ?= python3.11
+# The first of these that runs and fits; pyenv leaves names behind that do not run.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 # No telemetry, here or in what is started from here.
@@ -15,26 +17,38 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro schedule pull review experiments ablation folds study serve release bench faults fuzz audit test lint format types lock clean
+.PHONY: help setup gpu repro schedule pull review experiments ablation folds study serve release bench faults fuzz audit test lint format types lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*  ##' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 12
 
 setup: $(VENV)/.complete  ## .venv from requirements.lock, every package by its hash
 
-$(VENV)/.complete: requirements.lock
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is needed and was not found; install Python 3.11 or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
+$(VENV)/.complete: requirements.lock pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo 'error: Python 3.11, 3.12 or 3.13 is needed and none was found; install one, or let uv fetch it: uv python install 3.13 && make $(MAKECMDGOALS) PYTHON="$$(uv python find 3.13)"' >&2; exit 1; }
+	@"$(PYTHON)" -m venv --clear $(VENV) || { echo "error: $(PYTHON) has no venv module (Debian and Ubuntu keep it in the package python3-venv); install it and run make $(MAKECMDGOALS) again" >&2; exit 1; }
 	@# uv installs what pip installs, four times faster; its own wheel is pinned too.
-	sed -n '/^uv==/,/^[^ ]*==/{/^uv==/p;/^ /p}' requirements.lock > $(VENV)/uv.lock
+	@awk '/^[^ ]/ { uv = /^uv==/ } uv' requirements.lock > $(VENV)/uv.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock
-ifdef GPU
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint <(grep -oE '^[A-Za-z0-9_.-]+==[^ ;]+' requirements.lock | grep -v '^numpy\|^scipy') 'tensorflow[and-cuda]'
-endif
+	@# The command `lungfield`, from this folder.
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@# `.venv/bin/dvc repro` finds this python without activating: dvc.yaml says `python`.
+	@echo 'import os, sys; os.environ["PATH"] = os.path.join(sys.prefix, "bin") + os.pathsep + os.environ.get("PATH", "")' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lungfield-path.pth"
 	@touch $@
 
-repro: setup  ## Run the pipeline: ingest, validate, split, train, evaluate, gate, export
+$(VENV)/.gpu: requirements-gpu.lock $(VENV)/.complete
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-gpu.lock
+	@touch $@
+
+gpu: $(if $(GPU),$(VENV)/.gpu,setup)
+ifdef GPU
+	@$(BIN)/python -c 'import sys, stages, tensorflow as tf; sys.exit(None if tf.config.list_physical_devices("GPU") else "error: TensorFlow sees no GPU; does nvidia-smi list one, with a driver of version 525 or newer? Without GPU=1 the CPU is used")'
+else
+	@[ -e $(VENV)/.gpu ] || ! nvidia-smi -L >/dev/null 2>&1 || echo "note: this machine has a GPU, which is not used; make repro GPU=1 uses it"
+endif
+
+repro: setup gpu  ## Run the pipeline: ingest, validate, split, train, evaluate, gate, export
 	$(BIN)/dvc repro
 	@$(BIN)/python -m stages.tools.summary
 
@@ -106,7 +120,10 @@ format: setup  ## Format the code
 	$(BIN)/ruff format .
 
 lock:  ## Resolve requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate --no-header --extra dev --extra dicom --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate --no-header --extra dev --output-file requirements.lock
+	@# What CUDA adds to it.
+	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --universal --generate-hashes --no-annotate --no-header --extra gpu --constraint requirements.lock --quiet \
+	  | awk '/^[^ ]/ { nvidia = /^nvidia-/ } nvidia' > requirements-gpu.lock
 
 clean:  ## Remove half-written outputs and checkpoints (data/.work)
 	rm -rf data/.work
