@@ -49,6 +49,7 @@ else
 endif
 
 repro: setup gpu  ## Run the pipeline: ingest, validate, split, train, evaluate, gate, export
+	@rm -f data/.work/stage_times.csv
 	$(BIN)/dvc repro
 	@$(BIN)/python -m stages.tools.summary
 

@@ -19,7 +19,14 @@ from benchmarks import frame
 from stages.core import arguments
 from stages.core.errors import PipelineError, run
 
-LIBRARIES = ("tensorflow", "keras", "opencv-python", "numpy", "onnxruntime", "dvc")
+LIBRARIES = (
+    "tensorflow",
+    "keras",
+    "opencv-python-headless",
+    "numpy",
+    "onnxruntime",
+    "dvc",
+)
 
 
 def machine() -> dict[str, Any]:

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from stages.core import canonical, files, input_check, paths
+from stages.core import canonical, files, input_check, paths, processor
 from stages.core.errors import PipelineError, run
 from stages.core.params import TrainParams, load_params
 from stages.datasets.pairs import read_splits, seeded_rank
@@ -42,7 +42,7 @@ from stages.nn.training import (
 logger = logging.getLogger(__name__)
 
 PROBE_PAIRS = 4
-LIBRARIES = ("keras", "numpy", "opencv-python", "tensorflow")
+LIBRARIES = ("keras", "numpy", "opencv-python-headless", "tensorflow")
 
 
 def train(
@@ -319,8 +319,8 @@ def _build_facts(params: TrainParams, cluster: Cluster) -> dict[str, Any]:
     return {
         "libraries": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "system": platform.system(),
+        "processor": processor.describe(),
         "threads": params.threads,
         "onednn": _onednn(),
         **cluster.facts(),
@@ -331,15 +331,6 @@ def _build_facts(params: TrainParams, cluster: Cluster) -> dict[str, Any]:
 def _onednn() -> bool:
     """Whether oneDNN's kernels may be taken; `stages/__init__.py` asks for them."""
     return os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text("utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def main() -> None:

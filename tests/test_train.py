@@ -53,7 +53,7 @@ def test_writes_a_model_its_curves_and_what_built_it(tiny_params):
     assert set(gradients["head"]) == {0, 1}
     assert set(gradients["step"]) == {0, 1, 2, 3}
     build = json.loads(paths.BUILD.read_text())
-    assert set(build["libraries"]) == {"keras", "numpy", "opencv-python", "tensorflow"}
+    assert set(build["libraries"]) == set(stages.train.LIBRARIES)
     assert all(build["libraries"].values())
     assert build["python"] == platform.python_version()
     assert build["processor"]

@@ -6,6 +6,7 @@ damaged cache would be trained on in silence. Hence each stage compares its inpu
 what `dvc.lock` records.
 """
 
+import atexit
 import contextlib
 import ctypes
 import hashlib
@@ -14,9 +15,11 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ruamel.yaml import YAML
 
 from stages.core import paths
@@ -29,7 +32,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def by_dvc() -> None:
-    """Checks the stage's inputs, and ties its life to DVC's; nothing without DVC.
+    """Checks the stage's inputs, ties its life to DVC's, and notes the time it takes.
+
+    Does nothing where DVC did not start the stage.
 
     Raises:
         PipelineError: If an input is not what the stage that made it wrote.
@@ -38,7 +43,17 @@ def by_dvc() -> None:
     if not address:
         return
     _end_with_parent()
-    check_inputs(address.rpartition(":")[2])
+    stage = address.rpartition(":")[2]
+    atexit.register(_note_time, stage)
+    check_inputs(stage)
+
+
+def _note_time(stage: str) -> None:
+    """One line for the summary of `make repro`; no output of a stage holds a time."""
+    paths.STAGE_TIMES.parent.mkdir(parents=True, exist_ok=True)
+    seconds = time.time() - psutil.Process().create_time()
+    with paths.STAGE_TIMES.open("a", encoding="utf-8") as times:
+        times.write(f"{stage},{seconds:.1f}\n")
 
 
 def check_inputs(stage: str) -> None:

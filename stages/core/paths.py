@@ -31,6 +31,7 @@ MODEL = DATA / "model" / "unet.keras"
 HISTORY = DATA / "model" / "history.csv"
 GRADIENTS = DATA / "model" / "gradients.csv"
 BUILD = DATA / "model" / "build.json"
+STAGE_TIMES = WORK / "stage_times.csv"
 CHECKPOINTS = WORK / "train"
 
 METRICS = DATA / "evaluation" / "metrics.json"

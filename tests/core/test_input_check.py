@@ -86,8 +86,8 @@ def test_nothing_is_checked_without_dvc(tmp_path, monkeypatch):
 def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path):
     stage = (
         f"import os, sys, time; sys.path.insert(0, {str(ROOT)!r});"
-        "os.environ['DVC_STAGE'] = 'train'; from stages.core import started;"
-        "started.by_dvc(); print('begun', flush=True); time.sleep(60)"
+        "os.environ['DVC_STAGE'] = 'train'; from stages.core import input_check;"
+        "input_check.by_dvc(); print('begun', flush=True); time.sleep(60)"
     )
     parent = (
         "import subprocess, sys;"
