@@ -112,6 +112,8 @@ test: setup  ## Run the tests; ALL=1: the long ones, too
 lint: setup  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@# Every package that is imported is declared, and none is declared for nothing.
+	$(BIN)/deptry .
 
 types: setup
 	$(BIN)/mypy

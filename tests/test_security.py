@@ -406,8 +406,8 @@ class TestTelemetry:
             "            print(name, *(os.environ.get(s) for s in sys.argv[1:]))\n"
             "            raise ImportError\n"
             "sys.meta_path.insert(0, Watch())\n"
-            "for load in ('import stages.flow', 'from stages.core import judgement;'\n"
-            "             'judgement.library()'):\n"
+            "for load in ('import stages.flow', 'from stages.core import expectations;'\n"
+            "             'expectations.library()'):\n"
             "    try: exec(load)\n"
             "    except ImportError: pass\n"
         )
