@@ -20,13 +20,13 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: help setup gpu repro schedule pull review experiments ablation folds study serve release bench faults fuzz audit test lint format types lock clean
 
 help:  ## This list
-	@grep -hE '^[a-z-]+:.*  ##' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 12
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.complete  ## .venv from requirements.lock, every package by its hash
 
-$(VENV)/.complete: requirements.lock pyproject.toml
+$(VENV)/.complete: requirements.lock
 	@[ -n "$(PYTHON)" ] || { echo 'error: Python 3.11, 3.12 or 3.13 is needed and none was found; install one, or let uv fetch it: uv python install 3.13 && make $(MAKECMDGOALS) PYTHON="$$(uv python find 3.13)"' >&2; exit 1; }
-	@"$(PYTHON)" -m venv --clear $(VENV) || { echo "error: $(PYTHON) has no venv module (Debian and Ubuntu keep it in the package python3-venv); install it and run make $(MAKECMDGOALS) again" >&2; exit 1; }
+	@"$(PYTHON)" -m venv --clear $(VENV) || { echo "error: $(PYTHON) could not make $(VENV), see above; Debian and Ubuntu keep what it needs in the package python3-venv; then run make $(MAKECMDGOALS) again" >&2; exit 1; }
 	@# uv installs what pip installs, four times faster; its own wheel is pinned too.
 	@awk '/^[^ ]/ { uv = /^uv==/ } uv' requirements.lock > $(VENV)/uv.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
