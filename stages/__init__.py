@@ -24,6 +24,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # AVX512_VNNI or the like; with AVX2 alone they halve a training step.
 # `data/model/build.json` says whether they were on: other kernels, other bits.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# OpenCV's own lines name no file; what it refuses is in our errors. It and Pillow may
+# read a hostile file's size differently: OpenCV refuses more pixels than these.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27))
 
 
 def _stopped(number: int, _frame: FrameType | None) -> NoReturn:

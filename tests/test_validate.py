@@ -18,9 +18,7 @@ from ruamel.yaml import YAML
 
 from stages.core import imaging, paths
 from stages.core.errors import PipelineError
-from stages.core.imaging import UnreadableImageError
 from stages.core.params import Params, parse_params
-from stages.datasets import headers
 from stages.datasets.pairs import Pair, write_shards
 from stages.validate import QUALITY_SCHEMA, facts, validate
 from stages.validate.__main__ import main
@@ -106,7 +104,7 @@ REJECTED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "cut in the header": (
         {"image": png(IMAGE)[:20]},
-        "image cannot be read: its png header is cut short or broken",
+        "image cannot be read: its png header cannot be read",
     ),
     "flipped bit": (
         {"image": png(IMAGE)[:300] + b"\xff\x00\xff" + png(IMAGE)[303:]},
@@ -118,7 +116,7 @@ REJECTED: dict[str, tuple[dict[str, Any], str]] = {
     "gif": ({"image": b"GIF89a" + bytes(60)}, "its content is gif"),
     "pixels of floats": (
         {"image": encode(".tiff", IMAGE.astype(np.float32))},
-        "1 channels of 32 bits, expected at most 4 of 16",
+        "its samples are fractions, expected whole numbers of 8 or 16",
     ),
     "image without mask": ({"mask": None, "mask_path": ""}, "has no mask"),
     "mask without image": ({"image": None, "image_path": ""}, "has no image"),
@@ -538,10 +536,7 @@ def bombs() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "tiff", "bmp"])
 def test_a_bomb_is_never_decoded(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    def explode(encoded: bytes) -> None:
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr(imaging, "decode", explode)
+    monkeypatch.setattr(imaging, "_decode", None)
     pixels, found = facts.read_side(bombs()[kind], f"a.{kind}", 2**26)
     assert pixels is None
     assert found["readable"] is False
@@ -551,63 +546,6 @@ def test_a_bomb_is_never_decoded(monkeypatch: pytest.MonkeyPatch, kind: str) -> 
 def test_the_size_bound_itself_is_decoded() -> None:
     assert facts.read_side(png(IMAGE), "a.png", 1600)[1]["readable"]
     assert not facts.read_side(png(IMAGE), "a.png", 1599)[1]["readable"]
-
-
-@pytest.mark.parametrize(
-    ("suffix", "kind"),
-    [(".png", "png"), (".jpg", "jpeg"), (".tiff", "tiff"), (".bmp", "bmp")],
-)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_headers_say_what_opencv_decodes(suffix: str, kind: str, channels: int) -> None:
-    pixels = np.zeros((7, 11, channels), np.uint8)
-    header = headers.read_header(encode(suffix, pixels))
-    assert (header.format, header.width, header.height) == (kind, 11, 7)
-    assert header.bit_depth == 8
-    assert not header.has_alpha
-    assert header.channels == channels
-    assert not header.has_palette
-
-
-def test_headers_see_a_palette_of_colours() -> None:
-    bmp = bytearray(encode(".bmp", IMAGE))
-    bmp[54 + 4 * 7] ^= 0x40  # the eighth grey gets some blue
-    assert headers.read_header(bytes(bmp)).has_palette
-    assert headers.read_header(bytes(bmp)).channels == 3
-    assert headers.read_header(palette_png(IMAGE)).has_palette
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_headers_see_16_bits_and_alpha(suffix: str) -> None:
-    header = headers.read_header(encode(suffix, np.zeros((7, 11, 4), np.uint16)))
-    assert (header.bit_depth, header.channels, header.has_alpha) == (16, 4, True)
-
-
-def test_headers_see_transparency_beside_the_pixels() -> None:
-    rows = bytes(8 * 9)
-    plain = png_of(8, 8, 0, 8, rows)
-    transparent = png_of(8, 8, 0, 8, rows, chunk(b"tRNS", b"\0\0"))
-    assert not headers.read_header(plain).has_alpha
-    assert headers.read_header(transparent).has_alpha
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".bmp"])
-def test_a_header_cut_anywhere_is_unreadable_or_whole(suffix: str) -> None:
-    encoded = encode(suffix, IMAGE)
-    whole = headers.read_header(encoded)
-    for length in [*range(200), *range(200, len(encoded), 37)]:
-        try:
-            header = headers.read_header(encoded[:length])
-        except UnreadableImageError:
-            continue
-        assert header == whole or header.width == 0
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [("a/b.PNG", "png"), ("a.jpg", "jpeg"), ("a.b/c", ""), ("x.tif", "tiff"), ("", "")],
-)
-def test_the_format_a_name_promises(path: str, expected: str) -> None:
-    assert headers.named_format(path) == expected
 
 
 def bits_apart(a: np.ndarray, b: np.ndarray) -> int:

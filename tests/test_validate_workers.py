@@ -27,20 +27,20 @@ SHARD_PAIRS = 4
 # Slow enough to be caught in the act; each decoded file is a line with who did it.
 WORKER = """
 import os, signal, time
-import cv2
+from stages.core import imaging
 
 # A preload is run twice.
-decode = cv2.original = getattr(cv2, "original", cv2.imdecode)
+read = imaging.original = getattr(imaging, "original", imaging.read)
 
-def imdecode(buffer, flags):
-    if b"poison" in buffer.tobytes():
+def slow_read(encoded, **options):
+    if b"poison" in encoded:
         os.kill(os.getpid(), signal.SIGKILL)
     with open(os.environ["DECODED"], "a") as file:
         file.write(f"{os.getpid()}\\n")
     time.sleep(0.03)
-    return decode(buffer, flags)
+    return read(encoded, **options)
 
-cv2.imdecode = imdecode
+imaging.read = slow_read
 """
 
 

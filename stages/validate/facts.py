@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 import cv2
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from stages.core import imaging
 from stages.core.imaging import Grey, UnreadableImageError
-from stages.datasets import headers
 
 _TEXT = ("pair_id", "class_name", "group", "given_split", "image_path", "mask_path")
 # Facts of both sides, under `image_` and `mask_`; null where it cannot be read.
@@ -49,6 +49,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+_EXTENSIONS = {"jpg": "jpeg", "jpe": "jpeg", "tif": "tiff", "dib": "bmp"}
+_EXTENSIONS |= {"dcm": "png", "dicom": "png"}  # ingest stores their pixels as PNG
 MASK_VALUES_SHOWN = 8
 _HASH_SIDE = 64  # pixels that a perceptual hash looks at
 _HASH_BITS = 256
@@ -179,27 +181,38 @@ def read_side(
     found: dict[str, Any] = {"problem": ""}
     if encoded is None:
         return None, found
-    found["format"] = headers.format_of(encoded)
+    found["format"] = imaging.format_of(encoded)
     try:
-        header = headers.inspect(encoded, max_image_pixels, "validate.max_image_pixels")
-        pixels = imaging.decode(encoded)
-        grey = imaging.mask_values(pixels) if is_mask else imaging.to_channels(pixels)
+        picture = imaging.read(
+            encoded, max_pixels=max_image_pixels, bound="validate.max_image_pixels"
+        )
+        grey = (
+            imaging.mask_values(picture)
+            if is_mask
+            else imaging.to_channels(picture.pixels)
+        )
     except UnreadableImageError as error:
         return None, found | {"readable": False, "problem": str(error)}
     height, width = grey.shape
     found |= {
         "readable": True,
-        "named": headers.named_format(path),
-        "channels": header.channels,
-        "bit_depth": header.bit_depth,
-        "has_alpha": header.has_alpha,
-        "has_palette": header.has_palette,
+        "named": _named_format(path),
+        "channels": picture.channels,
+        "bit_depth": picture.bit_depth,
+        "has_alpha": picture.has_alpha,
+        "has_palette": picture.has_palette,
         "height": height,
         "width": width,
         "shape": f"{height}x{width}",
         "sha256": hashlib.sha256(f"{height}x{width}:".encode() + grey.data).hexdigest(),
     }
     return grey, found
+
+
+def _named_format(path: str) -> str:
+    """The format that a file's name promises: `a.JPG` gives `jpeg`, no suffix ``."""
+    suffix = PurePosixPath(path).suffix.lower().removeprefix(".")
+    return _EXTENSIONS.get(suffix, suffix)
 
 
 def _values(mask: Grey, foreground: int) -> str:

@@ -1,34 +1,262 @@
+"""Is an image read as its file says, and are masks and sizes what they should be?"""
+
+import contextlib
+import io
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from stages.core import imaging
+from stages.core.imaging import UnreadableImageError, read
 from tests.conftest import lungs, png
 
+GREY = np.random.default_rng(1).integers(0, 256, (5, 7), np.uint8)
+DEEP = np.random.default_rng(2).integers(0, 2**16, (5, 7), np.uint16)
+COLOUR = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)  # blue first
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "tiff": ".tiff", "bmp": ".bmp"}
 
-def test_decodes_every_kind_of_png_to_the_same_grey():
+
+def encode(suffix: str, pixels: np.ndarray, *options: int) -> bytes:
+    return bytes(cv2.imencode(suffix, pixels, list(options))[1])
+
+
+def saved(image: Image.Image, **options: object) -> bytes:
+    """An image as Pillow writes it."""
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return buffer.getvalue()
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    """A PNG chunk."""
+    crc = struct.pack(">I", zlib.crc32(name + data))
+    return struct.pack(">I", len(data)) + name + data + crc
+
+
+def tiff(pixels: np.ndarray, *, photometric: int, orientation: int = 1) -> bytes:
+    """A TIFF of one strip, with tags of one's own."""
+    height, width = pixels.shape[:2]
+    samples = 3 if pixels.ndim == 3 else 1
+    bits = struct.pack("<HH", pixels.itemsize * 8, 0)
+    tags = [
+        (256, 4, width), (257, 4, height), (258, 3, None), (259, 3, 1),
+        (262, 3, photometric), (273, 4, None), (274, 3, orientation),
+        (277, 3, samples), (278, 4, height), (279, 4, pixels.nbytes),
+    ]  # fmt: skip
+    end = 8 + 2 + 12 * len(tags) + 4
+    body = b""
+    for tag, kind, value in tags:
+        if tag == 258:
+            field = bits if samples == 1 else struct.pack("<I", end)
+            body += struct.pack("<HHI", tag, kind, samples) + field
+        else:
+            value = end + 6 if tag == 273 else value
+            body += struct.pack("<HHII", tag, kind, 1, value)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(4)
+    return head + bits[:2] * 3 + pixels.tobytes()
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """As EXIF orientation tells a viewer to show pixels."""
+    swapped = pixels.swapaxes(0, 1)
+    return {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: swapped,
+        6: swapped[:, ::-1],
+        7: swapped[::-1, ::-1],
+        8: swapped[::-1],
+    }[orientation]
+
+
+@pytest.mark.parametrize("kind", SUFFIXES)
+@pytest.mark.parametrize("pixels", [GREY, COLOUR], ids=["grey", "colour"])
+def test_every_format(kind, pixels):
+    found = read(encode(SUFFIXES[kind], pixels))
+    assert (found.format, found.bit_depth) == (kind, 8)
+    assert found.channels == (1 if pixels.ndim == 2 else 3)
+    assert not found.has_alpha
+    assert not found.has_palette
+    if kind == "jpeg":
+        assert found.pixels.shape == pixels.shape
+    else:
+        assert np.array_equal(found.pixels, pixels)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_16_bits_are_kept_and_scaled_to_8(suffix):
+    found = read(encode(suffix, DEEP))
+    assert found.bit_depth == 16
+    assert np.array_equal(found.pixels, DEEP)
+    wanted = np.round(DEEP / 257).astype(np.uint8)
+    assert np.array_equal(imaging.to_channels(found.pixels), wanted)
+    layers = np.dstack([DEEP] * 3)
+    assert np.array_equal(imaging.to_channels(layers, 3), np.dstack([wanted] * 3))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff"])
+def test_orientation_is_obeyed(kind, orientation):
+    """In every format that can carry it, at every depth."""
+    if kind == "tiff":
+        for pixels in (GREY, DEEP, COLOUR):
+            photometric = 2 if pixels.ndim == 3 else 1
+            stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels
+            encoded = tiff(stored, photometric=photometric, orientation=orientation)
+            assert np.array_equal(read(encoded).pixels, turned(pixels, orientation))
+        return
+    image = Image.fromarray(GREY)
+    plain = imaging.decode(saved(image, format=kind))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = read(saved(image, format=kind, exif=exif))
+    assert np.array_equal(found.pixels, turned(plain, orientation))
+    assert np.array_equal(
+        imaging.decode_mask(saved(image, format=kind, exif=exif)),
+        turned(plain, orientation) != 0,
+    )
+
+
+@pytest.mark.parametrize("pixels", [GREY, DEEP], ids=["8", "16"])
+def test_white_may_be_zero(pixels):
+    encoded = tiff(pixels, photometric=0)
+    assert np.array_equal(read(encoded).pixels, np.iinfo(pixels.dtype).max - pixels)
+
+
+def test_a_palette_is_looked_up():
+    image = Image.fromarray(COLOUR[..., ::-1]).quantize(16)
+    for kind in ("png", "tiff", "bmp"):
+        found = read(saved(image, format=kind))
+        assert found.has_palette
+        assert np.array_equal(found.pixels[..., ::-1], np.asarray(image.convert("RGB")))
+    # Grey as BMP stores it is no palette of colours.
+    assert not read(encode(".bmp", GREY)).has_palette
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_transparency(kind):
+    """An opaque alpha channel is dropped; what a transparent pixel shows is unknown."""
+    for mode in ("LA", "RGBA"):
+        opaque = Image.fromarray(GREY).convert(mode)
+        found = read(saved(opaque, format=kind))
+        assert found.has_alpha
+        assert np.array_equal(imaging.to_channels(found.pixels), GREY)
+        half = opaque.copy()
+        half.putalpha(128)
+        with pytest.raises(UnreadableImageError, match="pixels are transparent"):
+            read(saved(half, format=kind))
+    if kind == "png":
+        indexed = Image.fromarray(GREY).quantize(4)
+        with pytest.raises(UnreadableImageError, match="pixels are transparent"):
+            read(saved(indexed, format=kind, transparency=0))
+
+
+def test_several_pages_or_frames_are_refused():
+    image = Image.fromarray(GREY)
+    more = {"save_all": True, "append_images": [Image.fromarray(255 - GREY)]}
+    for kind in ("tiff", "png"):
+        with pytest.raises(UnreadableImageError, match="several pages or frames"):
+            read(saved(image, format=kind, **more))
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        encode(".tiff", GREY.astype(np.float64)),
+        encode(".tiff", GREY.astype(np.float32)),
+        encode(".tiff", GREY.astype(np.int16)),
+        encode(".tiff", GREY.astype(np.int8)),
+    ],
+)
+def test_other_numbers_are_refused(encoded):
+    with pytest.raises(UnreadableImageError, match=r"whole numbers|pixel mode"):
+        read(encoded)
+
+
+@pytest.mark.parametrize("kind", SUFFIXES)
+def test_a_file_cut_anywhere_is_refused_or_whole(kind):
+    encoded = encode(SUFFIXES[kind], lungs()[0])
+    whole = read(encoded).pixels
+    for length in [*range(0, 200, 7), *range(200, len(encoded), 37)]:
+        try:
+            found = read(encoded[:length]).pixels
+        except UnreadableImageError:
+            continue
+        assert np.array_equal(found, whole)
+
+
+def test_a_size_is_judged_before_pixels_are_decoded(monkeypatch):
+    monkeypatch.setattr(imaging, "_decode", None)
+    for suffix in SUFFIXES.values():
+        with pytest.raises(UnreadableImageError, match="7 x 5 pixels, more than b"):
+            read(encode(suffix, GREY), max_pixels=34, bound="b")
+    # Memory is taken for a tile, which may be larger than its picture.
+    head = struct.pack("<HHI", 322, 4, 1) + struct.pack("<I", 2**15)
+    plain = tiff(GREY, photometric=1)
+    tiled = plain.replace(struct.pack("<HHI", 278, 4, 1) + struct.pack("<I", 5), head)
+    with pytest.raises(UnreadableImageError, match="32768 x 5 pixels"):
+        read(tiled, max_pixels=10**5)
+
+
+def test_a_jpeg_of_many_scans_is_not_decoded():
+    """Each costs as much as decoding the picture once: 300 kB took 12 s."""
+    encoded = encode(".jpg", lungs()[0], cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    assert read(encoded).format == "jpeg"
+    start = encoded.index(b"\xff\xda")
+    bomb = encoded[:-2] + encoded[start:-2] * 40 + encoded[-2:]
+    with pytest.raises(UnreadableImageError, match="scans, expected at most 50"):
+        read(bomb)
+
+
+def test_excess_data_and_lengths_that_lie_change_nothing():
+    plain = png(GREY)
+    excess = chunk(b"IDAT", zlib.compress(bytes(2**24)))
+    assert np.array_equal(read(plain[:-12] + excess + plain[-12:]).pixels, GREY)
+    for length in (2**31 - 1, 2**32 - 1, 100):
+        spoilt = bytearray(plain)
+        spoilt[33:37] = length.to_bytes(4, "big")
+        with contextlib.suppress(UnreadableImageError):
+            assert np.array_equal(read(bytes(spoilt)).pixels, GREY)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"not an image", "of no known format"),
+        (b"version https://git-lfs.github.com/spec/v1", "git-lfs pointer"),
+        (bytes(128) + b"DICM", "its content is dicom"),
+        (png(GREY)[:60], "not a whole png image"),
+    ],
+)
+def test_other_bytes_are_named(encoded, said):
+    with pytest.raises(UnreadableImageError, match=said):
+        read(encoded)
+
+
+def test_a_mask_of_16_bits_keeps_its_labels():
+    labels = (DEEP > 2**15).astype(np.uint16)
+    assert np.array_equal(imaging.decode_mask(png(labels)), labels > 0)
+    with pytest.raises(UnreadableImageError, match="16 bits per colour"):
+        imaging.decode_mask(png(np.dstack([labels] * 3)))
+
+
+def test_channels():
     image, _ = lungs()
-    grey = imaging.decode_image(png(image))
-    assert np.array_equal(grey, image)
-    three = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    alpha = cv2.cvtColor(image, cv2.COLOR_GRAY2BGRA)
-    deep = image.astype(np.uint16) * 257
-    for pixels in (three, alpha, deep):
+    for pixels in (
+        cv2.cvtColor(image, cv2.COLOR_GRAY2BGR),
+        cv2.cvtColor(image, cv2.COLOR_GRAY2BGRA),
+        image.astype(np.uint16) * 257,
+    ):
         assert np.array_equal(imaging.decode_image(png(pixels)), image)
-
-
-def test_three_channels_on_request():
-    image, _ = lungs()
     colour = imaging.decode_image(png(image), channels=3)
-    assert colour.shape == (40, 40, 3)
-    assert np.array_equal(colour[..., 0], image)
-
-
-@pytest.mark.parametrize("encoded", [b"", b"not an image", None])
-def test_unreadable_bytes(encoded):
-    encoded = png(lungs()[0])[:60] if encoded is None else encoded
-    with pytest.raises(imaging.UnreadableImageError):
-        imaging.decode(encoded)
+    assert np.array_equal(colour, np.dstack([image] * 3))
 
 
 def test_a_mask_stays_binary_and_an_image_keeps_its_range():
@@ -63,17 +291,9 @@ def test_outline_of_a_square_and_of_a_mask_that_fills_the_picture():
     assert imaging.num_components(lungs()[1] > 0) == 2
 
 
-@pytest.mark.parametrize("side", [1, 2, 7, 64, 511])
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 1.0])
-def test_regions_are_those_of_opencv_by_default(side, share):
-    mask = np.random.default_rng(side).random((side, side + 1)) < share
-    expected = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
-    assert imaging.num_components(mask) == expected
-    assert imaging.num_components(mask * np.uint8(7)) == expected
-
-
 @pytest.mark.parametrize("side", [510, 511, 1001])  # to each side of 2^16 labels
 def test_as_many_regions_as_fit_are_counted(side):
     mask = np.zeros((side, side), bool)
     mask[::2, ::2] = True
     assert imaging.num_components(mask) == mask.sum()
+    assert imaging.num_components(mask * np.uint8(7)) == mask.sum()
