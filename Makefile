@@ -101,7 +101,7 @@ audit: setup  ## Known weaknesses of the locked packages, by pip-audit (needs th
 
 # Three workers for two cores: servers and pages are waited for.
 serve: setup  ## A page over the exported model: http://127.0.0.1:8000
-	@$(BIN)/python -m stages.inference.serve data/export/unet.onnx
+	@$(BIN)/lungfield serve data/export/unet.onnx
 
 release: setup  ## Tag a model version: make release VERSION=1.2.0 STAGE=prod
 	@$(BIN)/python -m stages.tools.release "$(VERSION)" $(if $(STAGE),--stage "$(STAGE)")

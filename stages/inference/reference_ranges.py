@@ -1,4 +1,4 @@
-"""Whether an image, or what was found in it, is unlike all that a model was shown."""
+"""Does an image, or the mask found in it, differ from all training data of a model?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,73 +6,140 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from stages.core.imaging import Grey, Mask, to_channels
+from stages.core.imaging import Grey, Mask, Pixels, to_channels
 
 Range = tuple[float, float]
 
-# For models that do not say what they were shown: what 517 radiographs and phantoms
-# hold. Lungs are 10 to 57 % of the picture; greys have a mean of 65 to 186 and a
-# standard deviation of 13 to 90.
+# For models whose file carries no ranges: those of 517 radiographs and phantoms. Lungs
+# are 10 to 57 % of the picture; greys have a mean of 65 to 186 and a standard deviation
+# of 13 to 90.
 LUNGS = {
     "image_mean": (65.0, 186.0),
     "image_contrast": (13.0, 90.0),
     "foreground_fraction": (0.1, 0.57),
 }
-# A little more than the training set's own range is still like it: how much nearer the
-# end of the scale a value may be, as a factor. The ends are those of 8-bit greys, of
-# their standard deviation, and of a share.
-ROOM = 1.3
+# Values a little outside the training range are still accepted: the distance to the end
+# of the scale may shrink by this factor.
+TOLERANCE = 1.3
+# Ends of the scales: 8-bit greys, their standard deviation, a share.
 ENDS = {"image_mean": 255.0, "image_contrast": 127.5, "foreground_fraction": 1.0}
-# Smaller regions are crumbs. Lungs are always two larger ones.
-REGION_FRACTION = 0.01
-COLOUR_MAX = 8.0
-# Below it, the pixels called foreground are nearly as probably none.
-CONFIDENCE_MIN = 0.6
+# Regions below this share of the image are not counted.
+MIN_REGION_FRACTION = 0.01
+# Mean spread between the colours of a pixel, of 255, up to which an image is grey.
+MAX_COLOUR = 8.0
+# Below it, foreground is little more probable than background.
+MIN_CONFIDENCE = 0.6
 
 
 @dataclass(frozen=True)
-class Usual:
-    """What is usual in the data that a model learnt from."""
+class ReferenceRanges:
+    """The ranges of a model's training data, widened by some tolerance.
 
-    mean: Range  # of 8-bit greys
-    contrast: Range  # their standard deviation
-    area: Range  # foreground, as a share of the image
-    regions: tuple[int, int]  # that are no crumbs
-    is_grey: bool
-    noun: str  # what is found
-
-
-def usual(
-    ranges: Mapping[str, Any], *, is_of_lungs: bool, is_grey: bool
-) -> Usual | None:
-    """Widens the ranges of a training set by some room.
-
-    Args:
-        ranges: Least and largest of each fact, under the names of the quality report.
-        is_of_lungs: Then there are two, and what `ranges` lacks is known.
+    Attributes:
+        mean: Mean of an image's 8-bit greys.
+        contrast: Their standard deviation.
+        area: Foreground, as a share of the image.
+        regions: Number of regions of a mask, small ones not counted.
         is_grey: Whether colour is unusual.
-
-    Returns:
-        None if a range is missing that nobody knows.
+        noun: The name of the foreground.
     """
-    known = dict(LUNGS) if is_of_lungs else {}
-    for name, found in ranges.items():
-        if _is_range(found):
-            known[name] = (float(found[0]), float(found[1]))
-    if not known.keys() >= ENDS.keys():
-        return None
-    mean, contrast, area = (_with_room(known[name], end) for name, end in ENDS.items())
-    most = int(known.get("num_components", (0, 1))[1])
-    return Usual(
-        mean,
-        contrast,
-        area,
-        regions=(2, 2) if is_of_lungs else (0, most),
-        is_grey=is_grey,
-        noun="lung" if is_of_lungs else "foreground",
-    )
+
+    mean: Range
+    contrast: Range
+    area: Range
+    regions: tuple[int, int]
+    is_grey: bool
+    noun: str
+
+    @classmethod
+    def of(
+        cls, ranges: Mapping[str, Any], *, is_of_lungs: bool, is_grey: bool
+    ) -> "ReferenceRanges | None":
+        """Widens the ranges of a training set.
+
+        Args:
+            ranges: Least and largest value of each fact, named as in the quality
+                report.
+            is_of_lungs: Whether the masks show lungs: two regions, and known ranges
+                where `ranges` has none.
+            is_grey: Whether colour is unusual.
+
+        Returns:
+            None if a range is missing that is not known either.
+        """
+        known: dict[str, Range] = dict(LUNGS) if is_of_lungs else {}
+        known |= {
+            name: (float(found[0]), float(found[1]))
+            for name, found in ranges.items()
+            if _is_range(found)
+        }
+        if not known.keys() >= ENDS.keys():
+            return None
+        mean, contrast, area = (
+            (known[name][0] / TOLERANCE, end - (end - known[name][1]) / TOLERANCE)
+            for name, end in ENDS.items()
+        )
+        most = int(known.get("num_components", (0, 1))[1])
+        return cls(
+            mean,
+            contrast,
+            area,
+            regions=(2, 2) if is_of_lungs else (0, most),
+            is_grey=is_grey,
+            noun="lung" if is_of_lungs else "foreground",
+        )
+
+    def of_image(self, pixels: Pixels, greys: Grey) -> list[str]:
+        """Names what is unusual about an image.
+
+        Args:
+            pixels: The decoded image, (H, W) or (H, W, C).
+            greys: The same as 8 bits, one or three channels.
+        """
+        found = []
+        mean, contrast = (
+            float(value[0, 0]) for value in cv2.meanStdDev(to_channels(greys))
+        )
+        if not self.contrast[0] <= contrast <= self.contrast[1]:
+            word = "low" if contrast < self.contrast[0] else "high"
+            found.append(f"{word} contrast ({contrast:.1f} of 255)")
+        if not self.mean[0] <= mean <= self.mean[1]:
+            word = "dark" if mean < self.mean[0] else "bright"
+            found.append(f"very {word} (mean {mean:.0f} of 255)")
+        if self.is_grey and pixels.ndim == 3 and pixels.shape[2] >= 3:
+            colour = to_channels(pixels, 3).astype(np.int16)
+            if float((colour.max(2) - colour.min(2)).mean()) > MAX_COLOUR:
+                found.append("in colour")
+        return found
+
+    def of_mask(self, predicted: Mask, confidence: float) -> list[str]:
+        """Names what is unusual about a predicted mask.
+
+        Args:
+            predicted: (H, W) bool.
+            confidence: Mean probability of the pixels in it; NaN if there are none.
+        """
+        if not predicted.any():
+            return [f"no {self.noun} found"] if self.area[0] > 0 else []
+        found = []
+        area = float(predicted.mean())
+        if not self.area[0] <= area <= self.area[1]:
+            word = "little" if area < self.area[0] else "much"
+            found.append(f"very {word} {self.noun} ({area:.0%} of the image)")
+        _, _, statistics, _ = cv2.connectedComponentsWithStats(
+            predicted.astype(np.uint8), connectivity=8
+        )
+        sizes = statistics[1:, cv2.CC_STAT_AREA]
+        large = int((sizes >= MIN_REGION_FRACTION * predicted.size).sum())
+        least, most = self.regions
+        if not least <= large <= most:
+            expected = f"{most}" if least == most else f"at most {most}"
+            plural = "" if large == 1 else "s"
+            found.append(f"{large} region{plural} instead of {expected}")
+        if confidence < MIN_CONFIDENCE:
+            found.append(f"unsure (mean confidence {confidence:.2f})")
+        return found
 
 
 def _is_range(value: Any) -> bool:
@@ -81,67 +148,3 @@ def _is_range(value: Any) -> bool:
         and len(value) == 2
         and all(isinstance(v, int | float) and np.isfinite(v) for v in value)
     )
-
-
-def _with_room(of_data: Range, end: float) -> Range:
-    least, most = of_data
-    return least / ROOM, end - (end - most) / ROOM
-
-
-def image(pixels: NDArray[np.generic], greys: Grey, usual: Usual) -> list[str]:
-    """What about an image is unlike any image of the training data.
-
-    Args:
-        pixels: As decoded.
-        greys: The same as 8 bits, one or three channels.
-        usual: What the model learnt from.
-    """
-    found = []
-    mean, contrast = _greys(greys)
-    if not usual.contrast[0] <= contrast <= usual.contrast[1]:
-        word = "low" if contrast < usual.contrast[0] else "high"
-        found.append(f"{word} contrast ({contrast:.1f} of 255)")
-    if not usual.mean[0] <= mean <= usual.mean[1]:
-        word = "dark" if mean < usual.mean[0] else "bright"
-        found.append(f"very {word} (mean {mean:.0f} of 255)")
-    if usual.is_grey and pixels.ndim == 3 and pixels.shape[2] >= 3:
-        colour = to_channels(pixels, 3).astype(np.int16)
-        if float((colour.max(2) - colour.min(2)).mean()) > COLOUR_MAX:
-            found.append("in colour")
-    return found
-
-
-def _greys(greys: Grey) -> Range:
-    """Mean and standard deviation of an image's greys, as validate measures them."""
-    mean, deviation = cv2.meanStdDev(to_channels(greys, 1))
-    return float(mean[0, 0]), float(deviation[0, 0])
-
-
-def mask(predicted: Mask, confidence: float, usual: Usual) -> list[str]:
-    """What about a prediction is unlike any mask of the training data.
-
-    Args:
-        predicted: Predicted mask, (H, W).
-        confidence: Mean probability of the pixels in it; NaN if there are none.
-        usual: What the model learnt from.
-    """
-    if not predicted.any():
-        return [f"no {usual.noun} found"] if usual.area[0] > 0 else []
-    found = []
-    area = float(predicted.mean())
-    if not usual.area[0] <= area <= usual.area[1]:
-        word = "little" if area < usual.area[0] else "much"
-        found.append(f"very {word} {usual.noun} ({area:.0%} of the image)")
-    _, _, statistics, _ = cv2.connectedComponentsWithStats(
-        predicted.astype(np.uint8), connectivity=8
-    )
-    sizes = statistics[1:, cv2.CC_STAT_AREA]
-    large = int((sizes >= REGION_FRACTION * predicted.size).sum())
-    least, most = usual.regions
-    if not least <= large <= most:
-        expected = f"{most}" if least == most else f"at most {most}"
-        plural = "" if large == 1 else "s"
-        found.append(f"{large} region{plural} instead of {expected}")
-    if confidence < CONFIDENCE_MIN:
-        found.append(f"unsure (mean confidence {confidence:.2f})")
-    return found

@@ -1,14 +1,10 @@
-"""Scores a model on labelled data: `python -m stages.inference.score MODEL FOLDER`.
+"""Scores a model on labelled data: `lungfield score`.
 
-MODEL is anything that export wrote (`unet.onnx`, `unet.tflite`, `saved_model/`) or a
-`.keras` file; FOLDER is a folder or a zip in a layout of `stages/datasets/layouts`. OUT
-(data/.work/scores/NAME by default) gets `metrics.json`, `per_image.csv` and
-`overlays/`. The numbers are those of `evaluate`, so a model can be read across data
-sets. Pairs that cannot be read are named, are not in the numbers, and make the exit
-code 1.
+The metrics are those of `evaluate`, so that a model can be compared across data sets.
+OUT gets `metrics.json`, `per_image.csv` and `overlays/`. Pairs that cannot be read are
+named and not scored.
 """
 
-import argparse
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -20,20 +16,65 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stages.core import arguments, files, imaging, paths, provenance
-from stages.core.errors import PipelineError, run
+from stages.core import files, imaging, paths, provenance
+from stages.core.errors import PipelineError
 from stages.core.imaging import UnreadableImageError
 from stages.core.params import EvaluateParams, IngestParams, load_params, names_in
-from stages.datasets import headers, layouts
+from stages.datasets import layouts
 from stages.datasets.pairs import Pair
 from stages.datasets.sources._tree import open_tree
 from stages.datasets.sources.folder import pairs_in
 from stages.inference import segmenter
-from stages.inference.predict import MAX_PIXELS
-from stages.inference.segmenter import Exported
+from stages.inference.segmenter import MAX_PIXELS, Exported, Segmenter
 from stages.scoring import scores
 
 logger = logging.getLogger(__name__)
+
+
+def run(
+    model: Path,
+    folder: Path,
+    out: Path | None,
+    *,
+    layout: str = "",
+    target: str = "",
+    classes: list[str] | None = None,
+    limit: int = 0,
+    threshold: float | None = None,
+) -> None:
+    """Scores as a command line asks, the rest as in `params.yaml`; prints Dice.
+
+    Raises:
+        PipelineError: If the model or the data cannot be used, or at the end, if a
+            pair could not be scored.
+    """
+    params = load_params()
+    wanted = {
+        "layout": layout or detect_layout(folder, params.ingest),
+        "target": target,
+        "classes": classes or [],
+        "limit": limit,
+    }
+    out = out or paths.WORK / "scores" / folder.stem
+    metrics = score(
+        model,
+        folder,
+        out,
+        ingest=params.ingest.model_copy(update=wanted),
+        evaluate=params.evaluate,
+        threshold=threshold,
+    )
+    dice = metrics["dice"]
+    print(
+        f"Dice {dice['mean']:.4f} (95 % interval {dice['ci_low']:.4f} to "
+        f"{dice['ci_high']:.4f}) on {metrics['num_images']} images of "
+        f"{wanted['layout']}; {out}"
+    )
+    if metrics["num_skipped"]:
+        raise PipelineError(
+            f"{metrics['num_skipped']} pairs of {folder} could not be scored and are "
+            "listed above; repair or remove them to include all in the figure"
+        )
 
 
 def score(
@@ -48,33 +89,34 @@ def score(
     """Predicts every readable pair of a data set and scores it.
 
     Args:
-        model_path: What `open_model` takes.
+        model_path: See `open_model`.
         folder: Directory or zip.
         out: Folder to write; its metrics, table and overlays are replaced.
         ingest: The layout, which classes, how many pairs, and bounds on files.
         evaluate: Intervals, pictures, and the threshold of a model that has none.
-        threshold: A pixel at least this probable is foreground; None takes the
+        threshold: Pixels at least this probable are foreground; None takes the
             model's own.
 
     Returns:
-        The metrics: those of `evaluate`, what was scored, and how many pairs were
-        skipped.
+        The metrics of `evaluate`, what was scored, and the number of skipped pairs.
 
     Raises:
         PipelineError: If the model or the data cannot be used.
     """
     model = open_model(model_path, mirror=evaluate.mirror)
-    if threshold is None:
-        threshold = model.threshold or evaluate.threshold
+    if threshold is None and model.threshold is None:
+        threshold = evaluate.threshold
+    segment = Segmenter(model, threshold=threshold)
     keep = model.keep_components
-    if keep is None:
-        keep = evaluate.keep_components
     evaluate = evaluate.model_copy(
-        update={"threshold": threshold, "keep_components": keep}
+        update={
+            "threshold": segment.threshold,
+            "keep_components": evaluate.keep_components if keep is None else keep,
+        }
     )
     meant = layouts.target_of(ingest.layout, ingest.target).mask_definition
-    warn_of_definitions(model.mask_definition, meant)
-    reading = Reading(folder, ingest)
+    _warn_of_definitions(model.mask_definition, meant)
+    reading = _Reading(folder, ingest)
     scored = scores.Scores()
     predicted = scores.predictions(
         reading.encoded(),
@@ -84,15 +126,16 @@ def score(
         batch_size=evaluate.batch_size,
     )
     for pair_id, mask, prob in predicted:
-        scored.add(pair_id, mask, prob, threshold, keep)
+        scored.add(pair_id, mask, prob, evaluate.threshold, evaluate.keep_components)
     if not scored.rows:
         raise PipelineError(
             f"{folder} holds {len(reading.problems)} pairs, but none can be read "
-            f"({reading.problems[0]}); mend them, or name another folder or layout"
+            f"({reading.problems[0]}); repair them, or name another folder or layout"
         )
     per_image = pd.DataFrame(reading.rows).merge(
         pd.DataFrame(scored.rows), on="pair_id", validate="one_to_one"
     )
+    is_same = model.mask_definition == meant if model.mask_definition else None
     metrics = scores.summarise(per_image, evaluate) | {
         "num_skipped": len(reading.problems),
         "model_sha256": files.sha256(model_path),
@@ -100,15 +143,13 @@ def score(
             "layout": ingest.layout,
             "dataset": layouts.load(ingest.layout).ABOUT.dataset,
             "mask_definition": meant,
-            "same_mask_definition": model.mask_definition == meant
-            if model.mask_definition
-            else None,
+            "same_mask_definition": is_same,
         },
     }
     ranks = scores.pictured(per_image, evaluate)
     scores.write_overlays(
         out / "overlays",
-        Reading(folder, ingest).encoded(only=set(ranks)),
+        _Reading(folder, ingest).encoded(only=set(ranks)),
         ranks=ranks,
         per_image=per_image,
         masks=scored.masks,
@@ -122,14 +163,14 @@ def score(
 
 
 def open_model(path: Path, *, mirror: bool = False) -> Exported:
-    """Any model of this pipeline; all but `.onnx` need TensorFlow, which takes seconds.
+    """Opens any model of this pipeline; all but `.onnx` import TensorFlow.
 
-    A `.keras` file does not say what its masks mean; where it is the checkout's own,
-    `data/ingested.json` does.
+    A `.keras` file carries no mask definition; for the checkout's own model it is taken
+    from `data/ingested.json`.
 
     Args:
         path: `*.onnx`, `*.tflite`, a SavedModel's folder or `*.keras`.
-        mirror: As `evaluate.mirror`, of a `.keras` file; in others it is built in.
+        mirror: `evaluate.mirror`, for a `.keras` file; in others it is built in.
 
     Raises:
         PipelineError: If it is none of these.
@@ -149,14 +190,14 @@ def open_model(path: Path, *, mirror: bool = False) -> Exported:
 
 
 def _open_other_format(path: Path) -> Exported:
-    """LiteRT or a SavedModel: what it takes stands in its own provenance."""
+    """LiteRT or a SavedModel: its provenance holds the size of its input."""
     facts = provenance.read(path)
     train = facts.get("params", {}).get("train", {})
     size, channels = train.get("image_size"), train.get("image_channels")
     if not isinstance(size, int) or channels not in (1, 3):
         raise PipelineError(
-            f"{path} should say which image size and channels it takes but does not; "
-            "name the unet.onnx that lies beside it"
+            f"{path} should carry its image size and channels but does not; "
+            "name the unet.onnx beside it"
         )
     from stages.export import litert, saved_model
 
@@ -164,26 +205,26 @@ def _open_other_format(path: Path) -> Exported:
     return Exported(loader(path), size, channels, facts)
 
 
-def warn_of_definitions(of_model: str, of_data: str) -> None:
-    """Says so where the masks of model and data do not mean the same."""
+def _warn_of_definitions(of_model: str, of_data: str) -> None:
+    """Warns if the masks of model and data have different meanings."""
     if not of_model:
         logger.warning(
-            "the model does not say what its masks mean; this data's are: %s", of_data
+            "the model carries no mask definition; that of this data is: %s", of_data
         )
     elif of_model != of_data:
         logger.warning(
-            "the masks may mean different things, and then the scores say little: "
-            "the model learnt %r, this data has %r",
+            "the masks may have different meanings, so that the scores are not "
+            "comparable: the model learnt %r, this data has %r",
             of_model,
             of_data,
         )
 
 
 def detect_layout(folder: Path, params: IngestParams) -> str:
-    """The layout by which most pairs are found; params' own where they tie.
+    """The layout that finds most pairs; on a tie the one in params.
 
     Raises:
-        PipelineError: If there is no pair in any layout, or several fit as well.
+        PipelineError: If no layout finds a pair, or several find as many.
     """
     tree = open_tree(folder, params)
     counts: dict[str, int] = {}
@@ -194,7 +235,7 @@ def detect_layout(folder: Path, params: IngestParams) -> str:
             continue
         counts[name] = sum(entry.is_complete for entry in found)
     most = max(counts.values(), default=0)
-    # `pairs` takes any two folders of these names: the layouts that ask for more win.
+    # `pairs` matches most trees; a more specific layout wins.
     best = [name for name, count in counts.items() if count == most and most]
     best = [name for name in best if name != "pairs"] or best
     if len(best) == 1 or params.layout in best:
@@ -205,8 +246,8 @@ def detect_layout(folder: Path, params: IngestParams) -> str:
 
 
 @dataclass
-class Reading:
-    """Pairs of a data set on their way to the network, and those that are not."""
+class _Reading:
+    """The pairs of a data set: those that can be scored, and the others' problems."""
 
     folder: Path
     params: IngestParams
@@ -214,7 +255,7 @@ class Reading:
     problems: list[str] = field(default_factory=list)
 
     def encoded(self, only: set[str] | None = None) -> Iterator[scores.Encoded]:
-        """Yields the pairs that can be read; notes class and group of each.
+        """Yields the pairs that can be scored, and records their class and group.
 
         Args:
             only: Ids to yield; None yields all.
@@ -233,84 +274,25 @@ class Reading:
                 self.problems.append(f"{pair.pair_id}: {problem}")
                 continue
             seen.add(pair.pair_id)
-            # Copies are one draw of the bootstrap, as patients are.
-            group = pair.group or hashlib.sha256(pair.image).hexdigest()
-            self.rows.append(
-                {
-                    "pair_id": pair.pair_id,
-                    "class_name": pair.class_name,
-                    "group": group,
-                }
-            )
+            row = {"pair_id": pair.pair_id, "class_name": pair.class_name}
+            # The bootstrap draws copies of an image together, like a patient's images.
+            row["group"] = pair.group or hashlib.sha256(pair.image).hexdigest()
+            self.rows.append(row)
             yield pair.pair_id, pair.image, pair.mask
 
 
 def _problem(pair: Pair) -> str:
-    """Why a pair cannot be scored, or ""."""
+    """The reason why a pair cannot be scored, or ""."""
     if pair.problem:
         return pair.problem
     for side, encoded in (("image", pair.image), ("mask", pair.mask)):
         if encoded is None:
             return f"{side} is missing"
         try:
-            headers.inspect(encoded, MAX_PIXELS, "an image may have")
-            pixels = imaging.decode(encoded)
-            if side == "image":
-                imaging.to_channels(pixels)
-                continue
-            values = np.unique(imaging.mask_values(pixels))
+            picture = imaging.read(encoded, max_pixels=MAX_PIXELS)
+            values = np.unique(imaging.mask_values(picture)) if side == "mask" else ()
         except UnreadableImageError as error:
             return f"{side}: {error}"
         if np.count_nonzero(values) > 1:
             return f"mask has {len(values)} values, expected 0 and one other"
     return ""
-
-
-def main() -> None:
-    """Reads the command line; what it leaves open is in `params.yaml`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.inference.score",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    known = names_in(Path(layouts.__file__).parent)
-    parser.add_argument("model", type=Path, help="what export wrote, or a .keras file")
-    parser.add_argument("folder", type=Path, help="labelled data: a folder or a zip")
-    parser.add_argument("-o", "--out", type=Path, help="folder to write")
-    parser.add_argument("--layout", choices=known, help="default: what fits the data")
-    parser.add_argument("--target", help="what the masks show; default: its first")
-    parser.add_argument("--classes", nargs="+", default=[], help="default: all")
-    parser.add_argument("--limit", type=arguments.positive, help="pairs a class")
-    parser.add_argument("--threshold", type=arguments.fraction, help="default: own")
-    given = parser.parse_args()
-    params = load_params()
-    layout = given.layout or detect_layout(given.folder, params.ingest)
-    wanted = {
-        "layout": layout,
-        "target": given.target or "",
-        "classes": given.classes,
-        "limit": given.limit or 0,
-    }
-    out = given.out or paths.WORK / "scores" / given.folder.stem
-    metrics = score(
-        given.model,
-        given.folder,
-        out,
-        ingest=params.ingest.model_copy(update=wanted),
-        evaluate=params.evaluate,
-        threshold=given.threshold,
-    )
-    dice = metrics["dice"]
-    print(
-        f"Dice {dice['mean']:.4f} (95 % interval {dice['ci_low']:.4f} to "
-        f"{dice['ci_high']:.4f}) on {metrics['num_images']} images of {layout}; {out}"
-    )
-    if metrics["num_skipped"]:
-        raise PipelineError(
-            f"{metrics['num_skipped']} pairs of {given.folder} could not be scored and "
-            "are listed above; mend or remove them to have all in the number"
-        )
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,64 +1,259 @@
-"""An exported ONNX file as what it says it is; needs neither TensorFlow nor onnx."""
+"""`Segmenter`: the one way from an image to its mask, by an exported ONNX model.
+
+`predict`, `score` and `serve` are built on it. It needs ONNX Runtime, OpenCV, Pillow
+and NumPy; pydicom is imported when the first DICOM file comes.
+"""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import ArrayLike
 
-from stages.core import provenance
+from stages.core import imaging, provenance
 from stages.core.errors import PipelineError
-from stages.core.imaging import Float, Predictor
-from stages.inference import reference_ranges
+from stages.core.imaging import (
+    Float,
+    Grey,
+    Mask,
+    Pixels,
+    Predictor,
+    UnreadableImageError,
+)
+from stages.inference.reference_ranges import ReferenceRanges
+from stages.scoring.postprocess import mask_of
 
-MAX_SIDE = 4096  # of an input, pixels; a file can claim what no memory holds
+# A few kilobytes can declare a billion pixels.
+MAX_PIXELS = 4096 * 4096
+MAX_BYTES = 2**28  # of a file: MAX_PIXELS uncompressed, and room to spare
+MAX_SIDE = 4096  # of a network's input, pixels
+
+Image = str | Path | bytes | ArrayLike
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a model found in one image.
+
+    Attributes:
+        mask: (H, W) bool, the image's own size; True is foreground.
+        probability: (H, W) float32 in [0, 1].
+        area_fraction: Foreground, as a share of the image.
+        components: Number of 8-connected regions in the mask.
+        mean_confidence: Mean probability in the mask; NaN if the mask is empty.
+        warnings: How the image or its mask differs from the training data.
+        image: (H, W) or (H, W, 3) uint8, the image as the model saw it, blue first.
+    """
+
+    mask: Mask
+    probability: Float
+    area_fraction: float
+    components: int
+    mean_confidence: float
+    warnings: tuple[str, ...]
+    image: Grey
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A decoded image: 8 bits at its own size, the network's input, warnings."""
+
+    image: Grey  # (H, W) or (H, W, 3)
+    pixels: Grey  # (S, S, C)
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A network from images to probabilities, and what its file says of it."""
+    """A network from images to probabilities, and the provenance in its file."""
 
     predict: Predictor
     image_size: int
     image_channels: int
-    facts: Mapping[str, Any]  # provenance; empty where the file carries none
+    facts: Mapping[str, Any]  # provenance; empty if the file carries none
 
     @property
     def threshold(self) -> float | None:
-        """The probability threshold it was judged at; None where it does not say."""
+        """The probability threshold of its evaluation; None if unknown."""
         return _number(self.facts, "params", "evaluate", "threshold")
 
     @property
     def keep_components(self) -> int | None:
-        """How many regions of a mask it was judged with; None where it does not say."""
+        """The number of regions kept in its evaluation, 0 for all; None if unknown."""
         found = _number(self.facts, "params", "evaluate", "keep_components")
         return None if found is None else int(found)
 
     @property
     def mask_definition(self) -> str:
-        """What the masks mean that it was trained on; "" where it does not say."""
+        """The meaning of the masks that it was trained on; "" if unknown."""
         data = self.facts.get("data")
         found = data.get("mask_definition") if isinstance(data, dict) else None
         return found if isinstance(found, str) else ""
 
     @property
     def is_of_lungs(self) -> bool:
-        """Whether it finds lungs; taken for granted where it does not say."""
+        """Whether it finds lungs; assumed if unknown."""
         return not self.mask_definition or "lung" in self.mask_definition
 
     @property
-    def usual(self) -> reference_ranges.Usual | None:
-        """What is usual in the data that it learnt from; None where nobody knows."""
+    def reference_ranges(self) -> ReferenceRanges | None:
+        """The ranges of its training data; None if unknown."""
         data = self.facts.get("data")
         ranges = data.get("usual") if isinstance(data, dict) else None
-        return reference_ranges.usual(
+        return ReferenceRanges.of(
             ranges if isinstance(ranges, dict) else {},
             is_of_lungs=self.is_of_lungs,
             is_grey=self.image_channels == 1,
         )
+
+
+class Segmenter:
+    """Segments images with an exported model, on the CPU.
+
+    Example:
+        >>> segment = Segmenter("data/export/unet.onnx")  # doctest: +SKIP
+        >>> found = segment("film.png")  # doctest: +SKIP
+        >>> found.mask.shape, found.warnings  # doctest: +SKIP
+        ((2048, 1792), ())
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Exported,
+        *,
+        threshold: float | None = None,
+        max_pixels: int = MAX_PIXELS,
+        threads: int = 0,
+    ) -> None:
+        """Loads a model.
+
+        Args:
+            model: An ONNX file that `export` wrote, or an opened model.
+            threshold: Pixels at least this probable are foreground; None takes the
+                threshold of the model's evaluation, or 0.5.
+            max_pixels: An image that declares more is refused before it is decoded.
+            threads: Threads per prediction; 0 takes one per core. 1 suits a caller
+                that predicts in several threads at once.
+
+        Raises:
+            PipelineError: If the file is missing or not such a model.
+        """
+        self.model = (
+            model if isinstance(model, Exported) else load(Path(model), threads=threads)
+        )
+        default = 0.5 if self.model.threshold is None else self.model.threshold
+        self.threshold = default if threshold is None else threshold
+        self.keep_components = self.model.keep_components or 0
+        self.max_pixels = max_pixels
+        self._ranges = self.model.reference_ranges
+
+    def __call__(self, image: Image) -> Segmentation:
+        """Segments one image.
+
+        Args:
+            image: A path or the bytes of a PNG, JPEG, TIFF, BMP or DICOM file, or an
+                array (H, W) or (H, W, 3) of uint8 or uint16, red first.
+
+        Raises:
+            UnreadableImageError: If the image cannot be read; a ValueError.
+            OSError: If the file cannot be opened.
+        """
+        return self.batch([self.prepare(image)])[0]
+
+    def prepare(self, image: Image) -> Prepared:
+        """Decodes an image and resizes it for the network; see `__call__`."""
+        if isinstance(image, str | Path):
+            try:
+                return self.prepare(read_file(Path(image)))
+            except UnreadableImageError as error:
+                raise UnreadableImageError(f"{image}: {error}") from None
+        if isinstance(image, bytes):
+            pixels = _decode(image, self.max_pixels)
+        else:
+            pixels = _from_array(image)
+        seen = imaging.to_channels(pixels, self.model.image_channels)
+        return Prepared(
+            seen,
+            imaging.preprocess(seen, self.model.image_size),
+            tuple(self._ranges.of_image(pixels, seen)) if self._ranges else (),
+        )
+
+    def batch(self, prepared: Sequence[Prepared]) -> list[Segmentation]:
+        """Segments prepared images in one call of the network."""
+        inputs = imaging.to_input(np.stack([one.pixels for one in prepared]))
+        probs = self.model.predict(inputs)
+        return [
+            self._measure(one, prob[:, :, 0])
+            for one, prob in zip(prepared, probs, strict=True)
+        ]
+
+    def _measure(self, prepared: Prepared, prob: Float) -> Segmentation:
+        height, width = prepared.image.shape[:2]
+        prob = imaging.resize_prob(prob, height, width)
+        mask = mask_of(
+            prob, threshold=self.threshold, keep_components=self.keep_components
+        )
+        confidence = float(prob[mask].mean()) if mask.any() else math.nan
+        # Of all regions: removing some must not silence the warning.
+        whole = prob >= self.threshold
+        warnings = self._ranges.of_mask(whole, confidence) if self._ranges else []
+        return Segmentation(
+            mask=mask,
+            probability=prob,
+            area_fraction=float(mask.mean()),
+            components=imaging.num_components(mask),
+            mean_confidence=confidence,
+            warnings=(*prepared.warnings, *warnings),
+            image=prepared.image,
+        )
+
+
+def read_file(path: Path) -> bytes:
+    """Reads an image file of a sane size.
+
+    Raises:
+        UnreadableImageError: If it has more than `MAX_BYTES`.
+        OSError: If it cannot be opened.
+    """
+    with path.open("rb") as file:
+        encoded = file.read(MAX_BYTES + 1)
+    if len(encoded) > MAX_BYTES:
+        raise UnreadableImageError(f"it has more than {MAX_BYTES} bytes")
+    return encoded
+
+
+def _decode(encoded: bytes, max_pixels: int) -> Pixels:
+    """Decodes a file; DICOM as ingest does."""
+    if imaging.format_of(encoded) == "dicom":
+        from stages.datasets.layouts import UnreadableError
+        from stages.datasets.sources import _dicom
+
+        try:
+            encoded, _ = _dicom.to_png(encoded, "the image")
+        except UnreadableError as error:
+            raise UnreadableImageError(f"it {error}") from None
+    return imaging.read(encoded, max_pixels=max_pixels).pixels
+
+
+def _from_array(image: ArrayLike) -> Pixels:
+    """Checks an array, and turns red first into blue first."""
+    pixels = np.asarray(image)
+    if (
+        pixels.dtype not in (np.uint8, np.uint16)
+        or pixels.ndim not in (2, 3)
+        or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3))
+        or not pixels.size
+    ):
+        raise UnreadableImageError(
+            "an array should have shape (H, W) or (H, W, 3) and type uint8 or uint16, "
+            f"found {pixels.dtype} of shape {pixels.shape}"
+        )
+    return np.ascontiguousarray(pixels[:, :, ::-1] if pixels.ndim == 3 else pixels)
 
 
 def load(path: Path, *, threads: int = 0) -> Exported:
@@ -66,12 +261,11 @@ def load(path: Path, *, threads: int = 0) -> Exported:
 
     Args:
         path: The file.
-        threads: Threads for one prediction; 0 takes as many as there are cores, 1
-            suits a caller that predicts in several threads at once.
+        threads: Threads per prediction; 0 takes one per core.
 
     Raises:
-        PipelineError: If it is missing, no ONNX model, or takes or gives something
-            else than square images and probability maps.
+        PipelineError: If it is missing, not an ONNX model, or not a network from
+            square images to probability maps.
     """
     if not path.is_file():
         raise PipelineError(
@@ -85,7 +279,7 @@ def load(path: Path, *, threads: int = 0) -> Exported:
         session = onnxruntime.InferenceSession(
             path.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
-        # Text of the file, and not all of it need be text.
+        # Names in the file may be bytes that are not text.
         metadata = session.get_modelmeta().custom_metadata_map
         inputs = [(value.name, value.shape) for value in session.get_inputs()]
         outputs = [value.name for value in session.get_outputs()]

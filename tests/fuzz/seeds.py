@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydicom.uid import RLELossless
 
 from stages.datasets.pairs import SHARD_SCHEMA, Pair, write_shards
 from tests.conftest import ROOT, lungs, png
+from tests.datasets.sources.test_dicom import dicom
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -79,6 +81,20 @@ def images() -> list[bytes]:
         "47494638396101000100800000000000ffffff2c00000000010001000002024401003b"
     )
     return [*pngs(), *(bytes(one) for one in encoded), gif]
+
+
+def dicoms() -> list[bytes]:
+    """Grey and colour, deep, windowed, deflated, and with odd tags."""
+    grey = lungs(3, image_size=24)[0]
+    deep = grey.astype(np.uint16) * 4
+    window = {"WindowCenter": "400", "WindowWidth": "300", "RescaleSlope": "2"}
+    return [
+        dicom(grey),
+        dicom(deep, PhotometricInterpretation="MONOCHROME1", RescaleIntercept="-1024"),
+        dicom(deep, **window),
+        dicom(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)),
+        dicom(grey, syntax=RLELossless),
+    ]
 
 
 TABLE = (

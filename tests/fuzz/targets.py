@@ -16,7 +16,9 @@ from stages.core import imaging, provenance
 from stages.core.errors import PipelineError
 from stages.core.imaging import UnreadableImageError
 from stages.core.params import Params, load_params, parse_params
-from stages.datasets import headers, layouts, pairs
+from stages.datasets import layouts, pairs
+from stages.datasets.layouts import UnreadableError
+from stages.datasets.sources import _dicom as reader
 from stages.datasets.sources._tree import open_tree
 from stages.datasets.sources.folder import pairs_in
 from stages.inference import segmenter
@@ -72,16 +74,15 @@ def _image(data: bytes) -> None:
         grey, found = facts.read_side(data, "a.png", bound)
         if grey is None:
             raise UnreadableImageError(found["problem"])
-        header = headers.read_header(data)
-        assert grey.size <= header.width * header.height, "the header lies"
         for channels in (1, 3):
             imaging.preprocess(imaging.decode_image(data, channels), SIZE)
         facts.phash(grey)
         imaging.num_components(imaging.decode_mask(data))
 
 
-def _header(data: bytes) -> None:
-    headers.read_header(data)
+def _dicom(data: bytes) -> None:
+    encoded, _ = reader.to_png(data, "a.dcm")
+    assert imaging.read(encoded).pixels.dtype == np.uint8
 
 
 def _zip(data: bytes) -> None:
@@ -256,9 +257,11 @@ def _spoil_png(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
 
 TARGETS = {
     "image": Target(
-        330, _image, seeds.images, (UnreadableImageError,), _spoil_png
+        380, _image, seeds.images, (UnreadableImageError,), _spoil_png
     ),
-    "header": Target(150, _header, seeds.images, (UnreadableImageError,)),
+    "dicom": Target(
+        100, _dicom, seeds.dicoms, (UnreadableImageError, UnreadableError)
+    ),
     "zip": Target(120, _zip, seeds.zips, spoil=_spoil_zip),
     "shard": Target(100, _shard, lambda: seeds.shards(folder() / "shards")),
     "table": Target(80, _table, lambda: [seeds.TABLE]),

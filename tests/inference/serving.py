@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.inference.serve import __main__ as command
-from stages.inference.serve.engine import Engine
-from stages.inference.serve.limits import Limits
+from stages.inference.serve import server
+from stages.inference.serve.engine import Engine, Limits
 from tests.conftest import lungs, png
 from tests.inference.onnx_models import dark_is_lung
 
@@ -40,19 +39,14 @@ class Served:
         }
         self.model = dark_is_lung(folder / "unet.onnx", SIZE, facts={"data": DATA})
         self.engine = Engine(self.model, Limits(**(values | limits)), None)
-        self.sock = command.listen("127.0.0.1", 0)
+        self.sock = server.listen("127.0.0.1", 0)
         self.address = self.sock.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}/"
-        self.server = command.server_of(self.engine, self.sock, "127.0.0.1")
+        self.server = server.server_of(self.engine, self.sock, "127.0.0.1")
         self.thread = threading.Thread(target=self.server.run, args=([self.sock],))
         self.thread.start()
         while not self.server.started:
             time.sleep(0.01)
-
-    @property
-    def held(self) -> int:
-        """Bytes of images that are being sent or answered."""
-        return self.server.config.app.state.held.now
 
     def stop(self) -> None:
         self.server.should_exit = True

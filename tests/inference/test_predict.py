@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -7,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from stages.core import files, paths, provenance
+from stages.core import files, paths
 from stages.core.errors import PipelineError
 from stages.core.imaging import decode_mask
-from stages.datasets import headers
-from stages.inference import segmenter
-from stages.inference.predict import predict, sources
+from stages.inference import Segmenter
+from stages.inference.predict import Row, predict, sources
 from tests.conftest import ROOT, lungs, png
+from tests.datasets.sources.test_dicom import dicom
 from tests.inference.onnx_models import dark_is_lung
 
 SIZE = 32
@@ -42,24 +43,18 @@ def table(out: Path) -> dict[str, dict[str, str]]:
         return {row["image"]: row for row in csv.DictReader(file)}
 
 
-def run_all(model, images, **options):
+def run_all(model, images, *, threshold=None, **options) -> tuple[Path, list[Row]]:
     out = images.parent / "out"
-    return out, predict(model, sources([str(images)], out), out, **options)
-
-
-def test_as_many_regions_as_the_model_was_judged_with(tmp_path, images):
-    facts = {"params": {"evaluate": {"keep_components": 1}}}
-    model = dark_is_lung(tmp_path / "one.onnx", SIZE, facts=facts)
-    out, rows = run_all(model, images)
-    for row in rows:
-        assert row["components"] == "1"
-        mask = decode_mask((out / "masks" / f"{row['image']}.png").read_bytes())
-        assert 0.1 < mask.mean() < 0.25  # a lung of two
+    segmenter = model
+    if not isinstance(model, Segmenter):
+        segmenter = Segmenter(model, threshold=threshold)
+    found = sources([str(images)], out)
+    return out, predict(segmenter, found, out, model_sha256="1", **options)
 
 
 def test_masks_have_the_images_own_size_and_find_the_lungs(model, images):
     out, rows = run_all(model, images, batch_size=2)
-    assert [row["image"] for row in rows] == GOOD
+    assert [row.image for row in rows] == GOOD
     for seed, name in enumerate(GOOD):
         truth = lungs(seed, mask_size=60 + 10 * seed)[1] > 0
         mask = decode_mask((out / "masks" / f"{name}.png").read_bytes())
@@ -91,32 +86,30 @@ def test_a_second_run_does_only_what_is_new(model, images):
     before = stamps(out)
     (out / "masks" / "a" / "two.png").unlink()
     (images / "b" / "three.png").write_bytes((images / "a" / "one.png").read_bytes())
-    assert [r["image"] for r in run_all(model, images)[1]] == GOOD
+    assert [r.image for r in run_all(model, images)[1]] == GOOD
     after = stamps(out)
     assert after["one"] == before["one"]
     assert after["two"] > before["two"]
     assert after["three"] > before["three"]
-    assert table(out)["b/three"]["sha256"] == rows[0]["sha256"]
+    assert table(out)["b/three"]["sha256"] == rows[0].sha256
     run_all(model, images, threshold=0.25)  # other answers
     assert stamps(out)["one"] > after["one"]
     assert {row["threshold"] for row in table(out).values()} == {"0.25"}
 
 
-def test_a_killed_run_goes_on_where_it_was(model, images, monkeypatch):
+def test_an_interrupted_run_goes_on_where_it_was(model, images):
     """What was finished before has its row, though the run never came to its end."""
-    real, calls = segmenter.load(model), []
+    real, calls = Segmenter(model), []
 
     def dies(batch):
         calls.append(len(batch))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real.predict(batch)
+        return real.model.predict(batch)
 
-    broken = segmenter.Exported(dies, real.image_size, real.image_channels, real.facts)
-    with monkeypatch.context() as patch:
-        patch.setattr(segmenter, "load", lambda path: broken)
-        with pytest.raises(KeyboardInterrupt):
-            run_all(model, images, batch_size=1)
+    broken = Segmenter(dataclasses.replace(real.model, predict=dies))
+    with pytest.raises(KeyboardInterrupt):
+        run_all(broken, images, batch_size=1)
     out = images.parent / "out"
     assert list(table(out)) == ["a/one"]
     before = stamps(out)
@@ -127,7 +120,7 @@ def test_a_killed_run_goes_on_where_it_was(model, images, monkeypatch):
 
 def command(*words, cwd) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "stages.inference.predict", *map(str, words)],
+        [sys.executable, "-m", "stages.cli", "predict", *map(str, words)],
         cwd=cwd,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
@@ -139,40 +132,20 @@ def test_bad_files_are_named_and_the_rest_is_done(model, images):
     (images / "cut.png").write_bytes((images / "a" / "one.png").read_bytes()[:80])
     (images / "empty.jpg").touch()
     (images / "notes.txt").write_text("no image")
+    (images / "no_suffix").write_bytes(dicom(lungs(3)[0]))
     done = command(model, images, "-o", "out", cwd=images.parent)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: 2 of 5 images could not")
+    assert done.stderr.splitlines()[-1].startswith("error: 2 of 6 images could not")
     assert "empty.jpg: the file is empty" in done.stderr
-    assert "3 of 5 images have a mask" in done.stdout
+    assert "4 of 6 images have a mask" in done.stdout
     rows = table(images.parent / "out")
     assert rows["empty"]["problem"] == "the file is empty"
     assert rows["cut"]["problem"]
     masks = {p.stem for p in (images.parent / "out" / "masks").rglob("*.png")}
-    assert masks == {"one", "two", "three"}
+    assert masks == {"one", "two", "three", "no_suffix"}
     (images / "cut.png").unlink()
     (images / "empty.jpg").unlink()
     assert command(model, images, "-o", "out", cwd=images.parent).returncode == 0
-
-
-def test_it_loads_no_heavy_library(model, images):
-    """They are what a start takes seconds for."""
-    code = (
-        "import sys\n"
-        "heavy = 'tensorflow keras pandas pyarrow onnx pydantic'.split()\n"
-        "sys.modules |= dict.fromkeys(heavy)\n"
-        "from pathlib import Path\n"
-        "from stages.inference.predict import predict, sources\n"
-        "out = Path('out')\n"
-        "assert len(predict(Path('unet.onnx'), sources(['images'], out), out)) == 3\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=images.parent,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_names_of_files_folders_and_globs(images, monkeypatch):
@@ -198,6 +171,19 @@ def test_names_of_files_folders_and_globs(images, monkeypatch):
             names(nothing)
 
 
+def test_a_name_neither_moves_the_cursor_nor_is_a_formula(model, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in ("=HYPERLINK(1).png", "a\x1b[2J\nb.png", "-1.png"):
+        (folder / name).write_bytes(b"")
+    done = command(model, folder, "-o", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr
+    assert sorted(table(tmp_path / "out")) == [
+        "'-1", "'=HYPERLINK(1)", "a\\x1b[2J\\nb"
+    ]  # fmt: skip
+
+
 def test_names_that_end_in_another_suffix_stay_apart(images):
     for name in ("one.jpg", "one.png.png"):
         (images / "a" / name).write_bytes(b"")
@@ -213,62 +199,10 @@ def test_pictures_that_are_missing_are_made(model, images):
     assert (out / "overlays" / "a" / "one.png").is_file()
 
 
-def test_a_bomb_is_a_bad_file(model, images, monkeypatch):
-    monkeypatch.setattr("stages.core.imaging.decode", None)
-    header = headers.inspect((images / "a" / "one.png").read_bytes(), 60 * 60, "")
-    assert (header.height, header.width) == (60, 60)
-    _, rows = run_all(model, images, max_pixels=60 * 60 - 1)
-    assert rows[0]["problem"] == (
-        "it declares 60 x 60 pixels, more than --max-pixels (3599), and was not decoded"
-    )
-    assert {row["components"] for row in rows} == {""}
-
-
-def test_the_training_sets_own_range_is_what_is_usual(images):
-    """The model's file carries it: what is bright for one is usual for another."""
-    usual = {"image_mean": [20, 40], "foreground_fraction": [0.1, 0.6]}
-    facts = {"data": {"mask_definition": "white is lung", "usual": usual}}
-    model = dark_is_lung(images.parent / "own.onnx", SIZE, facts=facts)
-    _, rows = run_all(model, images)
-    assert {row["warning"][:17] for row in rows} == {"very bright (mean"}
-
-
-def test_a_model_of_something_else_expects_no_lungs(images):
-    facts = {"data": {"mask_definition": "white (255) is tumour"}, "inputs": {}}
-    model = dark_is_lung(images.parent / "mri.onnx", SIZE, facts=facts)
-    for path in images.rglob("*.png"):
-        path.write_bytes(png(np.full((40, 40), 230, np.uint8)))
-    _, rows = run_all(model, images)
-    assert {row["warning"] for row in rows} == {""}
-    assert {row["mean_confidence"] for row in rows} == {""}
-
-
-def test_the_threshold_is_the_models_own(images):
-    facts: provenance.Facts = {"params": {"evaluate": {"threshold": 0.75}}}
-    model = dark_is_lung(images.parent / "own.onnx", SIZE, facts=facts)
-    assert {row["threshold"] for row in run_all(model, images)[1]} == {"0.75"}
-
-
-@pytest.mark.parametrize("content", [b"", b"\x08\x09no model", b"PK\x03\x04"])
-def test_what_is_no_model_is_one_sentence(images, tmp_path, content):
-    (tmp_path / "bad.onnx").write_bytes(content)
-    with pytest.raises(PipelineError, match=r"bad\.onnx should be an exported ONNX"):
-        run_all(tmp_path / "bad.onnx", images)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_network_of_another_kind_is_one_sentence(images, tmp_path):
-    model = dark_is_lung(tmp_path / "other.onnx", SIZE, output="logits")
-    with pytest.raises(PipelineError, match="and give `probability`"):
-        run_all(model, images)
-    with pytest.raises(PipelineError, match=r"gone\.onnx is missing"):
-        run_all(tmp_path / "gone.onnx", images)
-
-
 def test_a_foreign_table_is_not_overwritten(model, images):
     out = images.parent / "out"
     out.mkdir()
     (out / "predictions.csv").write_text("mine\n1\n")
-    with pytest.raises(PipelineError, match="a table that this tool wrote"):
+    with pytest.raises(PipelineError, match="a table that this command wrote"):
         run_all(model, images)
     assert (out / "predictions.csv").read_text() == "mine\n1\n"

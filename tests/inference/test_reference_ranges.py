@@ -3,58 +3,56 @@ import math
 import numpy as np
 import pytest
 
-from stages.inference import reference_ranges
+from stages.inference.reference_ranges import ReferenceRanges
 from tests.conftest import lungs
 
-LUNGS = reference_ranges.usual({}, is_of_lungs=True, is_grey=True)
+LUNGS = ReferenceRanges.of({}, is_of_lungs=True, is_grey=True)
 assert LUNGS is not None
 
 
 def test_what_is_unlike_the_training_data():
     grey = lungs(1)[0]
-    assert reference_ranges.image(grey, grey, LUNGS) == []
+    assert LUNGS.of_image(grey, grey) == []
     flat = np.full((32, 32), 230, np.uint8)
-    assert reference_ranges.image(flat, flat, LUNGS) == [
+    assert LUNGS.of_image(flat, flat) == [
         "low contrast (0.0 of 255)",
         "very bright (mean 230 of 255)",
     ]
     halves = np.repeat([[0, 255]], 32, axis=0).repeat(16, axis=1).astype(np.uint8)
-    assert reference_ranges.image(halves, halves, LUNGS) == [
-        "high contrast (127.5 of 255)"
-    ]
+    assert LUNGS.of_image(halves, halves) == ["high contrast (127.5 of 255)"]
     dark = grey // 8
-    assert reference_ranges.image(dark, dark, LUNGS)[-1] == "very dark (mean 18 of 255)"
-    assert reference_ranges.image(np.dstack([grey] * 3), grey, LUNGS) == []
+    assert LUNGS.of_image(dark, dark)[-1] == "very dark (mean 18 of 255)"
+    assert LUNGS.of_image(np.dstack([grey] * 3), grey) == []
     colour = np.dstack([grey, grey, 255 - grey])
-    assert reference_ranges.image(colour, grey, LUNGS) == ["in colour"]
+    assert LUNGS.of_image(colour, grey) == ["in colour"]
 
     mask = lungs(1)[1] > 0
-    assert reference_ranges.mask(mask, 0.9, LUNGS) == []
-    assert reference_ranges.mask(mask, 0.5, LUNGS) == ["unsure (mean confidence 0.50)"]
-    assert reference_ranges.mask(mask & False, math.nan, LUNGS) == ["no lung found"]
-    assert reference_ranges.mask(mask | True, 0.9, LUNGS) == [
+    assert LUNGS.of_mask(mask, 0.9) == []
+    assert LUNGS.of_mask(mask, 0.5) == ["unsure (mean confidence 0.50)"]
+    assert LUNGS.of_mask(mask & False, math.nan) == ["no lung found"]
+    assert LUNGS.of_mask(mask | True, 0.9) == [
         "very much lung (100% of the image)",
         "1 region instead of 2",
     ]
     speck = mask & False
     speck[4:6, 4:6] = True
-    assert reference_ranges.mask(speck, 0.9, LUNGS) == [
+    assert LUNGS.of_mask(speck, 0.9) == [
         "very little lung (0% of the image)",
         "0 regions instead of 2",
     ]
     crumbs = mask.copy()
     crumbs[0, 0] = True  # far below 1 % of the image
-    assert reference_ranges.mask(crumbs, 0.9, LUNGS) == []
+    assert LUNGS.of_mask(crumbs, 0.9) == []
 
 
 def test_the_training_sets_own_ranges_count():
     ranges = {"image_mean": [100.0, 130.0], "foreground_fraction": [0.2, 0.3]}
-    own = reference_ranges.usual(ranges, is_of_lungs=True, is_grey=True)
+    own = ReferenceRanges.of(ranges, is_of_lungs=True, is_grey=True)
     assert own.mean == pytest.approx((100 / 1.3, 255 - 125 / 1.3))
     assert own.contrast == LUNGS.contrast  # not told
     grey = np.tile(np.array([40, 80], np.uint8), (8, 4))
-    assert reference_ranges.image(grey, grey, LUNGS) == []
-    assert reference_ranges.image(grey, grey, own) == ["very dark (mean 60 of 255)"]
+    assert LUNGS.of_image(grey, grey) == []
+    assert own.of_image(grey, grey) == ["very dark (mean 60 of 255)"]
 
 
 def test_masks_that_may_be_empty_and_in_parts():
@@ -65,30 +63,26 @@ def test_masks_that_may_be_empty_and_in_parts():
         "foreground_fraction": [0.0, 0.1],
         "num_components": [0, 3],
     }
-    lesions = reference_ranges.usual(ranges, is_of_lungs=False, is_grey=False)
+    lesions = ReferenceRanges.of(ranges, is_of_lungs=False, is_grey=False)
     mask = np.zeros((40, 40), bool)
-    assert reference_ranges.mask(mask, math.nan, lesions) == []
+    assert lesions.of_mask(mask, math.nan) == []
     for number in range(4):
         mask[10 * number : 10 * number + 5, :5] = True
-    assert reference_ranges.mask(mask, 0.9, lesions) == [
-        "4 regions instead of at most 3"
-    ]
+    assert lesions.of_mask(mask, 0.9) == ["4 regions instead of at most 3"]
     mask[20:] = True
-    assert reference_ranges.mask(mask, 0.9, lesions)[0] == (
-        "very much foreground (53% of the image)"
-    )
+    assert lesions.of_mask(mask, 0.9)[0] == ("very much foreground (53% of the image)")
     colour = np.zeros((8, 8, 3), np.uint8)
     colour[:, ::2, 1] = 150
-    assert reference_ranges.image(colour, colour, lesions) == []
+    assert lesions.of_image(colour, colour) == []
 
 
 @pytest.mark.parametrize("broken", [None, "wide", [1], [None, 2], [1, math.inf]])
 def test_nothing_is_judged_by_what_nobody_knows(broken):
     assert (
-        reference_ranges.usual({"image_mean": broken}, is_of_lungs=False, is_grey=True)
+        ReferenceRanges.of({"image_mean": broken}, is_of_lungs=False, is_grey=True)
         is None
     )
     assert (
-        reference_ranges.usual({"image_mean": broken}, is_of_lungs=True, is_grey=True)
+        ReferenceRanges.of({"image_mean": broken}, is_of_lungs=True, is_grey=True)
         == LUNGS
     )

@@ -150,12 +150,12 @@ def test_another_mask_definition_is_told(tmp_path, data, tiny_params, caplog):
     model = dark_is_lung(tmp_path / "other.onnx", SIZE, facts=facts)
     metrics = run_score(tmp_path, data, tiny_params, model=model)
     assert metrics["data"]["same_mask_definition"] is False
-    assert "may mean different things" in caplog.text
+    assert "may have different meanings" in caplog.text
     assert "with the lung behind the heart" in caplog.text
     silent = dark_is_lung(tmp_path / "silent.onnx", SIZE)
     metrics = run_score(tmp_path, data, tiny_params, model=silent)
     assert metrics["data"]["same_mask_definition"] is None
-    assert "does not say what its masks mean" in caplog.text
+    assert "carries no mask definition" in caplog.text
 
 
 def test_the_target_is_a_choice_and_its_meaning_is_told(tmp_path, tiny_params, caplog):
@@ -189,7 +189,7 @@ def test_the_threshold_is_the_models_own_unless_told(tmp_path, data, tiny_params
 def test_a_file_that_does_not_say_what_it_takes_is_one_sentence(tmp_path):
     (tmp_path / "saved_model.pb").touch()
     provenance.write_beside(tmp_path, {"inputs": {}, "params": {}})
-    with pytest.raises(PipelineError, match="which image size and channels"):
+    with pytest.raises(PipelineError, match="its image size and channels"):
         open_model(tmp_path)
 
 
@@ -213,19 +213,17 @@ def test_the_command(tmp_path, data):
     def command(*words):
         code = (
             "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None;"
-            "from stages.core.errors import run;"
-            "from stages.inference.score import main;"
-            "run(main)"
+            "from stages.cli import main; main()"
         )
         return subprocess.run(
-            [sys.executable, "-c", code, "unet.onnx", str(data), *words],
+            [sys.executable, "-c", code, "score", "unet.onnx", str(data), *words],
             cwd=tmp_path,
             env={"PYTHONPATH": str(ROOT), "PATH": ""},
             capture_output=True,
             text=True,
         )
 
-    done = command("--classes", "COVID", "--limit", "1")
+    done = command("--class", "COVID", "--limit", "1")
     assert done.returncode == 0, done.stderr
     assert "on 1 images of covid19_radiography" in done.stdout
     out = tmp_path / "data/.work/scores/COVID-19_Radiography_Dataset"

@@ -1,168 +1,201 @@
-"""The HTTP interface: routes, limits, and errors of one sentence."""
+"""The HTTP interface: routes, limits, security headers, and errors of one sentence."""
 
 import asyncio
 import base64
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
+from fastapi import FastAPI, Header, HTTPException, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
-from stages.datasets import headers
+from stages.core import imaging
 from stages.inference.serve.counts import CONTENT_TYPE, Counts
 from stages.inference.serve.engine import Answer, Engine
-from stages.inference.serve.guard import Guard
-from stages.inference.serve.limits import Limits, RefusedError, busy
 
 logger = logging.getLogger(__name__)
 
-NOTICE = "Not a medical device: nobody's diagnosis or treatment may depend on it."
-PAGE = {
-    "/": ("page.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+NOTICE = "Not a medical device: do not base a diagnosis or a treatment on it."
+_PAGE = Path(__file__).with_name("page")
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+FORMATS = (*imaging.FORMATS, "dicom")
+# The page loads its own files and shows pictures that it has in memory; nothing else.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
 }
-PNG, JSON = "image/png", "application/json"
-# A client that has begun to send reads no answer before it is through: so much more
-# than what is allowed is read, and thrown away, to tell it.
+# A client reads no answer before it has sent its whole body: so many times the limit
+# is read, and discarded, to tell it.
 PATIENCE = 4
+_IMAGE_BODY = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+    },
+}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    408: {"description": "The image took too long to arrive"},
+    413: {"description": "The image has too many bytes"},
+    415: {"description": "The body is not an image of a known format"},
+    422: {"description": "The image is broken, too large or of a kind not read"},
+    503: {"description": "The server is busy; see Retry-After"},
+}
 
 
-def build(engine: Engine, *, hosts: frozenset[str]) -> Starlette:
-    """The application.
+class ModelFacts(BaseModel):
+    """The model that is served, and what the server takes."""
+
+    notice: str = NOTICE
+    sha256: str
+    image_size: int = Field(description="Side of the network's input, pixels")
+    image_channels: int
+    threshold: float = Field(description="Pixels at least this probable are foreground")
+    is_of_lungs: bool
+    mask_definition: str
+    data: dict[str, Any] = Field(description="The training data")
+    formats: tuple[str, ...] = FORMATS
+    max_bytes: int = Field(description="Of an image file")
+
+
+class Prediction(BaseModel):
+    """What was found in an image, under the names of `predictions.csv`."""
+
+    height: int = Field(description="Of the image and of its mask, pixels")
+    width: int
+    lung_area_fraction: float = Field(description="Foreground, as a share of the image")
+    components: int = Field(description="Number of separate regions")
+    mean_confidence: float | None = Field(description="null if nothing was found")
+    warnings: list[str] = Field(description="Differences from the training data")
+    threshold: float
+    model_sha256: str
+    notice: str = NOTICE
+    mask: str | None = Field(None, description="PNG, base64")
+    view: str | None = Field(None, description="PNG for a screen, base64")
+    outline: str | None = Field(None, description="SVG path in pixels of the image")
+
+
+def build(engine: Engine, *, hosts: list[str]) -> FastAPI:
+    """Makes the application.
 
     Args:
-        engine: What predicts.
-        hosts: Names it may be called by; empty takes any.
+        engine: The model.
+        hosts: Names that the server may be called by, as in `TrustedHostMiddleware`.
+            On loopback they keep a foreign page from reading answers through a name
+            that it made to point here.
     """
     counts = Counts(engine.sha256, lambda: engine.waiting)
-    held = Held(engine.limits.max_held_bytes)
-
-    async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    async def model(_: Request) -> Response:
-        return JSONResponse(describe(engine))
-
-    async def metrics(_: Request) -> Response:
-        return Response(counts.text(), headers={"Content-Type": CONTENT_TYPE})
-
-    async def predict(request: Request) -> Response:
-        kind = chosen(request.headers.get("accept", "*/*"))
-        with_view = kind == JSON and request.query_params.get("view") == "true"
-        with held.share() as share:
-            encoded = await _body(request, engine.limits, share)
-            answer = await _answered(engine, encoded, with_view=with_view)
-        counts.seconds.observe(answer.seconds)
-        counts.images.labels("yes" if answer.finding.warnings else "no").inc()
-        return _reply(engine, answer, kind)
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         engine.close()
 
-    routes = [
-        *(_page_file(path, name, kind) for path, (name, kind) in PAGE.items()),
-        Route("/predict", predict, methods=["POST"]),
-        Route("/model", model),
-        Route("/healthz", healthz),
-        Route("/metrics", metrics),
-    ]
-    paths = frozenset(route.path for route in routes)
-    guard = Middleware(Guard, hosts=hosts, paths=paths, counts=counts)
-    app = Starlette(
-        routes=routes,
-        middleware=[guard],
-        exception_handlers={RefusedError: _refused, HTTPException: _unknown},
+    # FastAPI's own /docs loads its scripts from another host.
+    app = FastAPI(
+        title="Segmentation of images",
+        description=NOTICE,
+        docs_url=None,
+        redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.held = held
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+
+    @app.middleware("http")
+    async def around(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        response.headers.update(HEADERS)
+        path = getattr(request.scope.get("route"), "path", "") or "other"
+        counts.requests.labels(path, str(response.status_code)).inc()
+        return response
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Answers while the server runs."""
+        return {"status": "ok"}
+
+    @app.get("/model")
+    async def model() -> ModelFacts:
+        """Describes the model."""
+        return describe(engine)
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Counters in Prometheus' text format."""
+        return Response(counts.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    @app.post(
+        "/predict",
+        response_model=Prediction,
+        response_model_exclude_unset=True,
+        openapi_extra={"requestBody": _IMAGE_BODY},
+        responses={
+            200: {"content": {"image/png": {}}, "description": "The mask"},
+            **_ERRORS,
+        },
+    )
+    async def predict(
+        request: Request,
+        accept: Annotated[str, Header()] = "image/png",
+        view: bool = False,
+    ) -> Any:
+        """Predicts the mask of an image: PNG, JPEG, TIFF, BMP or DICOM as the body.
+
+        The answer is the mask as PNG with the facts as `X-` headers, or, with
+        `Accept: application/json`, the facts with the mask in base64.
+        """
+        as_json = "application/json" in accept
+        with engine.place():
+            encoded = await _body(request, engine)
+            answer = await engine.answer(encoded, with_view=as_json and view)
+        counts.seconds.observe(answer.seconds)
+        counts.images.labels("yes" if answer.found.warnings else "no").inc()
+        facts = _facts(engine, answer)
+        if not as_json:
+            headers = _as_headers(facts)
+            return Response(answer.mask_png, media_type="image/png", headers=headers)
+        facts.mask = base64.b64encode(answer.mask_png).decode()
+        if answer.view:
+            facts.view = base64.b64encode(answer.view.png).decode()
+            facts.outline = answer.view.outline
+        return facts
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(_PAGE / "docs.html")
+
+    pages = StaticFiles(directory=_PAGE, html=True)
+    app.mount("/", pages, name="page")
     return app
 
 
-def _page_file(path: str, name: str, kind: str) -> Route:
-    async def page_file(_: Request) -> Response:
-        return FileResponse(Path(__file__).with_name(name), media_type=kind)
-
-    return Route(path, page_file)
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RefusedError)
-    return JSONResponse({"error": error.sentence}, error.status, error.headers)
-
-
-async def _unknown(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    there = "there are POST /predict and GET /, /model, /healthz, /metrics"
-    what = {404: "nothing is here", 405: f"{request.method} does not work here"}
-    sentence = f"{what.get(error.status_code, error.detail)}; {there}"
-    return JSONResponse({"error": sentence}, error.status_code, error.headers)
-
-
-def _reply(engine: Engine, answer: Answer, kind: str) -> Response:
-    """The mask with its facts as headers, or the facts with the mask in them."""
-    facts = describe_answer(engine, answer)
-    if kind == PNG:
-        return Response(answer.mask_png, media_type=PNG, headers=_as_headers(facts))
-    facts["mask"] = base64.b64encode(answer.mask_png).decode()
-    if answer.view:
-        facts["view"] = base64.b64encode(answer.view.png).decode()
-        facts["outline"] = answer.view.outline
-    return JSONResponse(facts)
-
-
-class Held:
-    """Bytes of all images in memory; used from the event loop alone."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.now = 0
-
-    def share(self) -> "Share":
-        """One request's part."""
-        return Share(self)
-
-
-class Share:
-    """What one request holds, given back at its end."""
-
-    def __init__(self, held: Held) -> None:
-        self._held = held
-        self._mine = 0
-
-    def take(self, num_bytes: int) -> None:
-        """Takes more; refuses what all together would hold too much of."""
-        if self._held.now + num_bytes > self._held.most:
-            raise busy("too many images are being sent at once; try again later")
-        self._held.now += num_bytes
-        self._mine += num_bytes
-
-    def __enter__(self) -> "Share":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._held.now -= self._mine
-
-
-async def _body(request: Request, limits: Limits, share: Share) -> bytes:
+async def _body(request: Request, engine: Engine) -> bytes:
     """Reads an image, no longer and no more than allowed."""
     if request.headers.get("content-type", "").startswith("multipart/"):
-        raise RefusedError(
+        raise HTTPException(
             415,
             "the body should be the image file itself, not a form; "
             "with curl: --data-binary @image.png",
         )
+    limits = engine.limits
     body = bytearray()
     size = 0
     try:
@@ -172,113 +205,69 @@ async def _body(request: Request, limits: Limits, share: Share) -> bytes:
                 if size > PATIENCE * limits.max_bytes:
                     break
                 if size <= limits.max_bytes:
-                    share.take(len(chunk))
                     body += chunk
     except TimeoutError:
-        raise RefusedError(
+        raise HTTPException(
             408, f"the image took more than {limits.seconds:g} s to arrive"
         ) from None
     except ClientDisconnect:
-        raise RefusedError(400, "the image was not sent whole") from None
+        raise HTTPException(400, "the image was not sent whole") from None
     if size > limits.max_bytes:
-        raise RefusedError(
+        raise HTTPException(
             413, f"the image has more than {limits.max_bytes} bytes; send a smaller one"
         )
-    return bytes(body)
+    encoded = bytes(body)
+    kind = imaging.format_of(encoded)
+    if body and kind not in FORMATS:
+        what = "is of no known format" if kind == "unknown" else f"is {kind}"
+        known = ", ".join(FORMATS).upper()
+        raise HTTPException(
+            415, f"the body {what} but should be the bytes of an image: {known}"
+        )
+    return encoded
 
 
-async def _answered(engine: Engine, encoded: bytes, *, with_view: bool) -> Answer:
-    future = asyncio.wrap_future(engine.submit(encoded, with_view=with_view))
-    try:
-        return await asyncio.wait_for(future, engine.limits.seconds)
-    except TimeoutError:
-        raise busy(
-            f"no answer within {engine.limits.seconds:g} s; try again later"
-        ) from None
-    except RefusedError:
-        raise
-    except Exception:  # a defect: it is logged, and others are served on
-        logger.exception("an image could not be predicted")
-        raise RefusedError(
-            500, "this image could not be predicted; the server's log says why"
-        ) from None
-
-
-def chosen(accept: str) -> str:
-    """PNG or JSON, whichever is wanted more; PNG where both are welcome.
-
-    Raises:
-        RefusedError: If neither is accepted.
-    """
-    weights = {PNG: 0.0, JSON: 0.0}
-    precision = dict.fromkeys(weights, -1)
-    for entry in accept.split(","):
-        wanted, *options = (part.strip() for part in entry.lower().split(";"))
-        weight = next((o[2:] for o in options if o.startswith("q=")), "1")
-        for kind in weights:
-            matches = ("*/*", f"{kind.split('/')[0]}/*", kind)
-            if wanted in matches and matches.index(wanted) > precision[kind]:
-                precision[kind] = matches.index(wanted)
-                weights[kind] = _number(weight)
-    best = max(weights, key=lambda kind: weights[kind])
-    if weights[best] <= 0:
-        raise RefusedError(406, f"the answer is {PNG} or {JSON}; accept one of them")
-    return best
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        return 0.0
-    return value if math.isfinite(value) else 0.0
-
-
-def describe(engine: Engine) -> dict[str, Any]:
-    """What a model says of itself, and what the server takes."""
-    model = engine.model
+def describe(engine: Engine) -> ModelFacts:
+    """Describes the model that an engine serves."""
+    model = engine.segmenter.model
     data = model.facts.get("data")
     told = data if isinstance(data, dict) else {}
-    return {
-        "notice": NOTICE,
-        "sha256": engine.sha256,
-        "image_size": model.image_size,
-        "image_channels": model.image_channels,
-        "threshold": engine.threshold,
-        "is_of_lungs": model.is_of_lungs,
-        "mask_definition": model.mask_definition,
-        "data": {
-            name: told.get(name) for name in ("dataset", "source", "version", "licence")
+    return ModelFacts(
+        sha256=engine.sha256,
+        image_size=model.image_size,
+        image_channels=model.image_channels,
+        threshold=engine.segmenter.threshold,
+        is_of_lungs=model.is_of_lungs,
+        mask_definition=model.mask_definition,
+        data={
+            key: told.get(key) for key in ("dataset", "source", "version", "licence")
         },
-        "formats": list(headers.FORMATS),
-        "max_bytes": engine.limits.max_bytes,
-    }
+        max_bytes=engine.limits.max_bytes,
+    )
 
 
-def describe_answer(engine: Engine, answer: Answer) -> dict[str, Any]:
-    """What was found, under the names of predict's table."""
-    finding = answer.finding
-    height, width = finding.mask.shape
-    confidence = finding.mean_confidence
-    return {
-        "height": height,
-        "width": width,
-        "lung_area_fraction": round(finding.area_fraction, 6),
-        "components": finding.components,
-        "mean_confidence": None if math.isnan(confidence) else round(confidence, 6),
-        "warnings": list(finding.warnings),
-        "threshold": engine.threshold,
-        "model_sha256": engine.sha256,
-        "notice": NOTICE,
-    }
+def _facts(engine: Engine, answer: Answer) -> Prediction:
+    found = answer.found
+    height, width = found.mask.shape
+    confidence = found.mean_confidence
+    return Prediction(
+        height=height,
+        width=width,
+        lung_area_fraction=round(found.area_fraction, 6),
+        components=found.components,
+        mean_confidence=None if math.isnan(confidence) else round(confidence, 6),
+        warnings=list(found.warnings),
+        threshold=engine.segmenter.threshold,
+        model_sha256=engine.sha256,
+        notice=NOTICE,
+    )
 
 
-def _as_headers(facts: dict[str, Any]) -> dict[str, str]:
+def _as_headers(facts: Prediction) -> dict[str, str]:
     """The facts beside a PNG, which itself carries none: `X-Lung-Area-Fraction`."""
     return {
-        "-".join(["X", *(word.capitalize() for word in name.split("_"))]): (
+        f"X-{name.replace('_', '-').title()}": (
             "; ".join(value) if isinstance(value, list) else str(value)
         )
-        for name, value in facts.items()
-        if value is not None
+        for name, value in facts.model_dump(exclude_none=True).items()
     }

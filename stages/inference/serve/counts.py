@@ -1,4 +1,4 @@
-"""What a server counts, in Prometheus' text format. Nothing in it is about an image."""
+"""What a server counts, in Prometheus' text format; nothing in it is about an image."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,11 @@ class Counts:
     """Counters of one server, in a registry of its own."""
 
     def __init__(self, sha256: str, waiting: Callable[[], float]) -> None:
-        """Begins at zero.
+        """Starts at zero.
 
         Args:
-            sha256: Of the model.
-            waiting: How many images are predicted or wait for it.
+            sha256: Hash of the model.
+            waiting: Returns the number of images in work or waiting.
         """
         registry = self._registry = CollectorRegistry()
         self.requests = Counter(
@@ -28,18 +28,18 @@ class Counts:
         )
         self.seconds = Histogram(
             "lungmask_predict_seconds",
-            "From an image's bytes to its mask's",
+            "From the bytes of an image to those of its mask",
             buckets=_SECONDS,
             registry=registry,
         )
         self.images = Counter(
             "lungmask_images",
-            "Masks given, by whether they came with a warning",
-            ["unlike"],
+            "Masks by whether they came with a warning",
+            ["warning"],
             registry=registry,
         )
-        for unlike in ("no", "yes"):
-            self.images.labels(unlike)
+        for warning in ("no", "yes"):
+            self.images.labels(warning)
         Gauge(
             "lungmask_images_waiting", "Images in work or waiting", registry=registry
         ).set_function(waiting)
@@ -48,5 +48,5 @@ class Counts:
         ).labels(sha256).set(1)
 
     def text(self) -> bytes:
-        """All of them."""
+        """All counters as text."""
         return generate_latest(self._registry)

@@ -1,31 +1,42 @@
 """Predicts images in a bounded pool of threads that share one ONNX Runtime session."""
 
+import asyncio
+import contextlib
 import logging
 import math
-import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from fastapi import HTTPException
 
 from stages.core import files, imaging
 from stages.core.imaging import Grey, Mask, UnreadableImageError
-from stages.datasets import headers
-from stages.inference import segmenter
-from stages.inference.predict import Finding, chosen_threshold, found, prepare
-from stages.inference.serve.limits import Limits, RefusedError, busy
+from stages.inference.segmenter import Segmentation, Segmenter
 
 logger = logging.getLogger(__name__)
 
-VIEW_PX = 1024  # longest side of the picture that the page shows
+VIEW_PX = 1024  # longest side of the picture on the page
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one server."""
+
+    max_bytes: int  # of one image file
+    max_pixels: int  # that an image may declare
+    seconds: float  # for sending an image, and again for its answer
+    threads: int  # images predicted at a time
+    queue: int  # images that may wait beside those
 
 
 @dataclass(frozen=True)
 class View:
-    """What a page draws: the image as the model saw it, and the mask's outline."""
+    """The image as the model saw it, at a size for screens, and the mask's outline."""
 
     png: bytes
     outline: str  # an SVG path, in pixels of the image
@@ -35,98 +46,100 @@ class View:
 class Answer:
     """What was found in one image."""
 
-    finding: Finding
+    found: Segmentation
     mask_png: bytes
     view: View | None
     seconds: float
+
+
+def busy(sentence: str) -> HTTPException:
+    """503: a later request may succeed."""
+    return HTTPException(503, f"{sentence}; try again later", {"Retry-After": "1"})
 
 
 class Engine:
     """A model, and the threads that use it."""
 
     def __init__(self, path: Path, limits: Limits, threshold: float | None) -> None:
-        """Loads the model and predicts once, so that what fails does so now.
+        """Loads the model and predicts once, so that an unfit model fails here.
 
         Raises:
             PipelineError: If the model cannot be used.
         """
-        self.model = segmenter.load(path, threads=1)
+        self.segmenter = Segmenter(
+            path, threshold=threshold, max_pixels=limits.max_pixels, threads=1
+        )
         self.sha256 = files.sha256(path)
-        self.threshold = chosen_threshold(self.model, threshold)
         self.limits = limits
-        side, channels = self.model.image_size, self.model.image_channels
-        self.model.predict(np.zeros((1, side, side, channels), np.float32))
+        self.segmenter(np.zeros((8, 8), np.uint8))
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="predict")
-        self._lock = threading.Lock()
-        self._waiting = 0
+        self._begun: set[Future[Answer]] = set()
+        self.waiting = 0  # images in work or waiting
 
     @property
-    def waiting(self) -> int:
-        """Images that are predicted or wait for it."""
-        return self._waiting
+    def is_busy(self) -> bool:
+        """Whether a thread still works, though nobody waits for its answer."""
+        return bool(self._begun)
 
-    def submit(self, encoded: bytes, *, with_view: bool) -> Future[Answer]:
-        """Puts an image into the queue.
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Holds a place in the queue while a request is read and answered.
+
+        Raises:
+            HTTPException: 503 if the queue is full.
+        """
+        if self.waiting >= self.limits.threads + self.limits.queue:
+            raise busy(f"{self.waiting} images are waiting already")
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+    async def answer(self, encoded: bytes, *, with_view: bool) -> Answer:
+        """Predicts an image when its turn comes.
 
         Args:
             encoded: An image file.
-            with_view: Whether a page wants to draw it.
-
-        Returns:
-            The answer to come. It raises `RefusedError` for what is no image; while
-            it waits it can be cancelled.
+            with_view: Whether to draw it for the page.
 
         Raises:
-            RefusedError: If the queue is full.
+            HTTPException: 422 for an unreadable image, 500 for a defect, 503 if the
+                answer takes longer than allowed.
         """
-        with self._lock:
-            if self._waiting >= self.limits.threads + self.limits.queue:
-                raise busy(f"{self._waiting} images wait already; try again later")
-            self._waiting += 1
         future = self._pool.submit(self._answer, encoded, with_view=with_view)
-        future.add_done_callback(self._done)
-        return future
+        self._begun.add(future)
+        future.add_done_callback(self._begun.discard)
+        try:
+            return await asyncio.wait_for(
+                asyncio.wrap_future(future), self.limits.seconds
+            )
+        except TimeoutError:  # a prediction that has begun goes on, unheard
+            raise busy(f"no answer within {self.limits.seconds:g} s") from None
+        except UnreadableImageError as error:
+            raise HTTPException(422, f"the image cannot be read: {error}") from None
+        except Exception:  # a defect, which must not end other answers
+            logger.exception("an image could not be predicted")
+            raise HTTPException(
+                500, "this image could not be predicted; the server's log says why"
+            ) from None
 
     def close(self) -> None:
-        """Ends the threads; what waits is cancelled."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def _done(self, _: Future[Answer]) -> None:
-        with self._lock:
-            self._waiting -= 1
+        """Ends the threads without waiting; queued images are cancelled."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _answer(self, encoded: bytes, *, with_view: bool) -> Answer:
         begin = time.perf_counter()
-        _require_image(encoded)
-        try:
-            prepared = prepare(encoded, self.model, self.limits.max_pixels)
-        except UnreadableImageError as error:
-            raise RefusedError(
-                422, f"the image cannot be read: {error}; send another"
-            ) from None
-        inputs = imaging.to_input(prepared.pixels[None])
-        prob = self.model.predict(inputs)[0, :, :, 0]
-        finding = found(prepared, prob, self.model, self.threshold)
+        found = self.segmenter(encoded)
         return Answer(
-            finding,
-            imaging.encode_png(finding.mask.astype(np.uint8) * 255),
-            view(prepared.image, finding.mask) if with_view else None,
+            found,
+            imaging.encode_png(found.mask.astype(np.uint8) * 255),
+            _view(found.image, found.mask) if with_view else None,
             time.perf_counter() - begin,
         )
 
 
-def _require_image(encoded: bytes) -> None:
-    kind = headers.format_of(encoded)
-    if encoded and kind not in headers.FORMATS:
-        what = "is of no known format" if kind == "unknown" else f"is {kind}"
-        known = ", ".join(headers.FORMATS).upper()
-        raise RefusedError(
-            415, f"the body {what} but should be the bytes of an image: {known}"
-        )
-
-
-def view(image: Grey, mask: Mask) -> View:
-    """The image at a size for screens, and the outline at its own."""
+def _view(image: Grey, mask: Mask) -> View:
     height, width = mask.shape
     scale = min(1.0, VIEW_PX / max(height, width))
     sides = [max(1, math.floor(side * scale)) for side in (height, width)]
@@ -138,9 +151,8 @@ def svg_path(mask: Mask) -> str:
     contours, _ = cv2.findContours(
         mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
-    parts = []
-    for contour in contours:
-        # OpenCV goes through the middles of pixels.
-        points = " ".join(f"{x + 0.5:g},{y + 0.5:g}" for [[x, y]] in contour)
-        parts.append(f"M{points}Z")
-    return "".join(parts)
+    # OpenCV's points are the centres of pixels.
+    return "".join(
+        f"M{' '.join(f'{x + 0.5:g},{y + 0.5:g}' for [[x, y]] in contour)}Z"
+        for contour in contours
+    )

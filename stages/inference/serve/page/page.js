@@ -86,7 +86,7 @@ const answer = async (file, signal) => {
     signal,
   });
   const told = await reply.json();
-  if (!reply.ok) throw new Error(told.error);
+  if (!reply.ok) throw new Error(told.detail);
   return told;
 };
 
@@ -160,7 +160,7 @@ const introduce = async () => {
     ["SHA-256", model.sha256],
   ];
   list($("model"), rows.filter(([, value]) => value));
-  $("takes").textContent = `PNG, JPEG, TIFF or BMP, up to ${Math.floor(model.max_bytes / 2 ** 20)} MiB`;
+  $("takes").textContent = `PNG, JPEG, TIFF, BMP or DICOM, up to ${Math.floor(model.max_bytes / 2 ** 20)} MiB`;
 };
 $("curl").textContent = `curl --data-binary @image.png ${location.origin}/predict > mask.png`;
 introduce().catch(() => complain("The server does not answer; is it still running?"));
