@@ -18,7 +18,6 @@ from stages.core.params import TrainParams, load_params
 OPTIONS = ("data", "model")
 LONG = False
 SIDE = 256
-THRESHOLD = 0.5
 MATRIX = 2048  # rows and columns
 
 
@@ -38,7 +37,7 @@ def bench(options: Options) -> list[Row]:
     facts: dict[str, Any] = {}
     with processes.workspace() as folder:
         onnx_file.write(network, folder / "unet.onnx", facts=facts)
-        saved_model.write(network, folder / "saved", facts=facts, threshold=THRESHOLD)
+        saved_model.write(network, folder / "saved", facts=facts)
         litert.write(network, folder / "unet.tflite", facts=facts)
         predictors = {
             "ONNX Runtime": segmenter.load(folder / "unet.onnx").predict,

@@ -12,14 +12,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from stages.core import files, paths, provenance
 from stages.core.errors import PipelineError
 from stages.core.imaging import Predictor
 from stages.core.params import ExportParams, TrainParams
 from stages.datasets.pairs import read_splits
 from stages.export import card, litert, onnx_file, parity, saved_model, size
+from stages.export.network import folded, without_standardisation
 from stages.nn.inference import load_model, predictor, probabilities
 
 logger = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ def export(
         logging.getLogger(chatter).setLevel(logging.WARNING)
     judged = require_passed(verdict)
     model = load_model(model_path)
-    network = probabilities(model, mirror=mirror)
+    network = probabilities(folded(model), mirror=mirror)
     _, side, _, channels = network.input_shape
     data = files.read_json(ingested_summary)
     inputs = {
@@ -122,7 +121,15 @@ def export(
         formats: dict[str, dict[str, Any]] = {}
         for name, file_name in FILES.items():
             path = partial / file_name
-            predictors[name] = _write_and_load(name, network, path, facts)
+            if name == "onnx":
+                core, epsilon = without_standardisation(folded(model))
+                core = probabilities(core, mirror=mirror)
+                onnx_file.write(core, path, facts=facts, epsilon=epsilon)
+                predictors[name] = onnx_file.load(path)
+            else:
+                module = saved_model if name == "saved_model" else litert
+                module.write(network, path, facts=facts)
+                predictors[name] = module.load(path)
             found = parity.compare(name, predictors[name], wanted, params)
             formats[name] = {
                 "bytes": num_bytes(path),
@@ -133,8 +140,8 @@ def export(
             logger.info("%s: %s bytes", file_name, f"{formats[name]['bytes']:,}")
         values = {
             "formats": formats,
-            "parameters": size.parameters(network),
-            "multiply_adds": size.multiply_adds(network),
+            "parameters": size.parameters(probabilities(model)),
+            "multiply_adds": size.multiply_adds(probabilities(model, mirror=mirror)),
             "image_size": side,
             "image_channels": channels,
             "num_parity_images": len(wanted.images),
@@ -180,29 +187,3 @@ def num_bytes(path: Path) -> int:
     if path.is_dir():
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return path.stat().st_size
-
-
-def _write_and_load(
-    name: str,
-    network: keras.Model,
-    path: Path,
-    facts: provenance.Facts,
-) -> Predictor:
-    """Writes one format and reads it back with its official runtime."""
-    match name:
-        case "onnx":
-            onnx_file.write(network, path, facts=facts)
-            return onnx_file.load(path)
-        case "saved_model":
-            judged = facts["params"]["evaluate"]
-            saved_model.write(
-                network,
-                path,
-                facts=facts,
-                threshold=judged["threshold"],
-                keep_components=judged["keep_components"],
-            )
-            return saved_model.load(path)
-        case _:
-            litert.write(network, path, facts=facts)
-            return litert.load(path)

@@ -1,4 +1,9 @@
-"""ONNX: one file, batch norm folded into the convolutions, no training left in it."""
+"""ONNX: one file that old and small runtimes read alike.
+
+Operator set 13; the input's standardisation is one InstanceNormalization and batch
+norms are folded into the convolutions. The graph that TensorFlow's converter makes of
+the standardisation (moments of a 5-D tensor) is silently wrong in some runtimes.
+"""
 
 from pathlib import Path
 
@@ -8,20 +13,30 @@ import onnx
 import onnxruntime
 import tensorflow as tf
 import tf2onnx
+from onnx import TensorProto, helper
 
 from stages.core import canonical, provenance
 from stages.core.imaging import Float, Predictor
 
-OPSET = 18
+OPSET = 13
+IR_VERSION = 7  # of the release that brought operator set 13
 
 
-def write(network: keras.Model, path: Path, *, facts: provenance.Facts) -> None:
+def write(
+    network: keras.Model,
+    path: Path,
+    *,
+    facts: provenance.Facts,
+    epsilon: float | None = None,
+) -> None:
     """Writes `image` (B, S, S, C) to `probability` (B, S, S, 1), any batch size.
 
     Args:
-        network: Images (B, S, S, C) in [0, 1] to probabilities (B, S, S, 1).
+        network: Images (B, S, S, C) to probabilities (B, S, S, 1).
         path: File to write.
         facts: Provenance, for the file's metadata.
+        epsilon: Of the standardisation that `network` lacks and the file has; None
+            where there is none.
     """
     shape = (None, *network.input_shape[1:])
     signature = [tf.TensorSpec(shape, tf.float32, name="image")]
@@ -34,10 +49,53 @@ def write(network: keras.Model, path: Path, *, facts: provenance.Facts) -> None:
         input_signature=signature,
         opset=OPSET,
     )
+    if epsilon is not None:
+        _standardise(model, epsilon)
     canonical.onnx_graph(model)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    model.ir_version = IR_VERSION
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", OPSET))
     provenance.into_onnx(model, facts)
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _standardise(model: onnx.ModelProto, epsilon: float) -> None:
+    """Puts the standardisation before everything that reads the image.
+
+    Over all pixels and channels of an image: as one channel of S x (S C) pixels.
+    """
+    graph = model.graph
+    image = graph.input[0]
+    _, height, width, channels = (d.dim_value for d in image.type.tensor_type.shape.dim)
+    for node in graph.node:
+        node.input[:] = ["standard" if x == image.name else x for x in node.input]
+    graph.initializer.extend(
+        [
+            helper.make_tensor(
+                "one_channel", TensorProto.INT64, [4], [-1, 1, height, width * channels]
+            ),
+            helper.make_tensor(
+                "as_before", TensorProto.INT64, [4], [-1, height, width, channels]
+            ),
+            helper.make_tensor("scale", TensorProto.FLOAT, [1], [1.0]),
+            helper.make_tensor("bias", TensorProto.FLOAT, [1], [0.0]),
+        ]
+    )
+    nodes = [
+        helper.make_node("Reshape", [image.name, "one_channel"], ["flat"]),
+        helper.make_node(
+            "InstanceNormalization",
+            ["flat", "scale", "bias"],
+            ["normal"],
+            epsilon=epsilon,
+        ),
+        helper.make_node("Reshape", ["normal", "as_before"], ["standard"]),
+    ]
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
 
 
 def load(path: Path) -> Predictor:
