@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import frame
-from stages.core import arguments
+from benchmarks import harness
+from stages.core import processor
 from stages.core.errors import PipelineError, run
 
 LIBRARIES = (
@@ -31,17 +31,11 @@ LIBRARIES = (
 
 def machine() -> dict[str, Any]:
     """Where it was measured."""
-    processor = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text("utf-8", errors="replace").splitlines()
-        models = [line for line in lines if line.startswith("model name")]
-        processor = models[0].split(":", 1)[1].strip() if models else processor
     return {
-        "processor": processor,
+        "processor": processor.describe(),
         "cores": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
-        "system": f"{platform.system()} {platform.machine()}",
+        "system": platform.system(),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
@@ -53,38 +47,28 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(_about(name) for name in frame.names()),
+        epilog="\n".join(_about(name) for name in harness.names()),
     )
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="benchmarks; see below")
     add("--json", action="store_true", help="print JSON instead of the table")
     add("--quick", action="store_true", help="tiny sizes, to see that it works")
     add("--data", type=Path, help="labelled pairs, folder or zip; default: phantoms")
-    add("--pairs", type=arguments.positive, help="pairs to measure on")
-    add("--sizes", type=arguments.positive, nargs="+", help="numbers of pairs")
-    add("--minutes", type=_minutes, help="of training")
-    add("--epochs", type=arguments.positive, help="of the training's schedule")
-    add("--folds", type=arguments.positive, help="folds to train and score")
+    add("--pairs", type=int, help="pairs to measure on")
+    add("--sizes", type=int, nargs="+", help="numbers of pairs")
     add("--model", type=Path, help=".onnx or .keras; default: data/export/unet.onnx")
     add("--out", type=Path, help="folder for pictures and tables")
     return parser
 
 
-def _minutes(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e4:
-        raise argparse.ArgumentTypeError(f"should be above 0, found {text}")
-    return value
-
-
 def _about(name: str) -> str:
-    module = frame.load(name)
+    module = harness.load(name)
     first = (module.__doc__ or "").split("\n", 1)[0]
     uses = " ".join(f"--{option}" for option in module.OPTIONS)
     return f"  {name:<13} {'(long) ' if module.LONG else ''}{first} {uses}".rstrip()
 
 
-def options(given: argparse.Namespace, names: list[str]) -> frame.Options:
+def options(given: argparse.Namespace, names: list[str]) -> harness.Options:
     """Options of the named benchmarks.
 
     Raises:
@@ -93,17 +77,17 @@ def options(given: argparse.Namespace, names: list[str]) -> frame.Options:
     values = {key: v for key, v in vars(given).items() if key not in ("names", "json")}
     if values["sizes"] is not None:
         values["sizes"] = tuple(values["sizes"])
-    used = {option for name in names for option in frame.load(name).OPTIONS}
+    used = {option for name in names for option in harness.load(name).OPTIONS}
     for key, value in values.items():
         if key != "quick" and value is not None and key not in used:
             raise PipelineError(
                 f"--{key} is used by none of {', '.join(names)}; leave it out or name "
                 "a benchmark that uses it (see --help)"
             )
-    return frame.Options(**values)
+    return harness.Options(**values)
 
 
-def apart(name: str, chosen: frame.Options) -> dict[str, Any]:
+def apart(name: str, chosen: harness.Options) -> dict[str, Any]:
     """A benchmark's rows, measured in a process of its own.
 
     Raises:
@@ -111,7 +95,7 @@ def apart(name: str, chosen: frame.Options) -> dict[str, Any]:
     """
     words = [sys.executable, "-m", "benchmarks", name, "--json"]
     words += ["--quick"] if chosen.quick else []
-    for option in frame.load(name).OPTIONS:
+    for option in harness.load(name).OPTIONS:
         value = getattr(chosen, option)
         if value is not None:
             values = value if isinstance(value, tuple) else (value,)
@@ -129,19 +113,19 @@ def apart(name: str, chosen: frame.Options) -> dict[str, Any]:
 def main() -> None:
     """Reads the command line, measures, prints."""
     given = parser().parse_args()
-    names = given.names or [n for n in frame.names() if not frame.load(n).LONG]
+    names = given.names or [n for n in harness.names() if not harness.load(n).LONG]
     chosen = options(given, names)
     where = machine()
     benches: dict[str, Any] = {}
     if not given.json:
         print(
-            f"{where['processor']}, {where['cores']} cores, "
+            f"{where['processor']['model']}, {where['cores']} cores, "
             f"load before {where['load_before']}"
         )
     for name in names:
         if len(names) == 1:
-            rows = frame.load(name).bench(chosen)
-            text, table = frame.render(name, rows), [row.table() for row in rows]
+            rows = harness.load(name).bench(chosen)
+            text, table = harness.render(name, rows), [row.table() for row in rows]
             benches[name] = {"rows": table, "text": text}
         else:
             benches[name] = apart(name, chosen)

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.frame import Options
+from benchmarks.harness import Options
 from stages.core import imaging, paths
 from stages.core.errors import PipelineError
 from stages.core.params import IngestParams, Params, load_params

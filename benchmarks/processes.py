@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -32,7 +31,6 @@ class Measured:
     import_s: float
     work_s: float
     peak_bytes: int
-    training_s: float  # 0 for all but train
 
 
 @dataclass(frozen=True)
@@ -99,15 +97,8 @@ def stage(name: str, folder: Path) -> Measured:
     """Runs one stage in a folder with a `params.yaml` and, perhaps, a `data/`."""
     out = folder / "measured.json"
     words = [sys.executable, "-m", "benchmarks.measured", str(out), name]
-    lines = run(words, folder)
-    return Measured(**json.loads(out.read_text()), training_s=training_seconds(lines))
-
-
-def training_seconds(lines: list[Line]) -> float:
-    """From the first epoch's announcement to the last progress of the last; or 0."""
-    starts = [line.at for line in lines if re.search(r"epoch 1 of \d+$", line.text)]
-    ends = [line.at for line in lines if re.match(r"\s*\d+/\d+ - ", line.text)]
-    return ends[-1] - starts[0] if starts and ends else 0.0
+    run(words, folder)
+    return Measured(**json.loads(out.read_text()))
 
 
 def write_params(params: Params, folder: Path) -> None:

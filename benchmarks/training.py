@@ -3,14 +3,14 @@
 Importing this imports TensorFlow.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.frame import Options
+from benchmarks.harness import Options
 from stages.core.imaging import decode_image, decode_mask, preprocess, soft_mask
 from stages.core.params import TrainParams
 from stages.datasets.pairs import Pair
@@ -20,7 +20,6 @@ from stages.nn.losses import supervised
 from stages.nn.training import (
     Trainer,
     configure_runtime,
-    learning_rate_at,
     seed_everything,
 )
 
@@ -66,16 +65,6 @@ def trainer_of(params: TrainParams) -> Trainer:
         params,
         strategy=connect().strategy,
     )
-
-
-def steps(trainer: Trainer, pairs: Sequence[Pair]) -> Iterator[float]:
-    """All steps of a training as `train` does them, decoding first; yields losses."""
-    params = trainer.params
-    arrays = arrays_of(pairs, params)
-    num_steps = params.epochs * dataset.steps_an_epoch(len(arrays), params.batch_size)
-    for step, batch in enumerate(dataset.training_batches(arrays, params)):
-        rate = learning_rate_at(step, num_steps, params)
-        yield float(trainer.train_step(batch, rate)[0])
 
 
 def bare_step(params: TrainParams, arrays: dataset.Arrays) -> Callable[[], float]:

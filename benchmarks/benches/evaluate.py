@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from benchmarks import data
-from benchmarks.frame import Options, Reach, Row, alternate
+from benchmarks.harness import Options, Row, Target, alternate
 from stages.core import imaging
 from stages.core.imaging import Float, Mask
 from stages.scoring.metrics import dice, hd95_and_assd, iou
@@ -58,7 +58,7 @@ def bench(options: Options) -> list[Row]:
             count / took["plain"],
             "Dice alone in NumPy",
             took["plain"] / took[name],
-            Reach(200, of="figure"),
+            Target(200, of="figure"),
             {"Dice": mean, "images": count},
         )
         for name, what in (

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from benchmarks import data
-from benchmarks.frame import Options, Reach, Row, alternate
+from benchmarks.harness import Options, Row, Target, alternate
 from stages.core.params import load_params
 
 OPTIONS = ("data", "pairs")
@@ -64,7 +64,7 @@ def bench(options: Options) -> list[Row]:
             len(pairs) / took["decoding"],
             "cv2.imdecode in two threads",
             took["decoding"] / took["pipeline"],
-            Reach(0.7),
+            Target(0.7),
             {"side": params.image_size, "batch": params.batch_size},
         ),
         Row(
@@ -74,6 +74,6 @@ def bench(options: Options) -> list[Row]:
             step_ms,
             "the step that takes it",
             pipeline_ms / step_ms,
-            Reach(1, at_most=True),
+            Target(1, at_most=True),
         ),
     ]

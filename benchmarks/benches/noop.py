@@ -12,7 +12,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from benchmarks import data, processes
-from benchmarks.frame import Options, Reach, Row, alternate
+from benchmarks.harness import Options, Row, Target, alternate
 from stages.core import paths
 from stages.core.params import load_params
 from stages.datasets.pairs import Pair
@@ -52,7 +52,7 @@ def bench(options: Options) -> list[Row]:
             took["empty"],
             "seven empty stages",
             took[name] / took["empty"],
-            Reach(1.2, at_most=True),
+            Target(1.2, at_most=True),
         )
         for name in plans
     ]

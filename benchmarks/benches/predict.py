@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import data, processes
-from benchmarks.frame import Options, Reach, Row, alternate
+from benchmarks.harness import Options, Row, Target, alternate
 from stages.core.imaging import decode_image, preprocess, to_input
 from stages.core.params import TrainParams, load_params
 
@@ -70,7 +70,7 @@ def bench(options: Options) -> list[Row]:
             1000 * took["predict"],
             "keras.Model.predict",
             took["predict"] / took[name],
-            Reach(4) if name.startswith("ONNX") else None,
+            Target(4) if name.startswith("ONNX") else None,
             apart[name],
         )
         for name in predictors
@@ -86,7 +86,7 @@ def bench(options: Options) -> list[Row]:
             rate / 1e9,
             "matrix multiplication",
             adds / took[name] / rate,
-            Reach(0.5),
+            Target(0.5),
             {"multiply-adds an image, G": adds / 1e9, "side": side},
         )
         for name in (fastest, "LiteRT")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import data
-from benchmarks.frame import Options, Row
+from benchmarks.harness import Options, Row
 from stages.core import files, imaging, paths
 from stages.core.charts import Axis, Series, line_chart, standalone
 from stages.core.imaging import Grey, Mask

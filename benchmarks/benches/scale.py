@@ -6,7 +6,7 @@ the number of pairs is what grows. To be reached: an exponent of at most 1.05.
 """
 
 from benchmarks import data, processes
-from benchmarks.frame import Options, Reach, Row, exponent
+from benchmarks.harness import Options, Row, Target, exponent
 from stages.core.params import Params, load_params
 
 OPTIONS = ("sizes",)
@@ -47,7 +47,7 @@ def bench(options: Options) -> list[Row]:
                 1.0,
                 "straight line",
                 slope,
-                Reach(1.05, at_most=True),
+                Target(1.05, at_most=True),
                 {
                     f"{size} pairs, s": one.work_s
                     for size, one in zip(sorted(sizes), runs, strict=True)
@@ -61,7 +61,7 @@ def bench(options: Options) -> list[Row]:
                 runs[0].peak_bytes / 1e6,
                 f"at {min(sizes)}",
                 growth,
-                Reach(FLAT, at_most=True),
+                Target(FLAT, at_most=True),
             ),
         ]
     return rows

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import data, processes
-from benchmarks.frame import Options, Reach, Row, seconds
+from benchmarks.harness import Options, Row, Target, seconds
 from stages.core.params import TrainParams, load_params
 
 if TYPE_CHECKING:  # its import would import TensorFlow
@@ -88,7 +88,7 @@ def _row(what: str, arrays: "Arrays", params: TrainParams) -> Row:
         limit,
         "bare compiled step",
         rate / limit,
-        Reach(0.95),
+        Target(0.95),
         {
             "training Dice of the last epoch": progress.history[-1]["dice"],
             "epochs": params.epochs,

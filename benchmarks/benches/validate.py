@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 
 from benchmarks import data, processes
-from benchmarks.frame import Options, Reach, Row, seconds
+from benchmarks.harness import Options, Row, Target, seconds
 from stages.core.params import load_params
 
 OPTIONS = ("data", "pairs")
@@ -47,7 +47,7 @@ def bench(options: Options) -> list[Row]:
             count / min(times),
             "cv2.imread in two threads",
             min(times) / took,
-            Reach(0.7),
+            Target(0.7),
             {
                 "pairs": count,
                 "without imports, pairs/s": count / work,
@@ -59,7 +59,7 @@ def bench(options: Options) -> list[Row]:
             "most memory held",
             peak / GB,
             "GB",
-            reach=Reach(1.5, of="figure", at_most=True),
+            target=Target(1.5, of="figure", at_most=True),
         ),
     ]
 

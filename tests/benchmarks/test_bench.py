@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import data, frame, processes
-from benchmarks.benches import robustness, time_to_dice
-from benchmarks.frame import Options, Reach, Row
-from stages.core import files, imaging, paths
+from benchmarks import data, harness, processes
+from benchmarks.benches import robustness
+from benchmarks.harness import Options, Row, Target
+from stages.core import imaging
 from stages.core.errors import PipelineError
 from stages.core.params import load_params
-from stages.datasets.pairs import read_splits
 from tests.conftest import ROOT, radiography_tree
 from tests.inference.onnx_models import dark_is_lung
 
@@ -31,35 +30,31 @@ def shipped(isolated):
 
 
 def measured(name, **given):
-    rows = frame.load(name).bench(Options(quick=True, **given))
+    rows = harness.load(name).bench(Options(quick=True, **given))
     assert rows
     for row in rows:
-        assert row.what
+        assert row.name
         assert math.isfinite(row.figure), row
         json.dumps(row.table(), allow_nan=False)
-    text = frame.render(name, rows)
+    text = harness.render(name, rows)
     assert text.startswith(name)
     return rows
 
 
 def test_every_bench_says_what_it_is():
-    assert set(frame.names()) == {
-        "across",
+    assert set(harness.names()) == {
         "evaluate",
-        "final-dice",
         "input",
         "noop",
-        "overhead",
         "predict",
         "robustness",
         "scale",
-        "time-to-dice",
         "train-step",
         "validate",
     }
     fields = set(vars(Options()))
-    for name in frame.names():
-        module = frame.load(name)
+    for name in harness.names():
+        module = harness.load(name)
         assert isinstance(module.LONG, bool)
         assert set(module.OPTIONS) < fields
         first, *rest = module.__doc__.splitlines()
@@ -67,14 +62,14 @@ def test_every_bench_says_what_it_is():
 
 
 def test_a_reach_is_of_the_ratio_or_of_the_figure():
-    row = Row("x", 10, "s", 5, "limit", ratio=2, reach=Reach(1.2, at_most=True))
+    row = Row("x", 10, "s", 5, "limit", ratio=2, target=Target(1.2, at_most=True))
     assert row.reached is False
-    assert "NOT reached" in frame.render("x", [row])
-    assert Row("x", 10, "s", ratio=2, reach=Reach(2)).reached
-    assert Row("x", 10, "s", ratio=2, reach=Reach(9, of="figure")).reached
-    assert Row("x", 10, "s", ratio=0, reach=Reach(1)).table()["reached"] is False
+    assert "NOT reached" in harness.render("x", [row])
+    assert Row("x", 10, "s", ratio=2, target=Target(2)).reached
+    assert Row("x", 10, "s", ratio=2, target=Target(9, of="figure")).reached
+    assert Row("x", 10, "s", ratio=0, target=Target(1)).table()["reached"] is False
     # What could not be measured reaches nothing.
-    lost = Row("x", math.nan, "s", reach=Reach(60, of="figure", at_most=True))
+    lost = Row("x", math.nan, "s", target=Target(60, of="figure", at_most=True))
     assert lost.reached is False
     assert lost.table()["figure"] is None
     assert Row("x", 1, "s").reached is None
@@ -82,7 +77,7 @@ def test_a_reach_is_of_the_ratio_or_of_the_figure():
 
 def test_functions_are_timed_in_turns_after_a_warm_up():
     calls = []
-    took = frame.alternate(
+    took = harness.alternate(
         {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2
     )
     assert calls == ["a", "b"] * 3
@@ -91,7 +86,7 @@ def test_functions_are_timed_in_turns_after_a_warm_up():
 
 
 def test_exponent_of_a_power():
-    assert frame.exponent([1, 10, 100], [3, 300, 30_000]) == pytest.approx(2)
+    assert harness.exponent([1, 10, 100], [3, 300, 30_000]) == pytest.approx(2)
 
 
 def test_variations_have_pixels_of_their_own_and_masks_that_fit():
@@ -114,34 +109,6 @@ def test_given_data_is_what_is_measured(tmp_path):
     assert len(data.all_pairs(Options(data=top))) == 3
     (top / "COVID/masks/COVID-1.png").unlink()
     assert data.encoded(Options(data=top), 1)[0].pair_id == "COVID-2"
-
-
-def test_training_is_timed_from_its_own_words():
-    said = (
-        (1.0, "I stages.train: 22 pairs"),
-        (2.0, "I stages.train: epoch 1 of 2"),
-        (3.0, "3/3 - 1s - 300ms/step - loss: 1.0"),
-        (4.0, "I stages.train: epoch 2 of 2"),
-        (6.5, "3/3 - 2s - 300ms/step - loss: 0.9"),
-        (9.0, "I stages.train: saved"),
-    )
-    lines = [processes.Line(at, text) for at, text in said]
-    assert processes.training_seconds(lines) == 4.5
-    assert processes.training_seconds(lines[:1]) == 0
-
-
-def test_a_race_is_scored_off_its_clock_and_ends_at_the_goal():
-    scores = iter([0.2, 0.5, 0.97, 0.99])
-    race = time_to_dice.run(
-        "x", iter([1.0] * 9), lambda: next(scores), goal=0.96, every=0, most=100
-    )
-    assert [dice for _, dice in race.curve] == [0.2, 0.5, 0.97]
-    assert race.reached(0.96) == race.lasted
-    assert race.at(race.curve[1][0]) == 0.5
-    assert race.at(0) == 0
-    never = time_to_dice.run("x", iter([1.0]), lambda: 0.4, goal=0.96, every=9, most=9)
-    assert math.isnan(never.reached(0.96))
-    assert never.best == 0.4
 
 
 @pytest.mark.parametrize("one", robustness.PERTURBATIONS, ids=lambda one: one.name)
@@ -167,7 +134,7 @@ def test_perturbations_change_the_picture_and_move_the_mask_with_it(one):
     assert np.count_nonzero(dark ^ moved) < 0.2 * np.count_nonzero(moved)
 
 
-def test_robustness_and_across_with_a_model_of_known_answers(tmp_path):
+def test_robustness_with_a_model_of_known_answers(tmp_path):
     top = radiography_tree(tmp_path, {"COVID": 2})
     model = dark_is_lung(tmp_path / "unet.onnx", 32)
     rows = measured("robustness", data=top, model=model, out=tmp_path / "out")
@@ -177,10 +144,6 @@ def test_robustness_and_across_with_a_model_of_known_answers(tmp_path):
     assert len(lines) == 3
     svg = (tmp_path / "out" / "robustness.svg").read_text()
     assert all(one.name in svg for one in robustness.PERTURBATIONS)
-    (row,) = measured("across", data=top, model=model)
-    assert row.figure == pytest.approx(rows[0].yardstick, abs=1e-6)
-    with pytest.raises(PipelineError, match="--data"):
-        frame.load("across").bench(Options(model=model))
 
 
 TRAINING = [
@@ -196,30 +159,6 @@ def test_benches_in_this_process(name):
         assert row.yardstick_is
 
 
-@pytest.mark.nightly
-def test_time_to_dice_beside_the_article():
-    (row,) = measured("time-to-dice")
-    assert set(row.notes) >= {"Dice then", "the article's Dice at that time"}
-
-
-def test_final_dice_is_of_held_out_pairs(tmp_path, monkeypatch):
-    """The stages that train and score are tested as such."""
-
-    def score(params):
-        held_out = read_splits().query("split == 'validation'")
-        table = held_out[["pair_id"]].assign(dice=0.5)
-        files.write_csv(paths.PER_IMAGE, table)
-
-    monkeypatch.setattr("stages.train.train", lambda params: None)
-    monkeypatch.setattr("stages.evaluate.evaluate", score)
-    mean, low = measured("final-dice", out=tmp_path / "out", folds=2)
-    assert mean.notes["folds"] == 2
-    lines = (tmp_path / "out" / "final_dice.csv").read_text().splitlines()
-    names = [line.split(",")[0] for line in lines[1:]]
-    assert 0 < len(names) == len(set(names)) == mean.notes["images"] < 6
-    assert low.figure == mean.figure == 0.5
-
-
 @pytest.fixture
 def stages_here(monkeypatch):
     """Stages run in this process, where their libraries are imported already."""
@@ -230,7 +169,7 @@ def stages_here(monkeypatch):
             params = load_params()
             section = params.validate_ if name == "validate" else params.ingest
             getattr(module, name)(section)
-        return processes.Measured(0.5, 2.0, 300_000_000, 0.0)
+        return processes.Measured(0.5, 2.0, 300_000_000)
 
     monkeypatch.setattr(processes, "stage", stage)
 
@@ -243,21 +182,9 @@ def test_validate_beside_reading(stages_here):
 
 
 @pytest.mark.nightly
-def test_overhead_beside_bare_imports(monkeypatch):
-    """`noop` runs DVC itself."""
-    said = [processes.Line(0.0, "epoch 1 of 2"), processes.Line(0.25, "3/3 - 1s")]
-    monkeypatch.setattr(processes, "dvc", lambda *_: said)
-    whole, ingest = measured("overhead")
-    assert ingest.notes["work"] > 0
-    assert ingest.notes["import"] > 0
-    assert whole.notes["training, 2 epochs, s"] == 0.25
-    assert whole.figure < 0
-
-
-@pytest.mark.nightly
 def test_scale_fits_a_line_through_real_stages(stages_here):
     rows = measured("scale", sizes=(4, 8))
-    assert [row.what for row in rows] == [
+    assert [row.name for row in rows] == [
         "ingest, exponent",
         "ingest, most memory at 8 pairs",
     ]
@@ -283,8 +210,8 @@ def test_the_command_prints_a_table_or_json(monkeypatch, capsys):
 
 
 def test_options_that_nothing_uses_are_refused(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["bench", "evaluate", "--folds", "2"])
-    with pytest.raises(PipelineError, match="--folds is used by none of evaluate"):
+    monkeypatch.setattr("sys.argv", ["bench", "evaluate", "--sizes", "2"])
+    with pytest.raises(PipelineError, match="--sizes is used by none of evaluate"):
         command.main()
     monkeypatch.setattr("sys.argv", ["bench", "speed"])
     with pytest.raises(PipelineError, match="no benchmark 'speed'"):

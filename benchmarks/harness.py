@@ -1,4 +1,4 @@
-"""What every benchmark shares: options, rows, and timing side by side."""
+"""Options, rows, targets and side-by-side timing, shared by all benchmarks."""
 
 import math
 import statistics
@@ -18,15 +18,12 @@ FOLDER = Path(__file__).parent / "benches"
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says; None where it leaves it to the benchmark."""
+    """Options of the command line; None leaves the choice to the benchmark."""
 
     quick: bool = False  # tiny sizes: shows that it works, measures nothing
     data: Path | None = None  # labelled pairs, folder or zip; None draws phantoms
     pairs: int | None = None
     sizes: tuple[int, ...] | None = None
-    minutes: float | None = None
-    epochs: int | None = None
-    folds: int | None = None
     model: Path | None = None
     out: Path | None = None
 
@@ -36,8 +33,8 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """What is to be reached, by the ratio or by the figure itself."""
+class Target:
+    """The bound that the ratio, or the figure itself, has to meet."""
 
     bound: float
     of: Literal["figure", "ratio"] = "ratio"
@@ -50,31 +47,31 @@ class Reach:
 
 @dataclass(frozen=True)
 class Row:
-    """A figure and its yardstick; the ratio is stated, since it may go either way."""
+    """A figure beside its yardstick."""
 
-    what: str
+    name: str
     figure: float
     unit: str
     yardstick: float = math.nan
     yardstick_is: str = ""
     ratio: float = math.nan
-    reach: Reach | None = None
+    target: Target | None = None
     notes: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def reached(self) -> bool | None:
-        """Whether it is; None where nothing is asked."""
-        if self.reach is None:
+        """Whether the target is met; None without one."""
+        if self.target is None:
             return None
-        value = self.figure if self.reach.of == "figure" else self.ratio
-        bound = self.reach.bound
-        return bool(value <= bound if self.reach.at_most else value >= bound)
+        value = self.figure if self.target.of == "figure" else self.ratio
+        bound = self.target.bound
+        return bool(value <= bound if self.target.at_most else value >= bound)
 
     def table(self) -> dict[str, Any]:
-        """As JSON holds it: no NaN."""
+        """The row for JSON, without NaN."""
         values = asdict(self) | {"reached": self.reached}
         values["notes"] = dict(self.notes)
-        values["reach"] = None if self.reach is None else str(self.reach)
+        values["target"] = None if self.target is None else str(self.target)
         return {
             name: None if isinstance(v, float) and not math.isfinite(v) else v
             for name, v in values.items()
@@ -104,7 +101,7 @@ def alternate(
 ) -> dict[str, float]:
     """Median seconds of each function, called in turns after one call to warm up.
 
-    Turns, so that what else the machine does falls on all of them alike.
+    Other work of the machine then slows all of them alike.
 
     Args:
         functions: By name; the first is called first in each turn.
@@ -139,18 +136,18 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def render(name: str, rows: Sequence[Row]) -> str:
-    """A benchmark's rows as lines of text."""
+    """The rows of a benchmark as lines of text."""
     lines = [name]
     for row in rows:
-        told = f"  {row.what}: {number(row.figure)} {row.unit}"
+        told = f"  {row.name}: {number(row.figure)} {row.unit}"
         if math.isfinite(row.yardstick):
             told += f"; {row.yardstick_is} {number(row.yardstick)} {row.unit}"
         elif row.yardstick_is:
             told += f"; {row.yardstick_is}"
         if math.isfinite(row.ratio):
             told += f"; ratio {row.ratio:.3g}"
-        if row.reach is not None:
-            told += f"  [{row.reach}: {'reached' if row.reached else 'NOT reached'}]"
+        if row.target is not None:
+            told += f"  [{row.target}: {'reached' if row.reached else 'NOT reached'}]"
         lines.append(told)
         if row.notes:
             notes = (f"{key} {number(value)}" for key, value in row.notes.items())
@@ -159,7 +156,7 @@ def render(name: str, rows: Sequence[Row]) -> str:
 
 
 def number(value: float | str) -> str:
-    """Four digits are all that a measurement has."""
+    """A measurement with four digits."""
     if isinstance(value, str):
         return value
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
