@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
     "supervision_weights": [1.0],
     "batch_size": 2,
     "epochs": 2,
-    "gradient_steps": 0,
+    "gradient_log_interval": 0,
 }
 
 

@@ -73,7 +73,7 @@ def evaluate(
     _, size, _, channels = model.input_shape
     predicted = scores.predictions(
         _encoded(table["pair_id"], ingested),
-        predictor(model, mirror=params.mirror),
+        predictor(model, flip_tta=params.flip_tta),
         image_size=size,
         channels=channels,
         batch_size=params.batch_size,

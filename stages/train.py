@@ -239,7 +239,10 @@ def _fit(
         for index, batch in enumerate(islice(batches, steps_per_epoch)):
             side = batch[0].shape[1]
             step = epoch * steps_per_epoch + index
-            if params.gradient_steps and step % params.gradient_steps == 0:
+            if (
+                params.gradient_log_interval
+                and step % params.gradient_log_interval == 0
+            ):
                 progress.gradients += [(step, *row) for row in probe.norms()]
             rate = learning_rate_at(step, steps_per_epoch * params.epochs, params)
             loss, dice = (float(v) for v in trainer.train_step(batch, rate))

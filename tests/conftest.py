@@ -113,9 +113,9 @@ TINY = {
     "train.image_size": 32,
     "train.filters": [4, 8, 8],
     "train.epochs": 1,
-    "train.half_size_fraction": 0.0,
+    "train.low_resolution_fraction": 0.0,
     "train.batch_size": 4,
-    "train.gradient_steps": 0,  # its graph takes half of a tiny training's time
+    "train.gradient_log_interval": 0,  # its graph takes half of a tiny training's time
     "evaluate.bootstrap_resamples": 100,
     "evaluate.overlays_worst": 2,
     "evaluate.overlays_best": 1,

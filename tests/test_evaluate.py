@@ -101,7 +101,7 @@ def test_only_the_largest_regions_count_if_so_asked(scene, tiny_params, caplog):
 def test_a_mirrored_prediction_is_scored_if_so_asked(scene, tiny_params):
     """The network looks at each pixel alone, so mirroring must change nothing."""
     plain = evaluate(tiny_params().evaluate)
-    mirrored = evaluate(tiny_params(**{"evaluate.mirror": True}).evaluate)
+    mirrored = evaluate(tiny_params(**{"evaluate.flip_tta": True}).evaluate)
     assert mirrored["dice"] == pytest.approx(plain["dice"])
 
 

@@ -255,7 +255,7 @@ def test_provenance_is_inside(exported, name):
     assert facts["data"]["usual"] == {"image_mean": [60.5, 180]}
     assert facts["params"]["train"]["filters"] == [4, 8, 8]
     assert facts["params"]["evaluate"].keys() == {
-        "keep_components", "mirror", "threshold",
+        "keep_components", "flip_tta", "threshold",
     }  # fmt: skip
     assert facts["inputs"].keys() == provenance.INPUTS.keys()
     for key, path in provenance.INPUTS.items():
@@ -297,7 +297,7 @@ def test_the_card_speaks_of_lungs_only_where_there_are(exported):
     values = dict(
         image_size=32, image_channels=1, parameters=1, multiply_adds=1, formats={},
         file_names={}, inputs={}, threshold=0.5, num_parity_images=1,
-        keep_components=0, mirror=False,
+        keep_components=0, flip_tta=False,
     )  # fmt: skip
     summaries = {
         name: files.read_json(path)
@@ -485,7 +485,7 @@ def test_other_layers_convert_too(values, tmp_path):
     x = layers.UpSampling2D(2, interpolation="bilinear")(x)
     gate = layers.Activation("sigmoid")(layers.Conv2D(1, 1)(layers.Add()([x, skip])))
     x = layers.Concatenate()([layers.Multiply()([skip, gate]), x])
-    shipped = probabilities(keras.Model(image, layers.Conv2D(1, 1)(x)), mirror=True)
+    shipped = probabilities(keras.Model(image, layers.Conv2D(1, 1)(x)), flip_tta=True)
     images = np.random.default_rng(4).random((2, 16, 16, 3), np.float32)
     wanted = shipped(images, training=False).numpy()
     for name in "ab":  # the second time, TensorFlow's counters stand elsewhere

@@ -376,7 +376,7 @@ def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
     # A run, cancelled in the middle of train: nothing of it is left. So many epochs
     # that there is time for it.
     values = YAML(typ="safe").load((plan.root / "params.yaml").read_text("utf-8"))
-    endless = {"train.epochs": 100_000, "train.gradient_steps": 0}
+    endless = {"train.epochs": 100_000, "train.gradient_log_interval": 0}
     plan.write_params(with_overrides(values, endless))
     run = api.create_flow_run_from_deployment(nightly.id)
     checkpoint = plan.root / paths.CHECKPOINTS / "checkpoint.npz"

@@ -41,7 +41,7 @@ RANK = {
     "benchmarks": 7,
 }
 # The model card and the provenance tell how the model was trained and judged.
-JUDGED = {"evaluate.keep_components", "evaluate.mirror", "evaluate.threshold"}
+JUDGED = {"evaluate.keep_components", "evaluate.flip_tta", "evaluate.threshold"}
 TOLD = {"export": JUDGED | {"train"}}
 TENSORFLOW_ROOMS = (
     "stages/nn",

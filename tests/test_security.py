@@ -362,7 +362,7 @@ class TestMetadata:
                 params.export,
                 train=params.train,
                 threshold=params.evaluate.threshold,
-                mirror=params.evaluate.mirror,
+                flip_tta=params.evaluate.flip_tta,
                 keep_components=params.evaluate.keep_components,
                 requirements=ROOT / paths.LOCK,
             )

@@ -39,7 +39,11 @@ def hashes():
 
 def test_writes_a_model_its_curves_and_what_built_it(tiny_params):
     make_data()
-    overrides = {"epochs": 2, "half_size_fraction": 0.5, "gradient_steps": 1}
+    overrides = {
+        "epochs": 2,
+        "low_resolution_fraction": 0.5,
+        "gradient_log_interval": 1,
+    }
     train(tiny_params(**{f"train.{k}": v for k, v in overrides.items()}).train)
     model = keras.models.load_model(paths.MODEL)
     assert model.input_shape == (None, 32, 32, 1)
@@ -98,7 +102,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(tiny_params, monkeypatch):
     params = tiny_params(
         **{
             "train.epochs": 3,
-            "train.half_size_fraction": 0.4,  # the first of them
+            "train.low_resolution_fraction": 0.4,  # the first of them
             "train.ema_momentum": 0.9,
             "train.monitor_fraction": 0.25,
         }

@@ -11,7 +11,7 @@ from benchmarks.ablation.grid import (
     ARMS,
     SEEDS,
     Arm,
-    gradient_steps,
+    gradient_log_interval,
     levels_text,
     run_name,
 )
@@ -212,7 +212,7 @@ def _num_steps(run: Evidence, epochs: int) -> int:
     """
     assert run.gradients is not None
     last = int(run.gradients["step"].max())
-    return (last + gradient_steps(epochs)) // epochs * epochs
+    return (last + gradient_log_interval(epochs)) // epochs * epochs
 
 
 def _monitored(run: Evidence, epochs: int) -> Curve:

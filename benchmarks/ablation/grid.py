@@ -15,7 +15,7 @@ SEEDS = (1, 2, 3)
 SIZE: dict[str, Any] = {
     "train.image_size": 64,
     "train.filters": [4, 8, 16, 32],
-    "train.half_size_fraction": 0.0,
+    "train.low_resolution_fraction": 0.0,
     "train.monitor_fraction": 0.2,
     "evaluate.overlays_best": 0,
     "evaluate.overlays_median": 0,
@@ -68,7 +68,7 @@ def planned(data: dict[str, Any], *, epochs: int) -> list[Planned]:
             | SIZE
             | {
                 "train.epochs": epochs,
-                "train.gradient_steps": gradient_steps(epochs),
+                "train.gradient_log_interval": gradient_log_interval(epochs),
                 "train.supervision_weights": WEIGHTS[arm.levels],
                 "train.batch_norm_momentum": arm.momentum,
                 "train.seed": seed,
@@ -79,6 +79,6 @@ def planned(data: dict[str, Any], *, epochs: int) -> list[Planned]:
     ]
 
 
-def gradient_steps(epochs: int) -> int:
+def gradient_log_interval(epochs: int) -> int:
     """Never more than epochs: `findings` counts an epoch's steps by it."""
     return min(GRADIENT_STEPS, epochs)

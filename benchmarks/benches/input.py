@@ -33,7 +33,9 @@ def bench(options: Options) -> list[Row]:
         for side in (pair.image, pair.mask)
     ]
     steps = dataset.steps_an_epoch(len(pairs), params.batch_size)
-    even = params.model_copy(update={"half_size_fraction": 0.0, "epochs": 1_000_000})
+    even = params.model_copy(
+        update={"low_resolution_fraction": 0.0, "epochs": 1_000_000}
+    )
     batches = dataset.training_batches(arrays, even)
 
     def pipeline() -> None:

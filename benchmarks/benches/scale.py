@@ -74,7 +74,7 @@ def _small(params: Params) -> Params:
         "filters": [4, 8, 8],
         "epochs": 1,
         "batch_size": 32,
-        "gradient_steps": 0,
+        "gradient_log_interval": 0,
     }
     return params.model_copy(
         update={

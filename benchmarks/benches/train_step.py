@@ -31,14 +31,14 @@ def bench(options: Options) -> list[Row]:
     even = {
         "epochs": 2 if options.quick else 4,
         "monitor_fraction": 0.0,
-        "half_size_fraction": 0.0,
+        "low_resolution_fraction": 0.0,
     }
     params = training.params_of(load_params().train, options).model_copy(update=even)
     pairs = data.encoded(options, options.size(160, 4))
     arrays = training.arrays_of(pairs, params)
     rows = [_row("train's loop", arrays, params)]
-    if params.gradient_steps and not options.quick:
-        bare = params.model_copy(update={"gradient_steps": 0})
+    if params.gradient_log_interval and not options.quick:
+        bare = params.model_copy(update={"gradient_log_interval": 0})
         rows.append(_row("without the gradient probe", arrays, bare))
     return rows
 

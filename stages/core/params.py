@@ -31,6 +31,13 @@ MAX_ALIASES = 16
 MAX_VALUES = 10_000
 MAX_BITS = 64  # of a whole number; Python cannot even print some longer ones
 
+# Keys of earlier versions, so that their users read the new name in the error.
+RENAMED = {
+    "evaluate.mirror": "evaluate.flip_tta",
+    "train.gradient_steps": "train.gradient_log_interval",
+    "train.half_size_fraction": "train.low_resolution_fraction",
+}
+
 
 def names_in(folder: Path) -> list[str]:
     """Names of the modules in a folder: a model or a layout is a file name."""
@@ -196,20 +203,24 @@ class TrainParams(Section):
     ema_momentum: Annotated[float, Field(ge=0, lt=1)]
     batch_size: PositiveInt
     epochs: PositiveInt
-    half_size_fraction: Annotated[float, Field(ge=0, lt=1)]
+    low_resolution_fraction: Annotated[float, Field(ge=0, lt=1)]
     early_stopping_patience: Count
     monitor_fraction: Annotated[float, Field(ge=0, lt=1)]
     seed: Seed
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
     jit_compile: bool
     threads: PositiveInt
-    gradient_steps: Count
+    gradient_log_interval: Count
     augmentation: AugmentationParams
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "TrainParams":
         step = 2 ** (len(self.filters) - 1)
-        halved = " and half_size_fraction above 0" if self.half_size_fraction else ""
+        halved = (
+            " and low_resolution_fraction above 0"
+            if self.low_resolution_fraction
+            else ""
+        )
         step *= 2 if halved else 1
         if self.image_size % step:
             raise ValueError(
@@ -239,7 +250,7 @@ class EvaluateParams(Section):
     """How the held-out pairs are scored and pictured."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)]
-    mirror: bool
+    flip_tta: bool
     keep_components: Count
     bootstrap_resamples: Annotated[int, Field(ge=100)]
     bootstrap_seed: Seed
@@ -364,9 +375,17 @@ def _refuse_monsters(values: Any, name: str) -> None:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first problem of a validation, as `section.key should …, found …`."""
-    problem = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    """The first problem of a validation, as `section.key should …, found …`.
+
+    A renamed key comes before the others: the new one is missing because of it.
+    """
+    problems = {
+        ".".join(map(str, problem["loc"])): problem
+        for problem in reversed(error.errors(include_url=False))
+    }
+    for old in problems.keys() & RENAMED.keys():
+        return f"{old} is called {RENAMED[old]} now; rename it"
+    key, problem = list(problems.items())[-1]
     found = _short(problem["input"])
     match problem["type"]:
         case "extra_forbidden":

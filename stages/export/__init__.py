@@ -31,7 +31,7 @@ def export(
     *,
     train: TrainParams,
     threshold: float,
-    mirror: bool = False,
+    flip_tta: bool = False,
     keep_components: int = 0,
     model_path: Path = paths.MODEL,
     build: Path = paths.BUILD,
@@ -53,7 +53,7 @@ def export(
         train: The `train` section, for the card and the provenance alone: what the
             network looks like is read from the model.
         threshold: A pixel at least this probable is foreground, as in evaluate.
-        mirror: As in evaluate; it is in the exported network.
+        flip_tta: As in evaluate; it is in the exported network.
         keep_components: As in evaluate; it is in the SavedModel's masks, and where
             the provenance is read.
         model_path: What train wrote.
@@ -80,7 +80,7 @@ def export(
         logging.getLogger(chatter).setLevel(logging.WARNING)
     judged = require_passed(verdict)
     model = load_model(model_path)
-    network = probabilities(folded(model), mirror=mirror)
+    network = probabilities(folded(model), flip_tta=flip_tta)
     _, side, _, channels = network.input_shape
     data = files.read_json(ingested_summary)
     inputs = {
@@ -97,7 +97,7 @@ def export(
     settings = {
         "evaluate": {
             "keep_components": keep_components,
-            "mirror": mirror,
+            "flip_tta": flip_tta,
             "threshold": threshold,
         },
         "export": params.model_dump(),
@@ -106,7 +106,7 @@ def export(
     facts = provenance.facts(
         data=data, inputs=inputs, params=settings, quality=files.read_json(quality)
     )
-    keras_predict = predictor(model, mirror=mirror)
+    keras_predict = predictor(model, flip_tta=flip_tta)
     wanted = parity.reference(
         parity.chosen(read_splits(splits), params.parity_images),
         keras_predict,
@@ -123,7 +123,7 @@ def export(
             path = partial / file_name
             if name == "onnx":
                 core, epsilon = without_standardisation(folded(model))
-                core = probabilities(core, mirror=mirror)
+                core = probabilities(core, flip_tta=flip_tta)
                 onnx_file.write(core, path, facts=facts, epsilon=epsilon)
                 predictors[name] = onnx_file.load(path)
             else:
@@ -141,7 +141,9 @@ def export(
         values = {
             "formats": formats,
             "parameters": size.parameters(probabilities(model)),
-            "multiply_adds": size.multiply_adds(probabilities(model, mirror=mirror)),
+            "multiply_adds": size.multiply_adds(
+                probabilities(model, flip_tta=flip_tta)
+            ),
             "image_size": side,
             "image_channels": channels,
             "num_parity_images": len(wanted.images),
@@ -152,7 +154,7 @@ def export(
             inputs=facts["inputs"],
             train=train,
             threshold=threshold,
-            mirror=mirror,
+            flip_tta=flip_tta,
             keep_components=keep_components,
             data=data,
             build=files.read_json(build),

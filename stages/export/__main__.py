@@ -19,7 +19,7 @@ def main() -> None:
         params.export,
         train=params.train,
         threshold=params.evaluate.threshold,
-        mirror=params.evaluate.mirror,
+        flip_tta=params.evaluate.flip_tta,
         keep_components=params.evaluate.keep_components,
     )
 

@@ -103,7 +103,7 @@ def score(
     Raises:
         PipelineError: If the model or the data cannot be used.
     """
-    model = open_model(model_path, mirror=evaluate.mirror)
+    model = open_model(model_path, flip_tta=evaluate.flip_tta)
     if threshold is None and model.threshold is None:
         threshold = evaluate.threshold
     segment = Segmenter(model, threshold=threshold)
@@ -162,7 +162,7 @@ def score(
     return metrics
 
 
-def open_model(path: Path, *, mirror: bool = False) -> Exported:
+def open_model(path: Path, *, flip_tta: bool = False) -> Exported:
     """Opens any model of this pipeline; all but `.onnx` import TensorFlow.
 
     A `.keras` file carries no mask definition; for the checkout's own model it is taken
@@ -170,7 +170,7 @@ def open_model(path: Path, *, mirror: bool = False) -> Exported:
 
     Args:
         path: `*.onnx`, `*.tflite`, a SavedModel's folder or `*.keras`.
-        mirror: `evaluate.mirror`, for a `.keras` file; in others it is built in.
+        flip_tta: `evaluate.flip_tta`, for a `.keras` file; in others it is built in.
 
     Raises:
         PipelineError: If it is none of these.
@@ -186,7 +186,7 @@ def open_model(path: Path, *, mirror: bool = False) -> Exported:
     is_own = path.absolute() == paths.MODEL.absolute()
     known = is_own and paths.INGESTED_SUMMARY.is_file()
     facts = {"data": files.read_json(paths.INGESTED_SUMMARY)} if known else {}
-    return Exported(predictor(model, mirror=mirror), size, channels, facts)
+    return Exported(predictor(model, flip_tta=flip_tta), size, channels, facts)
 
 
 def _open_other_format(path: Path) -> Exported:

@@ -195,7 +195,7 @@ def training_batches(
     arrays: Arrays, params: TrainParams, *, first: int = 0, share: slice = slice(None)
 ) -> Iterator[Any]:
     """All batches of a training from an epoch on, the early ones at half the size."""
-    small = round(params.half_size_fraction * params.epochs)
+    small = round(params.low_resolution_fraction * params.epochs)
     draw = functools.partial(
         batches,
         batch_size=params.batch_size,

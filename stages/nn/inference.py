@@ -71,12 +71,12 @@ def _refuse_hostile(path: Path) -> None:
                 raise ValueError(f"it holds {module}.{name}")
 
 
-def probabilities(model: keras.Model, *, mirror: bool = False) -> keras.Model:
+def probabilities(model: keras.Model, *, flip_tta: bool = False) -> keras.Model:
     """The network that ships: finest head alone, as probabilities in [0, 1].
 
     Args:
         model: As trained.
-        mirror: Average them with those of the image mirrored left to right, mirrored
+        flip_tta: Average them with those of the image mirrored left to right, mirrored
             back. It is in the network, so that every exported file does it.
     """
     outputs = model.outputs if isinstance(model.outputs, list) else [model.outputs]
@@ -84,7 +84,7 @@ def probabilities(model: keras.Model, *, mirror: bool = False) -> keras.Model:
         outputs[0]
     )
     network = keras.Model(model.inputs, prob, name=model.name)
-    if not mirror:
+    if not flip_tta:
         return network
     image = model.inputs[0]
     across = 2  # of (B, S, S, C)
@@ -93,9 +93,9 @@ def probabilities(model: keras.Model, *, mirror: bool = False) -> keras.Model:
     return keras.Model(image, both, name=model.name)
 
 
-def predictor(model: keras.Model, *, mirror: bool = False) -> Predictor:
+def predictor(model: keras.Model, *, flip_tta: bool = False) -> Predictor:
     """Compiles images (B, S, S, C) in [0, 1] to probabilities (B, S, S, 1)."""
-    network = probabilities(model, mirror=mirror)
+    network = probabilities(model, flip_tta=flip_tta)
     compiled = tf.function(
         lambda images: network(images, training=False), reduce_retracing=True
     )

@@ -4,7 +4,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.core.errors import PipelineError
-from stages.core.params import load_params, names_in, parse_params
+from stages.core.params import RENAMED, load_params, names_in, parse_params
 from tests.conftest import ROOT, with_overrides
 
 
@@ -83,6 +83,15 @@ def test_a_missing_key_is_named(shipped_values):
     values = with_overrides(shipped_values, {})
     del values["evaluate"]["threshold"]
     with pytest.raises(PipelineError, match=r"evaluate\.threshold is missing"):
+        parse_params(values)
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_renamed_key_names_its_new_name(shipped_values, old):
+    section, new = RENAMED[old].split(".")
+    values = with_overrides(shipped_values, {})
+    values[section][old.split(".")[1]] = values[section].pop(new)
+    with pytest.raises(PipelineError, match=f"{old} is called {RENAMED[old]} now"):
         parse_params(values)
 
 

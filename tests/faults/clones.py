@@ -24,7 +24,7 @@ KINDS = ("outs", "metrics", "plots")
 TINIER = TINY | {
     "ingest.phantom.pairs": 16,
     "train.epochs": 3,
-    "train.gradient_steps": 2,
+    "train.gradient_log_interval": 2,
 }
 LONGEST_S = 900.0  # a run that takes longer hangs
 HEARD_S = 3.0  # for the last words of what the fault left running

@@ -146,10 +146,10 @@ def test_a_mirrored_network_averages_both_sides(tiny_params):
     batch = images()
     plain = predictor(model)
     expected = (plain(batch) + plain(batch[:, :, ::-1])[:, :, ::-1]) / 2
-    found = predictor(model, mirror=True)(batch)
+    found = predictor(model, flip_tta=True)(batch)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert np.abs(found - plain(batch)).max() > 1e-3
-    shipped = probabilities(model, mirror=True)
+    shipped = probabilities(model, flip_tta=True)
     assert shipped.count_params() == probabilities(model).count_params()
     assert size.multiply_adds(shipped) == 2 * size.multiply_adds(probabilities(model))
 

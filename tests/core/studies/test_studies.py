@@ -31,7 +31,7 @@ SMALL = {
     "train.filters": [4, 4, 8],
     "train.epochs": 1,
     "train.batch_size": 4,
-    "train.gradient_steps": 0,
+    "train.gradient_log_interval": 0,
     "evaluate.bootstrap_resamples": 100,
     "gate.min": {"dice.mean": 0.0},
     "gate.max": {},
@@ -142,7 +142,7 @@ def test_article_is_the_articles(shipped_values: dict[str, Any], run: Run) -> No
     assert settings.learning_rate_schedule == "constant"
     assert settings.batch_norm_momentum == 0.99
     assert settings.warmup_fraction == settings.ema_momentum == 0
-    assert settings.half_size_fraction == settings.monitor_fraction == 0
+    assert settings.low_resolution_fraction == settings.monitor_fraction == 0
     assert set(settings.augmentation.model_dump().values()) == {0.0}
     # 3,616 films in five folds: 724 or so are held out.
     assert (params.split.folds, params.split.fold) == (5, 0)
