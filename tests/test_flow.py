@@ -114,9 +114,9 @@ def test_an_override_changes_its_own_line_only():
     [
         ("train.epoch", 3, "train.epoch is not a known key"),
         ("trains.epochs", 3, "trains is not a known key"),
-        ("train.epochs", "3", "train.epochs should be a valid integer, found '3'"),
+        ("train.epochs", "3", "train.epochs must be a valid integer, found '3'"),
         ("train.epochs.most", 3, "epochs is a value, not a section"),
-        ("split.validation_fraction", 2.0, "should be less than 1"),
+        ("split.validation_fraction", 2.0, "must be less than 1"),
     ],
 )
 def test_an_override_that_does_not_fit_is_one_sentence(name, value, words):

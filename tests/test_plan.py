@@ -81,5 +81,5 @@ def test_stages_run_when_they_must_and_only_then(finished, tmp_path):
     done = plan.run("stages.split", check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "error: params.yaml: train.epochs should be a valid integer, found 'many'"
+        "error: params.yaml: train.epochs must be a valid integer, found 'many'"
     )

@@ -231,8 +231,8 @@ class TestHostileParams:
             ("ingest:\n", f"{MERGED}ingest:\n", "more than 16 aliases"),
             ("gate:\n", "gate: &g\n  again: *g\n", "an alias inside itself"),
             ("seed: 20 ", f"seed: 0x{'f' * 6000} ", "a number of 24000 bits"),
-            ("limit: 0 ", "limit: !!bool x ", "should be YAML but is not"),
-            ("limit: 0 ", "limit: !!python/name:os.system x ", "should be YAML"),
+            ("limit: 0 ", "limit: !!bool x ", "must be YAML: "),
+            ("limit: 0 ", "limit: !!python/name:os.system x ", "must be YAML"),
         ],
     )
     def test_is_one_sentence(self, old: str, new: str, said: str) -> None:

@@ -1,6 +1,6 @@
-"""Types and bounds of `params.yaml`, and its only reader; no default lives here.
+"""Types, bounds and descriptions of `params.yaml`, and its only reader.
 
-A default in Python would be a number that DVC cannot see change.
+No default lives here: DVC could not see it change.
 """
 
 import math
@@ -48,7 +48,7 @@ def _file_in(folder: Path) -> AfterValidator:
     def check(name: str) -> str:
         choices = names_in(folder)
         if name not in choices:
-            raise ValueError(f"should be one of {', '.join(choices)}")
+            raise ValueError(f"must be one of {', '.join(choices)}")
         return name
 
     return AfterValidator(check)
@@ -56,12 +56,14 @@ def _file_in(folder: Path) -> AfterValidator:
 
 def _shape(text: str) -> str:
     if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
-        raise ValueError("should be height x width in pixels, such as 299x299")
+        raise ValueError("must be height x width in pixels, such as 299x299")
     return text
 
 
 Shape = Annotated[str, AfterValidator(_shape)]
+Name = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -69,7 +71,11 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Section(BaseModel):
-    """A section of `params.yaml`: unknown keys and wrong types are refused."""
+    """A section of `params.yaml`; refuses unknown keys and wrong types.
+
+    The description of a field is also its comment in `params.yaml` and its row in
+    `docs/reference/params.md`.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False
@@ -77,140 +83,243 @@ class Section(BaseModel):
 
 
 class KaggleParams(Section):
-    """Which data set, at which version."""
+    """The data set that the source `kaggle` downloads."""
 
-    dataset: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    version: PositiveInt
+    dataset: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name")
+    version: PositiveInt = Field(
+        description="version of the data set; pinned, so that it never changes silently"
+    )
 
 
 class PhantomParams(Section):
-    """How many radiographs to draw, and how large."""
+    """The radiographs that the source `phantom` draws."""
 
-    pairs: PositiveInt
-    seed: Seed
-    image_size: Annotated[int, Field(ge=16, le=4096)]
-    mask_size: Annotated[int, Field(ge=16, le=4096)]
+    pairs: PositiveInt = Field(description="number of radiographs, over all classes")
+    seed: Seed = Field(description="the same seed gives the same bytes")
+    image_size: int = Field(ge=16, le=4096, description="side of an image, pixels")
+    mask_size: int = Field(ge=16, le=4096, description="side of a mask, pixels")
 
 
 class IngestParams(Section):
-    """Where the pairs come from."""
+    """Where the image/mask pairs come from."""
 
-    source: Literal["phantom", "folder", "kaggle"]
-    layout: Annotated[str, _file_in(STAGES / "datasets" / "layouts")]
-    target: str  # one of the layout's, which layouts/__init__.py checks
-    folder: Annotated[str, Field(min_length=1)]
-    classes: list[Annotated[str, Field(min_length=1)]]
-    limit: Count
-    shard_pairs: PositiveInt
-    shard_bytes: PositiveInt
+    source: Literal["phantom", "folder", "kaggle"] = Field(
+        description="phantom (synthetic), folder (your own) or kaggle (downloaded)"
+    )
+    layout: Annotated[str, _file_in(STAGES / "datasets" / "layouts")] = Field(
+        description="arrangement of the files: a module in stages/datasets/layouts"
+    )
+    # layouts/__init__.py checks it against the layout's targets.
+    target: str = Field(
+        description='kind of mask, if the layout has several; "" is its first'
+    )
+    folder: Name = Field(description="directory or zip that the source folder reads")
+    classes: list[Name] = Field(description="class folders to read; [] reads all")
+    limit: Count = Field(description="maximum number of pairs per class; 0 reads all")
+    shard_pairs: PositiveInt = Field(
+        description="maximum number of pairs per Parquet shard"
+    )
+    shard_bytes: PositiveInt = Field(
+        description="maximum bytes of images and masks per shard; limits memory"
+    )
     kaggle: KaggleParams
     phantom: PhantomParams
-    max_file_bytes: PositiveInt
-    max_zip_members: PositiveInt
-    max_zip_bytes: PositiveInt
+    max_file_bytes: PositiveInt = Field(description="larger files are rejected unread")
+    max_zip_members: PositiveInt = Field(
+        description="zips that list more files are refused"
+    )
+    max_zip_bytes: PositiveInt = Field(
+        description="zips that unpack to more bytes are refused"
+    )
 
 
 class ValidateParams(Section):
     """What a usable pair looks like."""
 
-    classes: list[Annotated[str, Field(min_length=1)]]
-    image_mask_shapes: Annotated[
-        list[Annotated[list[Shape], Field(min_length=2, max_length=2)]],
-        Field(min_length=1),
-    ]
-    mask_foreground: Annotated[int, Field(ge=1, le=255)]
-    foreground_min: Fraction
-    foreground_max: Fraction
-    contrast_min: Annotated[float, Field(ge=0, le=128)]
-    num_components_max: PositiveInt
-    min_pairs: PositiveInt
-    max_rejected_fraction: Fraction
-    max_image_pixels: PositiveInt
-    thumbnails: Count
-    data_docs: bool
+    classes: list[Name] = Field(description="classes that may appear; [] accepts all")
+    image_mask_shapes: list[
+        Annotated[list[Shape], Field(min_length=2, max_length=2)]
+    ] = Field(
+        min_length=1,
+        description="allowed [image, mask] sizes, height x width in pixels",
+    )
+    mask_foreground: int = Field(
+        ge=1, le=255, description="foreground value in masks; all else must be 0"
+    )
+    foreground_min: Fraction = Field(
+        description="smallest foreground share of a mask; ignored for lesions"
+    )
+    foreground_max: Fraction = Field(description="largest foreground share of a mask")
+    contrast_min: float = Field(
+        ge=0,
+        le=128,
+        description="smallest standard deviation of an image's grey values",
+    )
+    num_components_max: PositiveInt = Field(
+        description="masks with more separate regions get a warning"
+    )
+    min_pairs: PositiveInt = Field(
+        description="the stage fails with fewer accepted pairs"
+    )
+    max_rejected_fraction: Fraction = Field(
+        description="the stage fails if a larger share of the pairs is rejected"
+    )
+    max_image_pixels: PositiveInt = Field(
+        description="images with more pixels are rejected before they are decoded"
+    )
+    thumbnails: Count = Field(
+        description="number of rejected pairs pictured in data/quality/docs"
+    )
+    data_docs: bool = Field(
+        description="whether to write Great Expectations' own pages as well, untracked"
+    )
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "ValidateParams":
         if self.foreground_min >= self.foreground_max:
             raise ValueError(
-                f"foreground_min ({self.foreground_min}) should be less than "
+                f"foreground_min ({self.foreground_min}) must be less than "
                 f"foreground_max ({self.foreground_max})"
             )
         return self
 
 
 class SplitParams(Section):
-    """How the accepted pairs are cut in two."""
+    """How the accepted pairs are divided into train and validation."""
 
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
-    folds: Count
-    fold: Count
-    seed: Seed
-    near_copy_bits: Annotated[int, Field(ge=0, le=64)]
-    use_given: bool
-    given_held_out: Literal["validation", "test"]
+    validation_fraction: float = Field(
+        gt=0, lt=1, description="share of the groups of each class to hold out"
+    )
+    folds: Count = Field(
+        description="number of folds, at least 2; 0 uses validation_fraction instead"
+    )
+    fold: Count = Field(description="fold to hold out, from 0 to folds - 1")
+    seed: Seed = Field(description="another seed holds out other groups")
+    near_copy_bits: int = Field(
+        ge=0,
+        le=64,
+        description="images whose hashes differ in at most this many of 256 bits are "
+        "near-duplicates",
+    )
+    use_given: bool = Field(
+        description="whether to use the split that the data set itself defines"
+    )
+    given_held_out: Literal["validation", "test"] = Field(
+        description="official side to hold out; test also trains on validation"
+    )
 
     @model_validator(mode="after")
     def _fold_exists(self) -> "SplitParams":
         if self.use_given and self.folds:
-            raise ValueError(
-                "use_given needs folds 0: the data set's own sides are no folds"
-            )
+            raise ValueError("use_given needs folds 0: an official split has no folds")
         if self.folds == 1:
-            raise ValueError("folds should be 0 (no folds) or at least 2, found 1")
+            raise ValueError("folds must be 0 (no folds) or at least 2, found 1")
         if self.fold >= max(self.folds, 1):
             raise ValueError(
-                f"fold should be less than folds ({self.folds}), found {self.fold}"
+                f"fold must be less than folds ({self.folds}), found {self.fold}"
             )
         return self
 
 
 class AugmentationParams(Section):
-    """How far a training pair may be moved and its greys bent."""
+    """How far the geometry and the grey values of a training pair may change."""
 
-    flip_probability: Fraction
-    rotation_degrees: Annotated[float, Field(ge=0, le=45)]
-    shift_fraction: Annotated[float, Field(ge=0, le=0.5)]
-    scale_fraction: Annotated[float, Field(ge=0, lt=0.9)]
-    aspect_fraction: Annotated[float, Field(ge=0, lt=0.9)]
-    brightness: Fraction
-    contrast: Annotated[float, Field(ge=0, lt=1)]
-    gamma: Annotated[float, Field(ge=0, le=2)]
-    bias_field: Annotated[float, Field(ge=0, lt=1)]
-    blur: Fraction
-    noise: Fraction
-    invert_probability: Fraction
+    flip_probability: Fraction = Field(
+        description="probability of a left-right flip; the heart is not symmetric"
+    )
+    rotation_degrees: float = Field(ge=0, le=45, description="largest rotation")
+    shift_fraction: float = Field(
+        ge=0, le=0.5, description="largest shift, as a share of the side"
+    )
+    scale_fraction: float = Field(
+        ge=0, lt=0.9, description="largest change of the scale"
+    )
+    aspect_fraction: float = Field(
+        ge=0, lt=0.9, description="largest change of the aspect ratio"
+    )
+    brightness: Fraction = Field(
+        description="largest offset, as a share of the grey range"
+    )
+    contrast: BelowOne = Field(description="largest change of the contrast")
+    gamma: float = Field(ge=0, le=2, description="largest absolute logarithm of gamma")
+    bias_field: BelowOne = Field(
+        description="largest uneven exposure, as a change of the grey values"
+    )
+    blur: Fraction = Field(description="largest share of a 5x5 blur")
+    noise: Fraction = Field(
+        description="largest standard deviation of noise, as a share of the grey range"
+    )
+    invert_probability: Fraction = Field(
+        description="probability of a negative image; archives contain both"
+    )
 
 
 class TrainParams(Section):
     """The network, its loss and its schedule."""
 
-    architecture: Annotated[str, _file_in(STAGES / "nn" / "models")]
-    image_size: Annotated[int, Field(ge=8, le=2048)]
-    image_channels: Literal[1, 3]
-    filters: Annotated[list[PositiveInt], Field(min_length=2, max_length=8)]
-    input_normalization: Literal["none", "standardize"]
-    batch_norm_momentum: Annotated[float, Field(gt=0, lt=1)]
-    supervision_weights: Annotated[
-        list[Annotated[float, Field(ge=0)]], Field(min_length=1)
-    ]
-    loss: Literal["bce", "dice", "bce_dice"]
-    learning_rate: Annotated[float, Field(gt=0, le=10)]
-    learning_rate_schedule: Literal["constant", "cosine", "polynomial", "one_cycle"]
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)]
-    beta_1: Annotated[float, Field(ge=0, lt=1)]
-    beta_2: Annotated[float, Field(ge=0, lt=1)]
-    ema_momentum: Annotated[float, Field(ge=0, lt=1)]
-    batch_size: PositiveInt
-    epochs: PositiveInt
-    low_resolution_fraction: Annotated[float, Field(ge=0, lt=1)]
-    early_stopping_patience: Count
-    monitor_fraction: Annotated[float, Field(ge=0, lt=1)]
-    seed: Seed
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
-    jit_compile: bool
-    threads: PositiveInt
-    gradient_log_interval: Count
+    architecture: Annotated[str, _file_in(STAGES / "nn" / "models")] = Field(
+        description="network: a module in stages/nn/models"
+    )
+    image_size: int = Field(
+        ge=8,
+        le=2048,
+        description="side of the network's input, pixels; a multiple of 2^(stages - 1)",
+    )
+    image_channels: Literal[1, 3] = Field(description="1 (grey) or 3 (colour)")
+    filters: list[PositiveInt] = Field(
+        min_length=2,
+        max_length=8,
+        description="filters of each encoder stage, the middle last",
+    )
+    input_normalization: Literal["none", "standardize"] = Field(
+        description="standardize (each image to mean 0 and variance 1) or none"
+    )
+    batch_norm_momentum: float = Field(
+        gt=0, lt=1, description="of the moving averages; the article has 0.99"
+    )
+    supervision_weights: list[Annotated[float, Field(ge=0)]] = Field(
+        min_length=1,
+        description="loss weight per decoder level, finest first; [1.0]: a plain U-Net",
+    )
+    loss: Literal["bce", "dice", "bce_dice"] = Field(
+        description="bce, dice or bce_dice (their sum)"
+    )
+    learning_rate: float = Field(gt=0, le=10, description="highest rate of Adam")
+    learning_rate_schedule: Literal["constant", "cosine", "polynomial", "one_cycle"] = (
+        Field(description="constant, cosine, polynomial or one_cycle")
+    )
+    warmup_fraction: BelowOne = Field(
+        description="share of the steps that raise the rate to learning_rate"
+    )
+    beta_1: BelowOne = Field(description="decay of Adam's first moment")
+    beta_2: BelowOne = Field(description="decay of Adam's second moment")
+    ema_momentum: BelowOne = Field(
+        description="of the moving average of the weights; 0 keeps the last weights"
+    )
+    batch_size: PositiveInt = Field(description="pairs per step, over all devices")
+    epochs: PositiveInt = Field(description="passes over the training pairs")
+    low_resolution_fraction: BelowOne = Field(
+        description="share of the epochs, from the first, at half of image_size"
+    )
+    early_stopping_patience: Count = Field(
+        description="epochs to wait for a better monitored Dice; 0 never stops early"
+    )
+    monitor_fraction: BelowOne = Field(
+        description="share of training groups that select the checkpoint; 0: the last"
+    )
+    seed: Seed = Field(description="of the weights, the order and the augmentation")
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(
+        description="float32, or mixed_float16 or mixed_bfloat16 on a GPU"
+    )
+    jit_compile: bool = Field(
+        description="whether to use XLA: faster on a GPU, results not reproducible"
+    )
+    threads: PositiveInt = Field(
+        description="CPU threads; another number changes the last digits"
+    )
+    gradient_log_interval: Count = Field(
+        description="steps between rows of data/model/gradients.csv; 0 writes none"
+    )
     augmentation: AugmentationParams
 
     @model_validator(mode="after")
@@ -224,19 +333,19 @@ class TrainParams(Section):
         step *= 2 if halved else 1
         if self.image_size % step:
             raise ValueError(
-                f"image_size should be a multiple of {step} with {len(self.filters)} "
+                f"image_size must be a multiple of {step} with {len(self.filters)} "
                 f"filters{halved} (each stage halves it), found {self.image_size}"
             )
         levels = len(self.filters) - 1
         if len(self.supervision_weights) > levels:
             raise ValueError(
-                f"supervision_weights should have at most {levels} entries, one a "
+                f"supervision_weights must have at most {levels} entries, one per "
                 f"decoder level, found {len(self.supervision_weights)}"
             )
         if self.supervision_weights[0] <= 0:
             raise ValueError(
-                "supervision_weights should start with a positive weight: the finest "
-                f"level is the one that ships, found {self.supervision_weights[0]}"
+                "supervision_weights must start with a positive weight, because the "
+                f"finest level is exported, found {self.supervision_weights[0]}"
             )
         if self.early_stopping_patience and not self.monitor_fraction:
             raise ValueError(
@@ -249,22 +358,30 @@ class TrainParams(Section):
 class EvaluateParams(Section):
     """How the held-out pairs are scored and pictured."""
 
-    threshold: Annotated[float, Field(gt=0, lt=1)]
-    flip_tta: bool
-    keep_components: Count
-    bootstrap_resamples: Annotated[int, Field(ge=100)]
-    bootstrap_seed: Seed
-    overlays_worst: Count
-    overlays_best: Count
-    overlays_median: Count
-    batch_size: PositiveInt
+    threshold: float = Field(
+        gt=0, lt=1, description="smallest probability of a foreground pixel"
+    )
+    flip_tta: bool = Field(
+        description="whether to average the predictions of an image and its flip"
+    )
+    keep_components: Count = Field(
+        description="number of largest regions to keep per mask; 0 keeps all"
+    )
+    bootstrap_resamples: int = Field(
+        ge=100, description="number of resamples of groups for the 95 % intervals"
+    )
+    bootstrap_seed: Seed = Field(description="of the resampling")
+    overlays_worst: Count = Field(description="number of overlays with the lowest Dice")
+    overlays_best: Count = Field(description="number of overlays with the highest Dice")
+    overlays_median: Count = Field(description="number of overlays around the median")
+    batch_size: PositiveInt = Field(description="images per prediction step")
 
 
 def _by_metric_name(bounds: Any) -> Any:
-    """`{"dice": {"mean": 0.95}}` as `{"dice.mean": 0.95}`; both may be written.
+    """`{"dice": {"mean": 0.95}}` as `{"dice.mean": 0.95}`; both forms are allowed.
 
-    Nested is what `dvc exp run -S gate.min.dice.mean=0.9` can set. Where a name is
-    written twice, the later line holds.
+    The nested form is what `dvc exp run -S gate.min.dice.mean=0.9` sets. If a name
+    occurs twice, the later one counts.
     """
     if not isinstance(bounds, dict):
         return bounds
@@ -282,25 +399,31 @@ Bounds = Annotated[dict[str, Finite], BeforeValidator(_by_metric_name)]
 
 
 class GateParams(Section):
-    """Bounds on metrics by name; a metric that is missing or undefined fails."""
+    """Bounds on metrics; a metric that is missing or undefined fails."""
 
-    min: Bounds
-    max: Bounds
+    min: Bounds = Field(description="smallest value that passes, by metric name")
+    max: Bounds = Field(description="largest value that passes, by metric name")
 
 
 class ExportParams(Section):
     """How far an exported file may differ from the Keras model."""
 
-    parity_images: PositiveInt
-    max_probability_difference: Annotated[float, Field(ge=0, le=1)]
-    max_dice_difference: Annotated[float, Field(ge=0, le=1)]
+    parity_images: PositiveInt = Field(
+        description="number of held-out images to compare each format on"
+    )
+    max_probability_difference: Fraction = Field(
+        description="largest difference of a probability that passes"
+    )
+    max_dice_difference: Fraction = Field(
+        description="largest difference of Dice that passes"
+    )
 
 
 class Params(Section):
     """All of `params.yaml`."""
 
     ingest: IngestParams
-    validate_: Annotated[ValidateParams, Field(alias="validate")]
+    validate_: ValidateParams = Field(alias="validate")
     split: SplitParams
     train: TrainParams
     evaluate: EvaluateParams
@@ -315,8 +438,8 @@ def load_params(path: Path = paths.PARAMS) -> Params:
         path: A YAML 1.2 file, read as DVC reads it.
 
     Raises:
-        PipelineError: One sentence that names the first key that is unknown,
-            missing, of the wrong type or out of bounds.
+        PipelineError: If a key is unknown, missing, of the wrong type or out of
+            bounds; one sentence names the first such key.
     """
     try:
         content = path.read_bytes()
@@ -326,7 +449,7 @@ def load_params(path: Path = paths.PARAMS) -> Params:
         ) from None
     if len(content) > MAX_BYTES or content.count(b"[") + content.count(b"{") > 500:
         raise PipelineError(
-            f"{path} should be a page of settings but has {len(content)} bytes and "
+            f"{path} must be a page of settings but has {len(content)} bytes and "
             "deep brackets; restore it with `git checkout params.yaml`"
         )
     try:
@@ -338,7 +461,7 @@ def load_params(path: Path = paths.PARAMS) -> Params:
         values = YAML(typ="safe", pure=True).load(text)
     except Exception as error:  # its reader raises what its parts raise
         reason = " ".join(str(error).split())
-        raise PipelineError(f"{path} should be YAML but is not: {reason}") from None
+        raise PipelineError(f"{path} must be YAML: {reason}") from None
     return parse_params(values, name=str(path))
 
 
@@ -346,7 +469,7 @@ def parse_params(values: Any, *, name: str = "params.yaml") -> Params:
     """Checks values that were already read; errors as in `load_params`."""
     if not isinstance(values, dict):
         raise PipelineError(
-            f"{name} should hold one section a stage, found {_short(values)}"
+            f"{name} must hold one section per stage, found {_short(values)}"
         )
     _refuse_monsters(values, name)
     try:
@@ -369,13 +492,13 @@ def _refuse_monsters(values: Any, name: str) -> None:
             raise PipelineError(f"{name} holds a number of {value.bit_length()} bits")
         if count > MAX_VALUES:
             raise PipelineError(
-                f"{name} should be a page of settings but holds more than {MAX_VALUES} "
+                f"{name} must be a page of settings but holds more than {MAX_VALUES} "
                 "values, or an alias inside itself"
             )
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first problem of a validation, as `section.key should …, found …`.
+    """The first problem of a validation, as `section.key must …, found …`.
 
     A renamed key comes before the others: the new one is missing because of it.
     """
@@ -399,8 +522,9 @@ def _sentence(error: ValidationError) -> str:
             )
             return f"{key}: {message}{tail}"
         case _:
-            message = problem["msg"].removeprefix("Input ").removeprefix("String ")
-            return f"{key} {message[0].lower()}{message[1:]}, found {found}"
+            # Pydantic: "Input should be greater than 0", "String should match …"
+            expected = re.sub(r"^.*?should ", "", problem["msg"])
+            return f"{key} must {expected}, found {found}"
 
 
 def _short(value: Any) -> str:

@@ -4,7 +4,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.core.errors import PipelineError
-from stages.core.params import RENAMED, load_params, names_in, parse_params
+from stages.core.params import (
+    RENAMED,
+    Params,
+    Section,
+    load_params,
+    names_in,
+    parse_params,
+)
 from tests.conftest import ROOT, with_overrides
 
 
@@ -14,17 +21,27 @@ def test_the_shipped_file_loads():
     assert params.gate.min["dice.mean"] == 0.95
 
 
-def test_every_line_has_a_comment():
-    lines = (ROOT / "params.yaml").read_text("utf-8").splitlines()
-    bare = [
-        line
-        for line in lines
-        if re.match(r"\s+\w+: [^#\s]", line)
-        and "  # " not in line
-        # A bound under `gate` is explained by the line above it.
-        and not re.match(r"\s{4,}(mean|p05|ci_low|num_undefined):", line)
-    ]
-    assert not bare
+def test_each_comment_of_the_shipped_file_is_the_description_of_its_field():
+    comments, parents = {}, []
+    for line in (ROOT / "params.yaml").read_text("utf-8").splitlines():
+        if found := re.match(r"( *)(\w+):.*?(?:  # (.*))?$", line):
+            indent, key, comment = found.groups()
+            parents = [*parents[: len(indent) // 2], key]
+            comments[".".join(parents)] = comment
+    comments = {key: comment for key, comment in comments.items() if comment}
+    assert comments == descriptions(Params)
+
+
+def descriptions(section, prefix=""):
+    found = {}
+    for key, field in section.model_fields.items():
+        name = f"{prefix}{field.alias or key}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found |= descriptions(field.annotation, f"{name}.")
+        else:
+            assert field.description, name
+            found[name] = field.description
+    return found
 
 
 @pytest.mark.parametrize(
@@ -34,38 +51,38 @@ def test_every_line_has_a_comment():
         (
             "train.epochs",
             "three",
-            "train.epochs should be a valid integer, found 'three'",
+            "train.epochs must be a valid integer, found 'three'",
         ),
-        ("train.epochs", True, "train.epochs should be a valid integer, found True"),
-        ("train.epochs", 0, "train.epochs should be greater than 0, found 0"),
-        ("train.learning_rate", float("nan"), "train.learning_rate should"),
-        ("train.architecture", "unet9", "train.architecture: should be one of"),
-        ("ingest.layout", "../x", "ingest.layout: should be one of"),
+        ("train.epochs", True, "train.epochs must be a valid integer, found True"),
+        ("train.epochs", 0, "train.epochs must be greater than 0, found 0"),
+        ("train.learning_rate", float("nan"), "train.learning_rate must"),
+        ("train.architecture", "unet9", "train.architecture: must be one of"),
+        ("ingest.layout", "../x", "ingest.layout: must be one of"),
         (
             "ingest.source",
             "web",
-            "ingest.source should be 'phantom', 'folder' or 'kaggle'",
+            "ingest.source must be 'phantom', 'folder' or 'kaggle'",
         ),
-        ("ingest.kaggle.dataset", "x", "ingest.kaggle.dataset should match"),
-        ("split.fold", 2, "split: fold should be less than folds (0), found 2"),
-        ("split.folds", 1, "split: folds should be 0 (no folds) or at least 2"),
-        ("split.validation_fraction", 1.0, "split.validation_fraction should be less"),
-        ("train.image_size", 100, "image_size should be a multiple of 32"),
-        ("train.supervision_weights", [1.0] * 5, "should have at most 4 entries"),
+        ("ingest.kaggle.dataset", "x", "ingest.kaggle.dataset must match"),
+        ("split.fold", 2, "split: fold must be less than folds (0), found 2"),
+        ("split.folds", 1, "split: folds must be 0 (no folds) or at least 2"),
+        ("split.validation_fraction", 1.0, "split.validation_fraction must be less"),
+        ("train.image_size", 100, "image_size must be a multiple of 32"),
+        ("train.supervision_weights", [1.0] * 5, "must have at most 4 entries"),
         (
             "train.supervision_weights",
             [0.0, 1.0],
-            "should start with a positive weight",
+            "must start with a positive weight",
         ),
         ("train.early_stopping_patience", 3, "needs a monitor_fraction above 0"),
-        ("validate.image_mask_shapes", [["a", "b"]], "should be height x width"),
-        ("validate.foreground_min", 0.9, "should be less than foreground_max (0.75)"),
+        ("validate.image_mask_shapes", [["a", "b"]], "must be height x width"),
+        ("validate.foreground_min", 0.9, "must be less than foreground_max (0.75)"),
         (
             "gate.min",
             {"dice.mean": "high"},
-            "gate.min.dice.mean should be a valid number",
+            "gate.min.dice.mean must be a valid number",
         ),
-        ("gate.max", [1], "gate.max should be a valid dictionary, found [1]"),
+        ("gate.max", [1], "gate.max must be a valid dictionary, found [1]"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_key(
@@ -108,7 +125,7 @@ def test_what_is_no_params_file_is_one_sentence(tmp_path, content):
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(PipelineError) as caught:
         load_params()
-    assert str(caught.value).startswith("params.yaml should")
+    assert str(caught.value).startswith("params.yaml must")
     assert "\n" not in str(caught.value)
 
 

@@ -78,7 +78,7 @@ def test_settings_are_read_as_yaml() -> None:
         ("article", ["=3"], "should be key=value"),
         ("article", ["a=[1"], "should be key=value"),
         ("article", ["train.epoch=3"], "train.epoch is not a known key"),
-        ("article", ["train.epochs=0"], "train.epochs should be greater than 0"),
+        ("article", ["train.epochs=0"], "train.epochs must be greater than 0"),
         ("article", ["trian.epochs=3"], r"params.yaml has no trian\.epochs"),
     ],
 )
