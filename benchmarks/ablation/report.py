@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,37 +11,21 @@ from benchmarks.ablation.findings import (
     EARLY,
     START_DICE,
     Contrast,
-    Curve,
     Findings,
     Result,
     gradient_ratios,
 )
 from benchmarks.ablation.grid import MOMENTA, WEIGHTS, Arm, levels_text
 from stages.core import files
-from stages.core.charts import Axis, Series, fitted, line_chart, standalone
+from stages.core.charts import SERIES, figure, standalone
 from stages.tools.sweep import markdown_table
 
 NAME = "ablation.md"
-# Told apart by dash as well as by colour; a page may be light or dark.
-_STYLE = """
-:root { color-scheme: light dark; }
-svg { background: #fff; font: 13px system-ui, sans-serif; }
-text { fill: #566173; } .grid { stroke: #dce1e8; } .axis { stroke: #566173; }
-.line { fill: none; stroke-width: 2; } .dot { stroke: none; }
-.a { stroke: #7b8794; } .b { stroke: #c2560c; stroke-dasharray: 7 3; }
-.c { stroke: #1b6ca8; stroke-dasharray: 2 3; }
-.d { stroke: #2f8132; stroke-dasharray: 9 3 2 3; }
-.dot.a { fill: #7b8794; } .dot.b { fill: #c2560c; }
-.dot.c { fill: #1b6ca8; } .dot.d { fill: #2f8132; }
-.one { stroke-width: 1; opacity: 0.3; stroke-dasharray: none; } .dot.one { opacity: 0; }
-@media (prefers-color-scheme: dark) {
-  svg { background: #181f28; }
-  text { fill: #9ba7b7; } .grid { stroke: #2d3744; } .axis { stroke: #9ba7b7; }
-  .b { stroke: #f2994f; } .c { stroke: #6cb2e8; } .d { stroke: #7ac47d; }
-  .dot.b { fill: #f2994f; } .dot.c { fill: #6cb2e8; } .dot.d { fill: #7ac47d; }
-}
-"""
-_KINDS = "abcd"
+# Told apart by dash as well as by colour.
+_LINES: list[dict[str, Any]] = [
+    {"color": colour, "linestyle": dash}
+    for colour, dash in zip(SERIES, ("-", "--", ":", "-."), strict=False)
+]
 
 
 def write(found: Findings, out: Path, *, data: str, epochs: int) -> Path:
@@ -173,62 +158,52 @@ def _gradients_table(found: Findings) -> str:
     return markdown_table(rows) if rows else "No run with supervision is done."
 
 
-def _points(curve: Curve) -> list[tuple[float, float]]:
-    steps = curve.index.to_numpy(float)
-    return [(float(a), float(b)) for a, b in zip(steps, curve, strict=True)]
-
-
 def _dice_curves(found: Findings, momentum: float) -> str:
-    """What watched Dice lacks of 1 against steps: mean over seeds, each seed faintly.
+    """1 minus watched Dice against steps: the mean over seeds, each seed faint.
 
-    On a logarithmic scale, else the start would hide the end.
+    On a logarithmic scale, which keeps the end of training readable.
     """
-    kinds = dict(zip(WEIGHTS, _KINDS, strict=False))
-    seeds, means = [], []
-    for levels, kind in kinds.items():
+    drawn, axes = figure(width=5.0, height=3.4)
+    for levels, style in zip(WEIGHTS, _LINES, strict=False):
         runs = list(found.curves.get(Arm(momentum, levels), {}).values())
         if not runs:
             continue
-        seeds += [Series("", _points(1 - run), f"{kind} one") for run in runs]
+        for run in runs:
+            axes.plot(1 - run, color=style["color"], linewidth=0.8, alpha=0.3)
         # An epoch has a step more or less where other groups are watched.
         steps = np.mean([run.index for run in runs], axis=0)
-        values = 1 - np.mean([run.to_numpy() for run in runs], axis=0)
-        points = [(float(a), float(b)) for a, b in zip(steps, values, strict=True)]
-        means.append(Series(levels_text(levels), points, kind))
-    if not means:
+        means = 1 - np.mean([run.to_numpy() for run in runs], axis=0)
+        axes.plot(steps, means, label=levels_text(levels), **style)
+    if not axes.lines:
         return ""
-    every = [c for runs in found.curves.values() for c in runs.values()]
-    x = fitted("training step", [step for c in every for step in c.index], zero=True)
-    name = f"1 - watched Dice, batch norm {momentum:g}"
-    y = fitted(name, [1 - v for c in every for v in c], is_log=True)
-    title = f"Dice against steps, batch norm {momentum:g}"
-    svg = line_chart(title, [*seeds, *means], x, y, legend="top")
-    return standalone(svg, _STYLE)
+    axes.set_yscale("log")
+    axes.set_xlabel("training step")
+    axes.set_ylabel(f"1 - watched Dice, batch norm {momentum:g}")
+    axes.legend()
+    return standalone(drawn, f"Dice against steps, batch norm {momentum:g}")
 
 
 def _gradient_curves(found: Findings) -> dict[str, str]:
-    """A picture for each head of each arm, all on the same axes."""
+    """A picture per head of each arm, all on one scale."""
     every = [
-        curve
+        value
         for heads in found.gradients.values()
         for parts in heads.values()
         for curve in parts.values()
+        for value in curve
+        if value > 0
     ]
-    x = fitted("training step", [step for c in every for step in c.index], zero=True)
     pictures = {}
     for arm, heads in found.gradients.items():
         for head, parts in heads.items():
-            y: Axis = fitted(
-                f"gradient norm from head {head}",
-                [value for c in every for value in c],
-                is_log=True,
-            )
-            series = [
-                Series(part, _points(curve), kind)
-                for (part, curve), kind in zip(parts.items(), _KINDS, strict=False)
-            ]
-            title = f"Gradient from head {head}, {arm}"
-            svg = line_chart(title, series, x, y, legend="top")
+            drawn, axes = figure(width=5.0, height=3.4)
+            for (part, curve), style in zip(parts.items(), _LINES, strict=False):
+                axes.plot(curve, label=part, **style)
+            axes.set_yscale("log")
+            axes.set_ylim(min(every) / 1.5, max(every) * 1.5)
+            axes.set_xlabel("training step")
+            axes.set_ylabel(f"gradient norm from head {head}")
+            axes.legend()
             name = f"gradient-bn{arm.momentum:g}-levels{arm.levels}-head{head}.svg"
-            pictures[name] = standalone(svg, _STYLE)
+            pictures[name] = standalone(drawn, f"Gradient from head {head}, {arm}")
     return pictures

@@ -15,7 +15,7 @@ import pandas as pd
 from benchmarks import data
 from benchmarks.harness import Options, Row
 from stages.core import files, imaging, paths
-from stages.core.charts import Axis, Series, line_chart, standalone
+from stages.core.charts import SERIES, figure, standalone
 from stages.core.imaging import Grey, Mask
 from stages.core.params import load_params
 from stages.inference import score
@@ -28,12 +28,6 @@ STEPS = 5  # strengths above none
 
 Warp = np.ndarray  # (2, 3), for cv2.warpAffine, of pixels as shares of the side
 Draw = np.random.Generator
-
-_HUES = (210, 30, 140, 0, 280, 55, 185, 330, 95)
-_STYLE = "svg { background: #fff; font: 11px system-ui, sans-serif; } " + (
-    "text { fill: #333 } .grid { stroke: #ddd } .axis { stroke: #333 } "
-    ".line { fill: none; stroke-width: 1.6 } "
-)
 
 
 @dataclass(frozen=True)
@@ -201,19 +195,13 @@ def _mean_dice(
 
 
 def picture(strengths: Sequence[float], curves: dict[str, list[float]]) -> str:
-    """The curves as an SVG file, named in their colours at the lower left."""
-    kinds = {name: f"k{place}" for place, name in enumerate(curves)}
-    series = [
-        Series(name, list(zip(strengths, curve, strict=True)), kinds[name])
-        for name, curve in curves.items()
-    ]
-    axes = Axis("strength", 0.0, 1.0), Axis("Dice", 0.0, 1.0)
-    style, names = _STYLE, ""
-    for (name, kind), hue in zip(kinds.items(), _HUES, strict=True):
-        colour = f"hsl({hue} 70% 38%)"
-        style += f".line.{kind} {{ stroke: {colour} }} .{kind} {{ fill: {colour} }} "
-        place = 208 - 13 * (len(kinds) - 1 - list(kinds).index(name))
-        names += f'<text x="72" y="{place}" class="{kind}">{name}</text>'
-    style += ".line { fill: none !important }"
-    svg = standalone(line_chart("Dice under perturbation", series, *axes), style)
-    return svg.replace("</svg>", f"{names}</svg>")
+    """The curves as an SVG file."""
+    drawn, axes = figure(width=6.0, height=4.0)
+    for place, (name, curve) in enumerate(curves.items()):
+        dash = "-" if place < len(SERIES) else "--"
+        axes.plot(strengths, curve, dash, label=name)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("strength")
+    axes.set_ylabel("Dice")
+    axes.legend(loc="lower left")
+    return standalone(drawn, "Dice under perturbation")

@@ -1,40 +1,47 @@
 """Charts of both sides on one axis: training, images against images, gradients."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from stages.core.charts import (
-    Axis,
-    Series,
-    fitted,
-    histogram,
-    line_chart,
-    nice_step,
-    scatter_chart,
+from stages.core.charts import COLOURS, figure, svg
+from stages.review.comparison import (
+    BETTER,
+    EQUAL,
+    TOLERANCE,
+    WORSE,
+    Comparison,
+    Difference,
 )
-from stages.review.comparison import BETTER, EQUAL, TOLERANCE, WORSE, Comparison
 from stages.review.evidence import Evidence
 from stages.review.table import ABSENT, number
 
-_KINDS = {BETTER: "better", WORSE: "worse", EQUAL: "equal"}
+_IMAGES = {EQUAL: "even", BETTER: "better", WORSE: "worse"}
+# Told apart by dash and marker too, not by colour alone.
+_SIDES: dict[str, dict[str, Any]] = {
+    "base": {"linestyle": "--", "marker": "o"},
+    "head": {"marker": "D"},
+}
+_MARKED = 30  # points; a longer line shows none of them
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing, what it shows, and what to make of it."""
+    """A drawing, its title, and how to read it."""
 
     title: str
     remark: str
     svg: Markup
-    has_sides: bool  # whether base and head are its lines; else better and worse
 
 
 def charts(
-    base: Evidence, head: Evidence, comparison: Comparison, links: dict[str, str]
+    base: Evidence, head: Evidence, comparison: Comparison, links: Mapping[str, str]
 ) -> list[Chart]:
     """All charts that the sides hold numbers for.
 
@@ -42,11 +49,23 @@ def charts(
         base: One side.
         head: The other.
         comparison: Their images.
-        links: Where each pair id's point leads, inside the page.
+        links: Link inside the page, by pair id.
     """
-    found = [*_images(comparison, links)]
+    images = comparison.images
+    rows = images[images["became"].isin(_IMAGES)]
+    found = [] if rows.empty else [_scatter(rows, links), _histogram(rows)]
+    histories = {"base": base.history, "head": head.history}
     for column, title in (("loss", "Training loss"), ("dice", "Training Dice")):
-        found += _history(base, head, column, title)
+        remark = "On augmented training images, one point per epoch."
+        if column == "loss" and _loss_differs(base, head):
+            remark = "The sides differ in their loss or its weights: not one scale."
+        lines = {
+            role: table.set_index("epoch")[column]
+            for role, table in histories.items()
+            if table is not None and len(table)
+        }
+        if lines:
+            found.append(_lines(title, remark, lines, "epoch"))
     return found + _gradients(base, head)
 
 
@@ -55,44 +74,41 @@ def training_rows(base: Evidence, head: Evidence) -> list[list[str]]:
     tables = [e.history for e in (base, head)]
     if all(table is None or table.empty for table in tables):
         return []
-    rows = []
-    for name in ("epoch", "loss", "dice"):
-        row = [f"training {name}" if name != "epoch" else "epochs"]
-        for table in tables:
-            if table is None or table.empty:
-                row.append(ABSENT)
-            else:
-                value = float(table[name].iloc[-1])
-                row.append(f"{value:.0f}" if name == "epoch" else number("dice", value))
-        rows.append(row)
-    return rows
-
-
-def _history(base: Evidence, head: Evidence, column: str, title: str) -> list[Chart]:
-    series = [
-        Series(role, list(zip(table["epoch"], table[column], strict=True)), role)
-        for role, table in (("base", base.history), ("head", head.history))
-        if table is not None and len(table)
-    ]
-    if not series:
-        return []
-    remark = "On augmented training images, an epoch a point."
-    if column == "loss" and _loss_differs(base, head):
-        remark = (
-            "The loss, or the weights of its levels, differ between the sides: the "
-            "lines are not on one scale."
+    return [
+        [title]
+        + [
+            ABSENT if table is None or table.empty else form(table[name].iloc[-1])
+            for table in tables
+        ]
+        for name, title, form in (
+            ("epoch", "epochs", "{:.0f}".format),
+            ("loss", "training loss", "{:.4f}".format),
+            ("dice", "training Dice", lambda value: number("dice", float(value))),
         )
-    remark += _same(series)
-    points = [point for one in series for point in one.points]
-    x = fitted("epoch", [a for a, _ in points], is_whole=True)
-    y = fitted(column if column == "loss" else "Dice", [b for _, b in points])
-    return [Chart(title, remark, line_chart(title, series, x, y), True)]
+    ]
 
 
-def _same(series: list[Series]) -> str:
-    """Says so where one line hides the other."""
-    is_same = len(series) == 2 and series[0].points == series[1].points
-    return " Both sides are the same." if is_same else ""
+def interval_bar(difference: Difference, kind: str) -> Markup:
+    """The interval of a difference against 0, as a small picture."""
+    drawn, axes = figure(width=4.6, height=0.6)
+    ends = (difference.low, difference.high)
+    reach = 1.15 * max(*map(abs, ends), 1e-6)
+    axes.axhline(0, color=COLOURS["soft"], linewidth=0.8)
+    axes.axvline(0, color=COLOURS["soft"], linestyle="--", linewidth=0.8)
+    axes.plot(ends, (0, 0), color=COLOURS[kind], linewidth=6, alpha=0.45)
+    axes.plot([difference.mean], [0], "o", color=COLOURS[kind], markersize=8)
+    axes.set_xlim(-reach, reach)
+    axes.set_xticks([-reach, 0, reach], ["worse", "0", "better"])
+    axes.get_xticklabels()[0].set_horizontalalignment("left")
+    axes.get_xticklabels()[2].set_horizontalalignment("right")
+    axes.tick_params(length=0)
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    label = (
+        f"difference {difference.mean:+.4f}, interval {ends[0]:+.4f} to {ends[1]:+.4f}"
+    )
+    return svg(drawn, label)
 
 
 def _loss_differs(base: Evidence, head: Evidence) -> bool:
@@ -105,113 +121,99 @@ def _loss_differs(base: Evidence, head: Evidence) -> bool:
     return values[0] != values[1]
 
 
-def _images(comparison: Comparison, links: dict[str, str]) -> list[Chart]:
-    images = comparison.images
-    rows = images[images["became"].isin(_KINDS)]
-    if rows.empty:
-        return []
-    values = [*rows["dice_base"], *rows["dice_head"]]
-    x, y = fitted("Dice, base", values), fitted("Dice, head", values)
-    series = []
-    for word, kind in _KINDS.items():
-        some = rows[rows["became"] == word]
-        names = list(some["pair_id"])
-        series.append(
-            Series(
-                word,
-                list(zip(some["dice_base"], some["dice_head"], strict=True)),
-                kind,
-                titles=[
-                    f"{name}: {number('dice', a)} to {number('dice', b)}"
-                    for name, a, b in zip(
-                        names, some["dice_base"], some["dice_head"], strict=True
-                    )
-                ],
-                links=[links[name] for name in names],
-            )
-        )
+def _lines(
+    title: str, remark: str, lines: "Mapping[str, pd.Series[float]]", x_label: str
+) -> Chart:
+    """A line per side."""
+    drawn, axes = figure()
+    _plot(axes, lines)
+    axes.set_xlabel(x_label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(lines) == 2 and lines["base"].equals(lines["head"]):
+        remark += " Both sides are the same."
+    return Chart(title, remark, svg(drawn, title))
+
+
+def _plot(axes: Axes, lines: "Mapping[str, pd.Series[float]]") -> None:
+    for role, line in lines.items():
+        style = _SIDES[role] if len(line) <= _MARKED else _SIDES[role] | {"marker": ""}
+        axes.plot(line.index, line, color=COLOURS[role], markersize=4, **style)
+
+
+def _scatter(rows: pd.DataFrame, links: Mapping[str, str]) -> Chart:
+    """A point per image."""
     title = "Dice of every image"
-    scatter = scatter_chart(title, series, x, y, diagonal=True)
-    return [
-        Chart(
-            title,
-            "Under the line the head is worse. A point leads to its image.",
-            scatter,
-            False,
-        ),
-        _histogram(rows),
-    ]
+    drawn, axes = figure()
+    titles = {}
+    for word, colour in _IMAGES.items():
+        some = rows[rows["became"] == word]
+        urls = [links[name] for name in some["pair_id"]]
+        before, after = some["dice_base"], some["dice_head"]
+        axes.scatter(
+            before,
+            after,
+            s=18,
+            color=COLOURS[colour],
+            alpha=0.75,
+            marker="D",
+            urls=urls,
+        )
+        for url, name, a, b in zip(urls, some["pair_id"], before, after, strict=True):
+            titles[url] = f"{name}: {number('dice', a)} to {number('dice', b)}"
+    low = float(rows[["dice_base", "dice_head"]].min().min())
+    axes.axline((low, low), slope=1, color=COLOURS["soft"], linestyle="--", linewidth=1)
+    axes.set_xlabel("Dice, base")
+    axes.set_ylabel("Dice, head")
+    remark = "Below the line the head is worse. A point leads to its image."
+    return Chart(title, remark, svg(drawn, title, titles))
 
 
 def _histogram(rows: pd.DataFrame) -> Chart:
+    title = "Differences of Dice"
     differences = rows["dice_difference"].to_numpy(float)
     reach = max(float(np.abs(differences).max()), 2 * TOLERANCE)
-    width = nice_step(2 * reach / 24)
-    # Bins stand around 0, so that one of them is "no difference".
-    half = int(np.ceil(reach / width - 0.5))
-    edges = (np.arange(-half, half + 2) - 0.5) * width
-    counts, _ = np.histogram(differences, edges)
-    bars = [
-        (float(a), float(b), int(count), _bar_kind(float(a), float(b)))
-        for (a, b), count in zip(pairwise(edges), counts, strict=True)
-        if count
-    ]
-    x = Axis("Dice, head minus base", float(edges[0]), float(edges[-1]))
-    title = "Differences of Dice"
-    return Chart(
-        title,
-        f"{len(rows)} images that both sides scored; the grey bar stands around 0.",
-        histogram(title, bars, x, "images"),
-        False,
-    )
-
-
-def _bar_kind(low: float, high: float) -> str:
-    if low < 0 < high:
-        return "equal"
-    return "better" if low > 0 else "worse"
+    # An odd number of bins: the middle one stands around 0.
+    counts, edges = np.histogram(differences, bins=25, range=(-reach, reach))
+    drawn, axes = figure()
+    colours = [COLOURS[k] for k in ("worse",) * 12 + ("even",) + ("better",) * 12]
+    axes.bar(edges[:-1], counts, np.diff(edges) * 0.9, align="edge", color=colours)
+    axes.set_xlabel("Dice, head minus base")
+    axes.set_ylabel("images")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=False, axis="x")
+    remark = f"{len(rows)} images that both sides scored; the grey bar is around 0."
+    return Chart(title, remark, svg(drawn, title))
 
 
 def _gradients(base: Evidence, head: Evidence) -> list[Chart]:
-    """A chart for each supervised head: which parts its gradient reaches."""
+    """A chart per supervised head: which parts of the network its gradient reaches."""
     tables = {
-        role: table
+        role: table[
+            ~table["part"].str.startswith("head") & (table["gradient_norm"] > 0)
+        ]
         for role, table in (("base", base.gradients), ("head", head.gradients))
         if table is not None and len(table)
     }
-    if not tables:
-        return []
-    parts = list(
-        dict.fromkeys(
-            part
-            for table in reversed(tables.values())
-            for part in table["part"]
-            if not part.startswith("head")
-        )
-    )
-    heads = sorted({int(h) for table in tables.values() for h in table["head"]})
     found = []
-    for level in heads:
-        series = []
-        for role, table in tables.items():
+    for level in sorted({int(h) for table in tables.values() for h in table["head"]}):
+        lines = {}
+        parts: dict[str, None] = {}
+        for role, table in reversed(tables.items()):
             rows = table[table["head"] == level]
-            medians = rows.groupby("part")["gradient_norm"].median()
-            points = [
-                (float(place), float(medians[part]))
-                for place, part in enumerate(parts)
-                if part in medians.index and medians[part] > 0
-            ]
-            if points:
-                series.append(Series(role, points, role))
-        if not series:
-            continue
-        finest = " (the finest, which ships)" if level == 0 else ""
+            lines[role] = rows.groupby("part", sort=False)["gradient_norm"].median()
+            parts |= dict.fromkeys(lines[role].index)
+        places = {part: place for place, part in enumerate(parts)}
         title = f"Gradient from head {level}"
-        x = Axis("part of the network", -0.4, len(parts) - 0.6, names=parts)
-        y = fitted("norm", [b for s in series for _, b in s.points], is_log=True)
+        finest = " (the finest, which ships)" if level == 0 else ""
         remark = (
             f"Median over training of what head {level}{finest} sends to each part."
-            f"{_same(series)}"
         )
-        found.append(Chart(title, remark, line_chart(title, series, x, y), True))
+        drawn, axes = figure()
+        _plot(axes, {role: line.rename(places) for role, line in lines.items()})
+        axes.set_yscale("log")
+        axes.set_ylabel("norm")
+        axes.set_xticks(list(places.values()), list(places), rotation=32, ha="right")
+        if len(lines) == 2 and lines["base"].equals(lines["head"]):
+            remark += " Both sides are the same."
+        found.append(Chart(title, remark, svg(drawn, title)))
     return found

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from stages.core.charts import interval_bar
+from stages.core.charts import STYLE
 from stages.review import Review
 from stages.review.comparison import (
     BETTER,
@@ -23,7 +23,7 @@ from stages.review.comparison import (
     UNDEFINED,
     WORSE,
 )
-from stages.review.curves import charts, training_rows
+from stages.review.curves import charts, interval_bar, training_rows
 from stages.review.exported import export_rows
 from stages.review.markdown import gate_word, headline
 from stages.review.table import ABSENT, interval, minus, number, signed
@@ -49,7 +49,7 @@ def render(review: Review) -> str:
     kind = _KINDS[comparison.word]
     bar = None
     if difference is not None and difference.low == difference.low:
-        bar = interval_bar(difference.mean, difference.low, difference.high, kind)
+        bar = interval_bar(difference, kind)
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     return (
         _environment()
@@ -79,7 +79,7 @@ def render(review: Review) -> str:
             exported=export_rows(review.base, review.head),
             resamples=RESAMPLES,
             tolerance=TOLERANCE,
-            style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
+            style=Markup(STYLE + (_FOLDER / "page.css").read_text(encoding="utf-8")),
             script=Markup(script),
             script_hash=base64.b64encode(
                 hashlib.sha256(script.encode()).digest()

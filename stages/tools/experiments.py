@@ -19,24 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.core import paths
-from stages.core.charts import Point, Series, fitted, scatter_chart, standalone
+from stages.core.charts import SERIES, figure, short_numbers, standalone
 from stages.core.errors import PipelineError, run
 from stages.gate import flatten
-
-# Colours for light and dark, since the file stands alone.
-_STYLE = """
-:root { color-scheme: light dark; }
-svg { background: #fff; font: 13px system-ui, sans-serif; }
-text { fill: #566173; } .grid { stroke: #dce1e8; } .axis { stroke: #566173; }
-.dot { fill: #9aa5b3; } .dot.front { fill: #c2560c; } .span { stroke: #9aa5b3; }
-.span.front { stroke: #c2560c; }
-.line { fill: none; stroke: #c2560c; stroke-dasharray: 5 4; }
-@media (prefers-color-scheme: dark) {
-  svg { background: #181f28; }
-  text { fill: #9ba7b7; } .grid { stroke: #2d3744; } .axis { stroke: #9ba7b7; }
-  .dot.front { fill: #f2994f; } .line, .span.front { stroke: #f2994f; }
-}
-"""
 
 
 @dataclass(frozen=True)
@@ -183,31 +168,22 @@ def picture(found: list[Run]) -> str:
             "no run has both a Dice and an exported model, so there is no picture to "
             "draw; run `dvc exp run` with a model that passes the gate"
         )
+    drawn, axes = figure(width=5.0, height=3.5)
     best = front(placed)
-    ends = [v for one in placed for v in (one.low, one.high, one.dice)]
-    x = fitted("multiply-adds an image", [r.multiply_adds for r in placed], is_log=True)
-    y = fitted("mean Dice, 95 % interval", ends)
-    series = []
-    for kind, is_best in (("plain", False), ("front", True)):
-        some = [one for one in placed if (one.name in best) == is_best]
-        points: list[Point] = [(one.multiply_adds, one.dice) for one in some]
-        series.append(
-            Series(
-                kind,
-                points,
-                kind,
-                titles=[
-                    f"{one.name}: {one.dice:.4f} ({one.low:.4f} to {one.high:.4f}), "
-                    f"{one.multiply_adds:,.0f} multiply-adds"
-                    for one in some
-                ],
-                spans=[(one.low, one.high) for one in some],
-                labels=[one.name for one in some] if len(placed) <= 20 else [],
-                joined=is_best,
-            )
-        )
-    title = "Dice against multiply-adds"
-    return standalone(scatter_chart(title, series, x, y), _STYLE)
+    for one in placed:
+        colour = SERIES[one.name in best]
+        axes.plot([one.multiply_adds] * 2, [one.low, one.high], color=colour)
+        axes.plot([one.multiply_adds], [one.dice], "D", color=colour)
+        if len(placed) <= 20:
+            at = (one.multiply_adds, one.dice)
+            axes.annotate(one.name, at, (5, 3), textcoords="offset points")
+    line = sorted((r.multiply_adds, r.dice) for r in placed if r.name in best)
+    axes.plot(*zip(*line, strict=True), "--", color=SERIES[1], linewidth=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(short_numbers())
+    axes.set_xlabel("multiply-adds per image")
+    axes.set_ylabel("mean Dice, 95 % interval")
+    return standalone(drawn, "Dice against multiply-adds")
 
 
 def show(words: list[str]) -> list[dict[str, Any]]:
