@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu repro schedule pull review experiments ablation folds study serve release bench faults fuzz audit test lint format types lock clean
+.PHONY: help setup gpu repro schedule pull review experiments ablation folds study serve release bench faults fuzz audit docs test lint format types lock clean
 
 help:  ## This list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,6 +98,10 @@ fuzz: setup  ## Try 100,000 spoilt files on all that reads: make fuzz INPUTS=500
 audit: setup  ## Known weaknesses of the locked packages, by pip-audit (needs the network)
 	@# Strict: a package that could not be looked up was not audited.
 	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
+
+docs: setup  ## Build the documentation: data/.work/site/index.html
+	$(BIN)/python docs/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # Three workers for two cores: servers and pages are waited for.
 serve: setup  ## A page over the exported model: http://127.0.0.1:8000

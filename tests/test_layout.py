@@ -210,17 +210,3 @@ def test_no_pickle_and_no_shell():
         assert "shell=True" not in text, path
         assert "os.system" not in text, path
         assert "allow_pickle=True" not in text, path
-
-
-def test_doctests():
-    """Docstrings promise what the code does."""
-    import doctest
-
-    import numpy as np
-
-    import stages.gate
-    import stages.scoring.metrics
-
-    for module in (stages.scoring.metrics, stages.core.paths, stages.gate):
-        outcome = doctest.testmod(module, extraglobs={"np": np})
-        assert outcome.failed == 0

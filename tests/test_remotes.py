@@ -77,8 +77,8 @@ def test_a_folder_brings_outputs_to_a_fresh_clone(
     ingested: Plan, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert "dvc remote add -d store /mnt/store" in readme
+    page = (ROOT / "docs/howto/remotes.md").read_text("utf-8")
+    assert "dvc remote add -d store /mnt/store" in page
     ingested.run("dvc", "remote", "add", "--local", "-d", "store", str(store))
     ingested.run("dvc", "push", "--run-cache")
 

@@ -1,0 +1,96 @@
+"""Writes the generated pages of docs/reference: `python docs/reference.py`.
+
+`params.md` comes from the models in `stages/core/params.py`, `cli.md` from the Typer
+app. `tests/test_docs.py` checks that the files are up to date.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from stages.core.params import Params  # noqa: E402
+
+NOTE = "<!-- Written by docs/reference.py; `make docs` updates it. -->\n"
+
+
+def params_page() -> str:
+    """One table per section of `params.yaml`."""
+    values = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text("utf-8"))
+    lines = [
+        NOTE,
+        "# Params",
+        "",
+        "`params.yaml` holds every param with its default. Each stage checks types and",
+        "bounds when it starts. Change a param for one run: "
+        "`dvc exp run -S train.epochs=5`.",
+    ]
+    for name, section, defaults in sections(Params, values):
+        lines += ["", f"## {name}", "", f"{section.__doc__.splitlines()[0]}", ""]
+        lines += ["| param | default | allowed | meaning |", "|---|---|---|---|"]
+        for key, field in section.model_fields.items():
+            if field.description:
+                cells = (
+                    f"`{name}.{key}`",
+                    f"`{json.dumps(defaults[key])}`",
+                    allowed(section, key),
+                    field.description,
+                )
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def sections(
+    model: type[BaseModel], values: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, type[BaseModel], dict[str, Any]]]:
+    """Yields the dotted name, model and shipped values of each section."""
+    for key, field in model.model_fields.items():
+        name = field.alias or key
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield f"{prefix}{name}", inner, values[name]
+            yield from sections(inner, values[name], f"{prefix}{name}.")
+
+
+def allowed(section: type[BaseModel], key: str) -> str:
+    """The type and bounds of a field, such as `integer, > 0`."""
+    schema = section.model_json_schema()["properties"][key]
+    if "enum" in schema:
+        return " or ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
+    bounds = (
+        ("exclusiveMinimum", ">"),
+        ("minimum", ">="),
+        ("exclusiveMaximum", "<"),
+        ("maximum", "<="),
+    )
+    found = [f"{sign} {schema[name]}" for name, sign in bounds if name in schema]
+    kind = {"array": "list", "object": "mapping"}.get(schema["type"], schema["type"])
+    return ", ".join([kind, *found])
+
+
+def cli_page() -> str:
+    """The help of every command of `lungfield`."""
+    import typer.cli
+    from typer.main import get_command
+
+    from stages.cli import app
+
+    command = get_command(app)
+    with command.make_context("lungfield", [], resilient_parsing=True) as context:
+        return NOTE + typer.cli.get_docs_for_click(
+            obj=command, ctx=context, name="lungfield", title="Command line"
+        )
+
+
+PAGES = {"params.md": params_page, "cli.md": cli_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (ROOT / "docs" / "reference" / name).write_text(page(), encoding="utf-8")
