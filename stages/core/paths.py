@@ -1,7 +1,7 @@
-"""The name of every file under `data/`, relative to the repository's root.
+"""The paths of all files under `data/`, relative to the repository's root.
 
-Stages run from the root, as DVC starts them; tests change directory and are
-isolated by that alone.
+DVC starts the stages in the root. A test is isolated because it runs in a directory of
+its own.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ PLAN = Path("dvc.yaml")
 LOCK = Path("requirements.lock")
 
 DATA = Path("data")
-# Half-written outputs, checkpoints and caches: never an output, never in Git.
+# Half-written outputs, checkpoints and caches; neither DVC nor Git tracks them.
 WORK = DATA / ".work"
 
 INGESTED = DATA / "ingested"
@@ -21,7 +21,7 @@ INGESTED_SUMMARY = DATA / "ingested.json"
 QUALITY_PAIRS = DATA / "quality" / "pairs.parquet"
 QUALITY_REPORT = DATA / "quality" / "report.json"
 QUALITY_DOCS = DATA / "quality" / "docs"
-# Great Expectations' own pages carry the clock, so they stay untracked.
+# Great Expectations' own pages contain the time, so DVC does not track them.
 QUALITY_DATA_DOCS = WORK / "data_docs"
 
 SPLIT_PAIRS = DATA / "splits" / "pairs.csv"
@@ -48,7 +48,7 @@ EXPORT_SUMMARY = DATA / "export.json"
 
 
 def slug(name: str) -> str:
-    """A file name for any foreign name, one to one: spaces stay, the rest is quoted.
+    """Percent-encodes a text, except spaces and `()`: a unique and safe file name.
 
     Example:
         >>> slug("Viral Pneumonia-7"), slug("../a")
