@@ -18,14 +18,13 @@ sys.path.insert(0, str(ROOT))
 
 from stages.core.params import Params  # noqa: E402
 
-NOTE = "<!-- Written by docs/reference.py; `make docs` updates it. -->\n"
+NOTE = "<!-- Written by docs/reference.py; `make docs` updates it. -->\n\n"
 
 
 def params_page() -> str:
     """One table per section of `params.yaml`."""
     values = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text("utf-8"))
     lines = [
-        NOTE,
         "# Params",
         "",
         "`params.yaml` holds every param with its default. Each stage checks types and",
@@ -44,7 +43,7 @@ def params_page() -> str:
                     field.description,
                 )
                 lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return NOTE + "\n".join(lines) + "\n"
 
 
 def sections(
@@ -63,7 +62,7 @@ def allowed(section: type[BaseModel], key: str) -> str:
     """The type and bounds of a field, such as `integer, > 0`."""
     schema = section.model_json_schema()["properties"][key]
     if "enum" in schema:
-        return " or ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
+        return ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
     bounds = (
         ("exclusiveMinimum", ">"),
         ("minimum", ">="),
