@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 from stages.core.errors import PipelineError
@@ -50,6 +52,28 @@ def output(*words: str, cwd: Path | None = None) -> str:
         reason = last_line(done.stderr or done.stdout) or "no reason given"
         raise PipelineError(f"`git {words[0]}` failed: {reason}")
     return done.stdout.decode("utf-8", "replace").strip()
+
+
+def files_at(commit: str, names: Iterable[str]) -> dict[str, bytes | None]:
+    """Contents of files of a commit, from one process; None where there is none.
+
+    Args:
+        commit: A commit.
+        names: Relative to the root of the repository. One with a line break has no
+            content: git's own language cannot hold it.
+    """
+    found: dict[str, bytes | None] = dict.fromkeys(names)
+    asked = [name for name in found if "\n" not in name]
+    lines = "".join(f"{commit}:{name}\n" for name in asked).encode()
+    answer = BytesIO(run("cat-file", "--batch", given=lines).stdout)
+    for name in asked:
+        # `ID blob SIZE`, the content and a line end; or `NAME missing`.
+        words = answer.readline().split()
+        if len(words) == 3 and words[2].isdigit():
+            content = answer.read(int(words[2]))
+            answer.read(1)
+            found[name] = content if words[1] == b"blob" else None
+    return found
 
 
 def last_line(text: bytes) -> str:

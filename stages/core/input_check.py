@@ -9,8 +9,6 @@ what `dvc.lock` records.
 import atexit
 import contextlib
 import ctypes
-import hashlib
-import json
 import logging
 import os
 import signal
@@ -22,12 +20,11 @@ from typing import Any
 import psutil
 from ruamel.yaml import YAML
 
-from stages.core import paths
+from stages.core import dvc_files, paths
 from stages.core.errors import PipelineError
 
 logger = logging.getLogger(__name__)
 
-DVC_LOCK = Path("dvc.lock")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -65,24 +62,18 @@ def check_inputs(stage: str) -> None:
     Raises:
         PipelineError: If they differ.
     """
-    plan, lock = _yaml(paths.PLAN), _yaml(DVC_LOCK)
-    recorded = {
-        out["path"]: out
-        for made in lock.get("stages", {}).values()
-        for out in made.get("outs", [])
-    }
+    plan, lock = _yaml(paths.PLAN), _yaml(paths.DVC_LOCK)
+    recorded = dvc_files.recorded_outs(lock.get("stages", {}))
     for name in plan.get("stages", {}).get(stage, {}).get("deps", []):
         if not isinstance(name, str) or name not in recorded:
             continue
-        path, expected = Path(name), recorded[name].get("md5", "")
-        if recorded[name].get("hash") != "md5":  # as DVC 2 wrote it
-            continue
+        path, expected = Path(name), recorded[name]
         if not path.exists():
             raise PipelineError(
                 f"{path}, which {stage} reads, is missing; run the same command again, "
                 "DVC restores it or makes it anew"
             )
-        found = _md5(path)
+        found = dvc_files.md5(path)
         if found != expected:
             _distrust(path, expected)
             raise PipelineError(
@@ -99,21 +90,6 @@ def _yaml(path: Path) -> dict[str, Any]:
     return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) or {}
 
 
-def _md5(path: Path) -> str:
-    """MD5 of a file or a folder, as DVC writes it."""
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
-    entries = [
-        {"md5": _md5(child), "relpath": child.relative_to(path).as_posix()}
-        for child in path.rglob("*")
-        if child.is_file()
-    ]
-    entries.sort(key=lambda entry: entry["relpath"])
-    text = json.dumps(entries, sort_keys=True)
-    return f"{hashlib.md5(text.encode()).hexdigest()}.dir"
-
-
 def _distrust(path: Path, expected: str) -> None:
     """Has DVC look at bytes again: a file's by a new time, an object's by its mode."""
     children = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
@@ -122,20 +98,17 @@ def _distrust(path: Path, expected: str) -> None:
             os.utime(child)
     for found in _cache_objects(expected):
         with contextlib.suppress(OSError):
-            if _md5(found) != found.parent.name + found.name.removesuffix(".dir"):
+            if dvc_files.md5(found) != dvc_files.name_of(found).removesuffix(".dir"):
                 found.chmod(0o644)
 
 
 def _cache_objects(md5: str) -> list[Path]:
     """A cached output's object, and those of its files if it is a folder."""
-    from dvc.repo import Repo  # takes a second: only where something is wrong
-
-    top = Path(Repo().cache.local.path)
-    objects = [top / md5[:2] / md5[2:]]
-    if md5.endswith(".dir") and objects[0].is_file():
-        with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
-            for entry in json.loads(objects[0].read_text(encoding="utf-8")):
-                objects.append(top / entry["md5"][:2] / entry["md5"][2:])
+    cache = dvc_files.cache()
+    names = [md5]
+    if md5.endswith(".dir"):
+        names += (dvc_files.listing(dvc_files.stored(cache, md5)) or {}).values()
+    objects = [dvc_files.stored(cache, name) for name in names]
     return [path for path in objects if path.is_file()]
 
 

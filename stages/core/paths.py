@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 PARAMS = Path("params.yaml")
 PLAN = Path("dvc.yaml")
+DVC_LOCK = Path("dvc.lock")
 LOCK = Path("requirements.lock")
 
 DATA = Path("data")

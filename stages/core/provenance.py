@@ -6,12 +6,11 @@ commit in it: the commit is no input of the build, so the same inputs give the s
 bytes in any checkout; `stages.tools.provenance` finds the commits that match.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from stages.core import paths
+from stages.core import dvc_files, files, paths
 from stages.core.errors import PipelineError
 
 Facts = dict[str, Any]
@@ -72,11 +71,7 @@ def of_file(path: Path) -> dict[str, str]:
         raise PipelineError(
             f"{path} is missing; run `dvc repro` (or `dvc pull`) to make it"
         )
-    hashes = {}
-    for name in ("md5", "sha256"):
-        with path.open("rb") as file:
-            hashes[name] = hashlib.file_digest(file, name).hexdigest()
-    return hashes
+    return {"md5": dvc_files.md5(path), "sha256": files.sha256(path)}
 
 
 def into_onnx(model: Any, facts: Facts) -> None:

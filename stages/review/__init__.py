@@ -18,10 +18,10 @@ from stages.review.comparison import (
     Comparison,
     compare,
 )
-from stages.review.evidence import CACHED, Evidence, load
 from stages.review.panels import Picture, pictures
-from stages.review.side import pull as fetch
-from stages.review.side import sides_of
+from stages.review.revision import pull as fetch
+from stages.review.revision import revisions
+from stages.review.run_results import CACHED, RunResults, load
 from stages.review.table import ClassRow, Row, class_rows, common_rows, metric_rows
 
 # A change of these changes what a score means, not only how high it is.
@@ -53,8 +53,8 @@ class Panel:
 class Review:
     """All that both reports tell."""
 
-    base: Evidence
-    head: Evidence
+    base: RunResults
+    head: RunResults
     comparison: Comparison
     changes: Changes
     notes: list[Note]
@@ -82,7 +82,7 @@ def review(
     Raises:
         PipelineError: If a revision is unknown or holds nothing to compare.
     """
-    sides = sides_of(base, head)
+    sides = revisions(base, head)
     if pull:
         fetch(list(sides), CACHED)
     before, after = (load(side) for side in sides)
@@ -121,14 +121,16 @@ def _extremes(comparison: Comparison, word: str, k: int) -> list[str]:
     return list(ranked["pair_id"].head(k))
 
 
-def _panels(base: Evidence, head: Evidence, pair_ids: list[str]) -> dict[str, Panel]:
+def _panels(
+    base: RunResults, head: RunResults, pair_ids: list[str]
+) -> dict[str, Panel]:
     before = pictures(base, pair_ids, role="base")
     after = pictures(head, pair_ids, role="head")
     return {name: Panel(name, before[name], after[name]) for name in pair_ids}
 
 
 def _notes(
-    base: Evidence, head: Evidence, comparison: Comparison, what: Changes
+    base: RunResults, head: RunResults, comparison: Comparison, what: Changes
 ) -> list[Note]:
     """What qualifies the verdict, the gravest first."""
     warnings, remarks = _images_notes(base, head, comparison)
@@ -154,8 +156,10 @@ def _notes(
             "The definition of the mask differs between the sides: scores against "
             "different truths say nothing about the model."
         )
-    repo = base.side.repository
-    behind = repo.only_in(base.side.commit or "HEAD", head.side.commit or "HEAD")
+    repo = base.revision.repository
+    behind = repo.only_in(
+        base.revision.commit or "HEAD", head.revision.commit or "HEAD"
+    )
     if behind:
         remarks.append(
             f"The base has {behind} commit{'s' if behind > 1 else ''} that the head "
@@ -183,7 +187,7 @@ def _other_pictures(comparison: Comparison) -> str:
 
 
 def _images_notes(
-    base: Evidence, head: Evidence, comparison: Comparison
+    base: RunResults, head: RunResults, comparison: Comparison
 ) -> tuple[list[str], list[str]]:
     warnings, remarks = [], []
     totals = len(base.per_image), len(head.per_image)

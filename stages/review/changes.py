@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from stages.core import paths
+from stages.core import dvc_files, paths
 from stages.datasets.pairs import natural_key
 from stages.gate import flatten
-from stages.review.evidence import Evidence
 from stages.review.freshness import stale
-from stages.review.lock import Change, differing, entries, hashes, recorded, stages_of
-from stages.review.side import Side
+from stages.review.lock import Change, differing, recorded, stages_of
+from stages.review.revision import Revision
+from stages.review.run_results import RunResults
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Changes:
     stale: dict[str, dict[str, list[str]]]  # "base" or "head": stage to reasons
 
 
-def changes(base: Evidence, head: Evidence) -> Changes:
+def changes(base: RunResults, head: RunResults) -> Changes:
     """Compares what the sides were made from."""
     reads = _reads(base) + _reads(head)
-    wrote = set(base.side.outs) | set(head.side.outs)
+    wrote = set(base.revision.outs) | set(head.revision.outs)
     known = {"params.yaml", "dvc.lock"} | wrote
     code, others = [], 0
-    files = base.side.repository.changed_files(
-        base.side.commit or "HEAD", head.side.commit
+    files = base.revision.repository.changed_files(
+        base.revision.commit or "HEAD", head.revision.commit
     )
     for name, (added, removed) in files.items():
         readers = [stage for stage, dep in reads if _covers(dep, name)]
@@ -88,12 +88,12 @@ def changes(base: Evidence, head: Evidence) -> Changes:
     )
 
 
-def _reads(evidence: Evidence) -> list[tuple[str, str]]:
+def _reads(results: RunResults) -> list[tuple[str, str]]:
     """Stage and dependency, as the locks and the plan have them."""
     reads = []
-    for stage, declared in stages_of(evidence.plan).items():
-        entry = evidence.side.lock.get(stage) or {}
-        deps = [dep["path"] for dep in entries(entry, "deps")]
+    for stage, declared in stages_of(results.plan).items():
+        entry = results.revision.lock.get(stage) or {}
+        deps = list(dvc_files.recorded(entry, "deps"))
         deps += [dep for dep in declared.get("deps") or [] if isinstance(dep, str)]
         reads += [(stage, dep) for dep in dict.fromkeys(deps)]
     return reads
@@ -103,7 +103,7 @@ def _covers(dep: str, name: str) -> bool:
     return name == dep or name.startswith(f"{dep}/")
 
 
-def _reruns(base: Side, head: Side, order: list[str]) -> list[Rerun]:
+def _reruns(base: Revision, head: Revision, order: list[str]) -> list[Rerun]:
     """Stages whose entry in dvc.lock differs, with what differs in it."""
     found = []
     for stage in dict.fromkeys([*order, *base.lock, *head.lock]):
@@ -115,8 +115,8 @@ def _reruns(base: Side, head: Side, order: list[str]) -> list[Rerun]:
             continue
         why = ["command"] if before.get("cmd") != after.get("cmd") else []
         why += [c.name for c in differing(recorded(before), recorded(after))]
-        deps = [hashes(entry, "deps") for entry in (before, after)]
-        outs = [hashes(entry, "outs") for entry in (before, after)]
+        deps = [dvc_files.recorded(entry, "deps") for entry in (before, after)]
+        outs = [dvc_files.recorded(entry, "outs") for entry in (before, after)]
         names = dict.fromkeys([*deps[0], *deps[1]])
         why += [name for name in names if deps[0].get(name) != deps[1].get(name)]
         differs = outs[0] != outs[1]
@@ -125,25 +125,25 @@ def _reruns(base: Side, head: Side, order: list[str]) -> list[Rerun]:
     return found
 
 
-def _with_gate(base: Evidence, head: Evidence) -> list[Rerun]:
+def _with_gate(base: RunResults, head: RunResults) -> list[Rerun]:
     """Stages that ran again; DVC locks none that failed, as a gate does."""
     order = list(stages_of(head.plan))
-    found = _reruns(base.side, head.side, order)
+    found = _reruns(base.revision, head.revision, order)
     if base.verdict == head.verdict or any(rerun.stage == "gate" for rerun in found):
         return found
     params = differing(*({"gate": e.params.get("gate", {})} for e in (base, head)))
     why = [change.name for change in params]
-    if base.side.read(paths.METRICS) != head.side.read(paths.METRICS):
+    if base.revision.read(paths.METRICS) != head.revision.read(paths.METRICS):
         why.append(paths.METRICS.as_posix())
     found.append(Rerun("gate", why or ["outputs alone"], outputs_differ=True))
     places = {stage: place for place, stage in enumerate(order)}
     return sorted(found, key=lambda rerun: places.get(rerun.stage, len(places)))
 
 
-def _data(base: Evidence, head: Evidence) -> DataChange:
+def _data(base: RunResults, head: RunResults) -> DataChange:
     flat = [flatten(e.ingested or {}) for e in (base, head)]
     facts = differing(*flat)
-    hashes = [e.side.outs.get(paths.INGESTED.as_posix()) for e in (base, head)]
+    hashes = [e.revision.outs.get(paths.INGESTED.as_posix()) for e in (base, head)]
     same = hashes[0] is not None and hashes[0] == hashes[1]
     pairs: dict[str, Any] = {}
     if base.facts is not None and head.facts is not None:

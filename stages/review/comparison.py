@@ -8,7 +8,7 @@ import pandas as pd
 
 from stages.core import paths
 from stages.datasets.pairs import natural_key
-from stages.review.evidence import METRICS, Evidence
+from stages.review.run_results import METRICS, RunResults
 from stages.scoring.metrics import bootstrap_interval
 
 RESAMPLES = 10_000
@@ -61,7 +61,7 @@ class Comparison:
         return sum(self.counts[name] for name in (BETTER, WORSE, EQUAL, UNDEFINED))
 
 
-def compare(base: Evidence, head: Evidence) -> Comparison:
+def compare(base: RunResults, head: RunResults) -> Comparison:
     """Pairs the images of both sides and judges the difference of their Dice.
 
     The mean of paired differences is resampled by whole groups, so what is in the
@@ -168,9 +168,9 @@ def _became(row: dict[Any, Any]) -> str:
     return BETTER if difference > 0 else WORSE
 
 
-def _other_pictures(base: Evidence, head: Evidence) -> set[str] | None:
+def _other_pictures(base: RunResults, head: RunResults) -> set[str] | None:
     """Ids under which both sides hold another image or mask; None if unknowable."""
-    hashes = [e.side.outs.get(paths.INGESTED.as_posix()) for e in (base, head)]
+    hashes = [e.revision.outs.get(paths.INGESTED.as_posix()) for e in (base, head)]
     if hashes[0] is not None and hashes[0] == hashes[1]:
         return set()
     if base.facts is None or head.facts is None:
@@ -183,7 +183,7 @@ def _other_pictures(base: Evidence, head: Evidence) -> set[str] | None:
     return set(merged.loc[differs, "pair_id"])
 
 
-def _groups(base: Evidence, head: Evidence) -> dict[str, str] | None:
+def _groups(base: RunResults, head: RunResults) -> dict[str, str] | None:
     """Group of every pair, the head's where both sides know one; None if neither."""
     tables = [e.splits for e in (base, head) if e.splits is not None]
     if not tables:

@@ -19,7 +19,7 @@ from stages.review.comparison import (
     Comparison,
     Difference,
 )
-from stages.review.evidence import Evidence
+from stages.review.run_results import RunResults
 from stages.review.table import ABSENT, number
 
 _IMAGES = {EQUAL: "even", BETTER: "better", WORSE: "worse"}
@@ -41,7 +41,7 @@ class Chart:
 
 
 def charts(
-    base: Evidence, head: Evidence, comparison: Comparison, links: Mapping[str, str]
+    base: RunResults, head: RunResults, comparison: Comparison, links: Mapping[str, str]
 ) -> list[Chart]:
     """All charts that the sides hold numbers for.
 
@@ -69,7 +69,7 @@ def charts(
     return found + _gradients(base, head)
 
 
-def training_rows(base: Evidence, head: Evidence) -> list[list[str]]:
+def training_rows(base: RunResults, head: RunResults) -> list[list[str]]:
     """Name, base and head of the last epoch's numbers."""
     tables = [e.history for e in (base, head)]
     if all(table is None or table.empty for table in tables):
@@ -111,7 +111,7 @@ def interval_bar(difference: Difference, kind: str) -> Markup:
     return svg(drawn, label)
 
 
-def _loss_differs(base: Evidence, head: Evidence) -> bool:
+def _loss_differs(base: RunResults, head: RunResults) -> bool:
     sections = [e.params.get("train") for e in (base, head)]
     keys = ("loss", "supervision_weights")
     values = [
@@ -185,7 +185,7 @@ def _histogram(rows: pd.DataFrame) -> Chart:
     return Chart(title, remark, svg(drawn, title))
 
 
-def _gradients(base: Evidence, head: Evidence) -> list[Chart]:
+def _gradients(base: RunResults, head: RunResults) -> list[Chart]:
     """A chart per supervised head: which parts of the network its gradient reaches."""
     tables = {
         role: table[

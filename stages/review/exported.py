@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from stages.review.evidence import Evidence
+from stages.review.run_results import RunResults
 from stages.review.table import ABSENT, minus
 
 _TITLES = {"parameters": "Parameters", "multiply_adds": "Multiply-adds an image"}
@@ -19,7 +19,7 @@ class ExportRow:
     difference: str
 
 
-def export_rows(base: Evidence, head: Evidence) -> list[ExportRow]:
+def export_rows(base: RunResults, head: RunResults) -> list[ExportRow]:
     """Rows of both sides; a side whose gate was not passed exported nothing."""
     values = [_values(base), _values(head)]
     names = dict.fromkeys([*values[1], *values[0]])
@@ -34,13 +34,13 @@ def export_rows(base: Evidence, head: Evidence) -> list[ExportRow]:
     ]
 
 
-def _values(evidence: Evidence) -> dict[str, Any]:
-    if evidence.export is None or evidence.gate is False:
+def _values(results: RunResults) -> dict[str, Any]:
+    if results.export is None or results.gate is False:
         return {}
     values: dict[str, Any] = {
-        title: evidence.export.get(key) for key, title in _TITLES.items()
+        title: results.export.get(key) for key, title in _TITLES.items()
     }
-    for name, found in sorted(evidence.export["formats"].items()):
+    for name, found in sorted(results.export["formats"].items()):
         values[f"{name}, bytes"] = found.get("bytes")
         for key, title in (
             (
@@ -53,9 +53,9 @@ def _values(evidence: Evidence) -> dict[str, Any]:
     return values
 
 
-def _text(name: str, value: Any, evidence: Evidence) -> str:
+def _text(name: str, value: Any, results: RunResults) -> str:
     if not isinstance(value, int | float):
-        return "not exported: gate" if evidence.gate is False else ABSENT
+        return "not exported: gate" if results.gate is False else ABSENT
     return f"{value:.1e}" if "difference" in name else f"{value:,}"
 
 

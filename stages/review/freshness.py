@@ -1,17 +1,17 @@
 """Whether a side's results are those of the code, params and data beside them."""
 
 import hashlib
-import json
 from typing import Any
 
-from stages.review.evidence import Evidence
-from stages.review.lock import differing, entries, recorded, stages_of
-from stages.review.side import Side
+from stages.core import dvc_files
+from stages.review.lock import differing, recorded, stages_of
+from stages.review.revision import Revision
+from stages.review.run_results import RunResults
 
 _MISSING = object()
 
 
-def stale(evidence: Evidence) -> dict[str, list[str]]:
+def stale(results: RunResults) -> dict[str, list[str]]:
     """Stages whose recorded result is not that of the code, params and data beside it.
 
     What `dvc status` says of the working tree, said of any commit. Behind a gate that
@@ -20,28 +20,28 @@ def stale(evidence: Evidence) -> dict[str, list[str]]:
     Returns:
         Stage to reasons, in the plan's order.
     """
-    side = evidence.side
+    revision = results.revision
     found: dict[str, list[str]] = {}
-    in_git = _in_git(evidence.plan)
-    for stage, declared in stages_of(evidence.plan).items():
-        if evidence.gate is False and stage in ("gate", "export"):
+    in_git = _in_git(results.plan)
+    for stage, declared in stages_of(results.plan).items():
+        if results.gate is False and stage in ("gate", "export"):
             continue
-        entry = side.lock.get(stage)
+        entry = revision.lock.get(stage)
         if entry is None:
             found[stage] = ["it never ran"]
             continue
         reasons = []
         if entry.get("cmd") != declared.get("cmd"):
             reasons.append("its command changed")
-        reasons += _stale_params(entry, evidence.params)
-        for dep in entries(entry, "deps"):
-            now = side.outs.get(dep["path"]) or _md5(side, dep["path"])
-            if now is not None and now != dep["md5"]:
-                reasons.append(f"{dep['path']} changed since")
-        for out in entries(entry, "outs"):
-            content = side.read(out["path"]) if out["path"] in in_git else None
-            if content is not None and hashlib.md5(content).hexdigest() != out["md5"]:
-                reasons.append(f"{out['path']} is not what it wrote")
+        reasons += _stale_params(entry, results.params)
+        for path, then in dvc_files.recorded(entry, "deps").items():
+            now = revision.outs.get(path) or _md5(revision, path)
+            if now is not None and now != then:
+                reasons.append(f"{path} changed since")
+        for path, then in dvc_files.recorded(entry, "outs").items():
+            content = revision.read(path) if path in in_git else None
+            if content is not None and hashlib.md5(content).hexdigest() != then:
+                reasons.append(f"{path} is not what it wrote")
         if reasons:
             found[stage] = reasons
     return found
@@ -76,25 +76,22 @@ def _stale_params(entry: dict[str, Any], values: dict[str, Any]) -> list[str]:
     return reasons
 
 
-def _md5(side: Side, path: str) -> str | None:
+def _md5(revision: Revision, path: str) -> str | None:
     """MD5 of a file or a folder of code as DVC counts it.
 
     None if Git does not hold it: then this side cannot say, and a data set that lies
     there is not read. A folder of data may hold files that Git ignores.
     """
-    names = side.files_under(path)
+    names = revision.files_under(path)
     if names == [path]:
-        content = side.read(path)
+        content = revision.read(path)
         return None if content is None else hashlib.md5(content).hexdigest()
     if not names or not path.startswith("stages/"):
         return None
-    listing = [
+    contents = revision.read_all(names).items()
+    return dvc_files.md5_of_folder(
         {
-            "md5": hashlib.md5(content or b"").hexdigest(),
-            "relpath": name.removeprefix(f"{path}/"),
+            name.removeprefix(f"{path}/"): hashlib.md5(content or b"").hexdigest()
+            for name, content in contents
         }
-        for name, content in side.read_all(names).items()
-    ]
-    listing.sort(key=lambda entry: entry["relpath"])
-    text = json.dumps(listing, sort_keys=True)
-    return hashlib.md5(text.encode()).hexdigest() + ".dir"
+    )

@@ -26,20 +26,6 @@ def stages_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def entries(entry: dict[str, Any], kind: str) -> list[dict[str, str]]:
-    """Path and MD5 of a stage's `deps` or `outs`, as the lock has them."""
-    return [
-        {"path": str(item["path"]), "md5": str(item["md5"])}
-        for item in entry.get(kind) or []
-        if isinstance(item, dict) and "path" in item and "md5" in item
-    ]
-
-
-def hashes(entry: dict[str, Any], kind: str) -> dict[str, str]:
-    """The same, MD5 by path."""
-    return {item["path"]: item["md5"] for item in entries(entry, kind)}
-
-
 def recorded(entry: dict[str, Any]) -> dict[str, Any]:
     """The params that a stage's entry in dvc.lock remembers."""
     tables = entry.get("params")

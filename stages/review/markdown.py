@@ -75,7 +75,8 @@ def _verdict(review: Review) -> list[str]:
     lines = [
         f"## {_SIGNS.get(word, '🟡')} {word.capitalize()}",
         "",
-        f"`base` {escaped(review.base.side)} → `head` {escaped(review.head.side)}",
+        f"`base` {escaped(review.base.revision)} → "
+        f"`head` {escaped(review.head.revision)}",
         "",
     ]
     difference = comparison.differences.get("dice")

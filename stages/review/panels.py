@@ -20,7 +20,7 @@ from stages.core.imaging import (
     decode_mask,
 )
 from stages.datasets.pairs import read_shard, rows_named
-from stages.review.evidence import Evidence
+from stages.review.run_results import RunResults
 from stages.scoring.overlays import overlay
 
 _QUALITY = 82  # of WebP: a fifth of a PNG's bytes, and the outlines stay sharp
@@ -35,7 +35,7 @@ class Picture:
 
 
 def pictures(
-    evidence: Evidence, pair_ids: Iterable[str], *, role: str
+    results: RunResults, pair_ids: Iterable[str], *, role: str
 ) -> dict[str, Picture]:
     """Draws the overlay of each pair.
 
@@ -43,15 +43,15 @@ def pictures(
     where these are in no cache, from the pictures that evaluate drew of some.
 
     Args:
-        evidence: The side.
+        results: The side.
         pair_ids: Which pairs.
         role: base or head, for the caption.
     """
     wanted = list(dict.fromkeys(pair_ids))
-    masks = _predictions(evidence.side.file(paths.PREDICTIONS), wanted)
-    pairs = _pairs(evidence.side.folder(paths.INGESTED), wanted) if masks else {}
-    drawn = evidence.side.folder(paths.OVERLAYS) or {}
-    scores = evidence.per_image.set_index("pair_id")[["dice", "hd95_px"]]
+    masks = _predictions(results.revision.file(paths.PREDICTIONS), wanted)
+    pairs = _pairs(results.revision.folder(paths.INGESTED), wanted) if masks else {}
+    drawn = results.revision.folder(paths.OVERLAYS) or {}
+    scores = results.per_image.set_index("pair_id")[["dice", "hd95_px"]]
     found = {}
     for pair_id in wanted:
         pixels = None

@@ -1,12 +1,10 @@
-"""The Git repository in the working directory, and where DVC keeps contents."""
+"""The Git repository in the working directory, and its DVC cache."""
 
 import os
-import subprocess
-import sys
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 
+from stages.core import dvc_files, git
 from stages.core.errors import PipelineError
 
 
@@ -19,9 +17,9 @@ class Repository:
         Raises:
             PipelineError: If the working directory is not the root of one.
         """
-        done = run_git("rev-parse", "--show-toplevel")
+        done = git.run("rev-parse", "--show-toplevel")
         if done.returncode:
-            reason = _last_line(done.stderr) or "git says no more"
+            reason = git.last_line(done.stderr) or "git gives no reason"
             raise PipelineError(
                 f"{Path.cwd()} should be a Git repository but is not ({reason}); "
                 "run from the root of a clone"
@@ -34,16 +32,16 @@ class Repository:
             )
 
     def resolve(self, revision: str) -> str:
-        """The commit a revision names, as 40 hexadecimal digits.
+        """The commit that a revision names, as 40 hexadecimal digits.
 
         Raises:
             PipelineError: If there is no such commit here.
         """
         words = ("rev-parse", "--verify", "--quiet", "--end-of-options")
-        done = run_git(*words, f"{revision}^{{commit}}")
+        done = git.run(*words, f"{revision}^{{commit}}")
         if done.returncode == 0:
             return done.stdout.decode().strip()
-        if run_git("rev-parse", "--is-shallow-repository").stdout.strip() == b"true":
+        if git.output("rev-parse", "--is-shallow-repository") == "true":
             raise PipelineError(
                 f"Git revision {revision!r} is not in this clone, which is shallow; "
                 "fetch the whole history with `git fetch --unshallow` (on a forge: "
@@ -51,32 +49,13 @@ class Repository:
             )
         raise PipelineError(
             f"Git revision {revision!r} is unknown here; `git branch --all` and "
-            "`git log --oneline` list those that are (a branch that only the remote "
+            "`git log --oneline` list the known ones (a branch that only the remote "
             "has is called like origin/main)"
         )
 
-    def blobs(self, commit: str, names: list[str]) -> dict[str, bytes | None]:
-        """Contents of files of a commit, from one process; None where there is none.
-
-        A name that cannot stand in a line of git's own language is none of ours.
-        """
-        asked = [name for name in names if "\n" not in name]
-        lines = "".join(f"{commit}:{name}\n" for name in asked).encode()
-        answer = BytesIO(run_git("cat-file", "--batch", given=lines).stdout)
-        found: dict[str, bytes | None] = dict.fromkeys(names)
-        for name in asked:
-            # `ID blob SIZE`, the content and a line end; or `NAME missing`.
-            words = answer.readline().split()
-            if len(words) == 3 and words[2].isdigit():
-                content = answer.read(int(words[2]))
-                answer.read(1)
-                found[name] = content if words[1] == b"blob" else None
-        return found
-
     def only_in(self, here: str, there: str) -> int:
-        """Number of commits that `here` has and `there` has not."""
-        done = run_git("rev-list", "--count", f"{there}..{here}")
-        return int(done.stdout or 0)
+        """Number of commits that `here` has and `there` lacks."""
+        return int(git.output("rev-list", "--count", f"{there}..{here}"))
 
     def changed_files(self, base: str, head: str | None) -> dict[str, tuple[int, int]]:
         """Files that differ, with lines added and removed; -1 where they are binary.
@@ -86,8 +65,8 @@ class Repository:
             head: A commit; None for the working tree, untracked files included.
         """
         plain = ("--no-renames", "--no-ext-diff", "--no-textconv")
-        sides = [base] if head is None else [base, head]
-        done = run_git("diff", "--numstat", "-z", *plain, *sides, "--")
+        commits = [base] if head is None else [base, head]
+        done = git.run("diff", "--numstat", "-z", *plain, *commits, "--")
         changed: dict[str, tuple[int, int]] = {}
         for line in done.stdout.decode("utf-8", "replace").split("\0"):
             if line:
@@ -95,59 +74,18 @@ class Repository:
                 is_binary = added == "-"
                 changed[name] = (-1, -1) if is_binary else (int(added), int(removed))
         if head is None:
-            for name in self._untracked():
-                lines = (
-                    Path(name).read_bytes().count(b"\n") if Path(name).is_file() else 0
-                )
+            words = ("ls-files", "-z", "--others", "--exclude-standard")
+            for name in filter(None, git.run(*words).stdout.decode().split("\0")):
+                is_file = Path(name).is_file()
+                lines = Path(name).read_bytes().count(b"\n") if is_file else 0
                 changed[name] = (lines, 0)
         return dict(sorted(changed.items()))
 
-    @staticmethod
-    def _untracked() -> list[str]:
-        done = run_git("ls-files", "-z", "--others", "--exclude-standard")
-        return [name for name in done.stdout.decode().split("\0") if name]
-
     @cached_property
     def cache(self) -> Path:
-        """Where DVC keeps contents, wherever its configuration puts it.
+        """The folder in which DVC keeps contents.
 
         Raises:
             PipelineError: If this is no DVC repository.
         """
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", "cache", "dir"],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"DVC_NO_ANALYTICS": "1"},
-        )
-        if done.returncode:
-            raise PipelineError(
-                f"`dvc cache dir` should name DVC's cache but fails "
-                f"({_last_line(done.stderr.encode())}); see .dvc/config"
-            )
-        return Path(done.stdout.strip()) / "files" / "md5"
-
-
-def run_git(
-    *words: str, given: bytes | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    """Runs git; literal paths, English messages, and never a question asked."""
-    env = os.environ | {
-        "LC_ALL": "C",
-        "GIT_LITERAL_PATHSPECS": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_OPTIONAL_LOCKS": "0",
-    }
-    try:
-        return subprocess.run(
-            ["git", *words], input=given, capture_output=True, env=env
-        )
-    except FileNotFoundError:
-        raise PipelineError(
-            "git is needed to compare revisions and was not found; install it"
-        ) from None
-
-
-def _last_line(text: bytes) -> str:
-    lines = text.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else ""
+        return dvc_files.cache()

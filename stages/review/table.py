@@ -9,7 +9,7 @@ import pandas as pd
 from stages.datasets.pairs import natural_key
 from stages.gate import flatten
 from stages.review.comparison import Comparison, Difference
-from stages.review.evidence import METRICS, Evidence
+from stages.review.run_results import METRICS, RunResults
 
 # 1: more is better; -1: less is better. By the first part of a metric's name.
 DIRECTIONS = {"dice": 1, "iou": 1, "hd95_px": -1, "assd_px": -1, "num_undefined": -1}
@@ -42,7 +42,9 @@ class ClassRow:
     row: Row
 
 
-def metric_rows(base: Evidence, head: Evidence, comparison: Comparison) -> list[Row]:
+def metric_rows(
+    base: RunResults, head: RunResults, comparison: Comparison
+) -> list[Row]:
     """Rows of `metrics.json`, most important first; classes are left to `class_rows`.
 
     Differences are given only where both sides scored the same images.
@@ -92,7 +94,7 @@ def common_rows(comparison: Comparison) -> list[Row]:
 
 
 def class_rows(
-    base: Evidence, head: Evidence, comparison: Comparison
+    base: RunResults, head: RunResults, comparison: Comparison
 ) -> list[ClassRow]:
     """Dice by class, over the images that both sides scored."""
     counts = [e.per_image["class_name"].value_counts() for e in (base, head)]
@@ -207,7 +209,7 @@ def _row(
     )
 
 
-def _bound(name: str, base: Evidence, head: Evidence) -> str:
+def _bound(name: str, base: RunResults, head: RunResults) -> str:
     """The head's bound; the base's too where it was another."""
     was, now = (_bounds(e).get(name, "") for e in (base, head))
     if was == now or base.verdict is None:
@@ -215,9 +217,9 @@ def _bound(name: str, base: Evidence, head: Evidence) -> str:
     return f"{now or 'none'} (was {was or 'none'})"
 
 
-def _bounds(evidence: Evidence) -> dict[str, str]:
+def _bounds(results: RunResults) -> dict[str, str]:
     bounds: dict[str, str] = {}
-    for check in evidence.checks:
+    for check in results.checks:
         sign = "≥" if check["kind"] == "min" else "≤"
         text = f"{sign} {check['bound']:g}"
         name = str(check["metric"])
@@ -225,6 +227,6 @@ def _bounds(evidence: Evidence) -> dict[str, str]:
     return bounds
 
 
-def _passed(name: str, evidence: Evidence) -> bool | None:
-    found = [c["passed"] is True for c in evidence.checks if c["metric"] == name]
+def _passed(name: str, results: RunResults) -> bool | None:
+    found = [c["passed"] is True for c in results.checks if c["metric"] == name]
     return all(found) if found else None

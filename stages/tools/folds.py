@@ -17,7 +17,7 @@ import pandas as pd
 from stages.core import arguments, files, paths
 from stages.core.errors import PipelineError, run
 from stages.review.comparison import RESAMPLES, SEED
-from stages.review.evidence import METRICS, Evidence
+from stages.review.run_results import METRICS, RunResults
 from stages.scoring.metrics import bootstrap_interval
 from stages.tools.sweep import Planned, add_data, data_values, markdown_table, sweep
 
@@ -58,7 +58,7 @@ def run_name(fold: int, folds: int) -> str:
     return f"fold-{fold + 1}-of-{folds}"
 
 
-def gather(done: Mapping[str, Evidence], folds: int) -> pd.DataFrame:
+def gather(done: Mapping[str, RunResults], folds: int) -> pd.DataFrame:
     """Every image once.
 
     Args:
@@ -79,7 +79,7 @@ def gather(done: Mapping[str, Evidence], folds: int) -> pd.DataFrame:
         table = found.per_image[["pair_id", "class_name", *METRICS]].copy()
         if found.splits is None:
             raise PipelineError(
-                f"{paths.SPLIT_PAIRS} of {found.side} is in no cache here, so its "
+                f"{paths.SPLIT_PAIRS} of {found.revision} is in no cache here, so its "
                 "groups are unknown; run `dvc fetch` (or remove that experiment with "
                 "`dvc exp remove`, and run this again)"
             )

@@ -24,10 +24,11 @@ from gto.tag import parse_name
 
 from stages.core import files, paths
 from stages.core.errors import PipelineError, run
+from stages.core.git import run as run_git
 from stages.core.params import load_params
 from stages.gate import gate
 from stages.inference import segmenter
-from stages.review.repository import Repository, run_git
+from stages.review.repository import Repository
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from stages.core.errors import PipelineError
 from stages.core.params import load_params
 from stages.flow import experiments, processes
 from stages.inference.score import detect_layout
-from stages.review.evidence import Evidence, load
 from stages.review.repository import Repository
-from stages.review.side import Side
+from stages.review.revision import Revision
+from stages.review.run_results import RunResults, load
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Planned:
 class Swept:
     """What came of the runs, by the planned names."""
 
-    done: dict[str, Evidence]
+    done: dict[str, RunResults]
     failed: dict[str, str]  # why
 
     def require_all(self) -> None:
@@ -118,7 +118,7 @@ def sweep(planned: Iterable[Planned], *, root: Path | None = None) -> Swept:
         print("what is not committed takes no part: runs start from the last commit")
     runs = list(planned)
     texts = {r.name: experiments.committed_params(root, r.values) for r in runs}
-    done: dict[str, Evidence] = {}
+    done: dict[str, RunResults] = {}
     failed: dict[str, str] = {}
     with processes.ended_with_this():
         for index, run in enumerate(runs, start=1):
@@ -131,7 +131,7 @@ def sweep(planned: Iterable[Planned], *, root: Path | None = None) -> Swept:
                 if commit is None:
                     commit = _run(root, run, texts[run.name], kept)
                     print(f"  done in {monotonic() - begin:.0f} s", flush=True)
-                done[run.name] = load(Side(repository, kept, commit))
+                done[run.name] = load(Revision(repository, kept, commit))
             except PipelineError as error:
                 failed[run.name] = str(error)
                 print(f"  failed: {error}", flush=True)

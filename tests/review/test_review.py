@@ -485,7 +485,7 @@ def test_images_of_one_group_show_no_difference():
         return SimpleNamespace(
             per_image=pd.DataFrame({"pair_id": names, "class_name": "A", **columns}),
             splits=pd.DataFrame({"pair_id": names, "group": "one"}),
-            side=SimpleNamespace(outs={str(paths.INGESTED): "0"}),
+            revision=SimpleNamespace(outs={str(paths.INGESTED): "0"}),
             facts=None,
         )
 

@@ -1,8 +1,7 @@
-"""One side of a comparison, read through Git and the DVC cache; nothing is run."""
+"""A Git revision or the working tree, read through Git and the DVC cache."""
 
 import json
 import os
-import re
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -11,17 +10,15 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.core import paths
+from stages.core import dvc_files, git, paths
 from stages.core.errors import PipelineError
-from stages.review.repository import Repository, run_git
+from stages.review.repository import Repository
 
-DVC_LOCK = Path("dvc.lock")
-_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _MAX_BYTES = 8 * 1024 * 1024  # of a YAML file: a larger one is nobody's settings
 
 
 @dataclass(frozen=True)
-class Side:
+class Revision:
     """A commit, or the working tree, as a place to read from."""
 
     repository: Repository
@@ -45,7 +42,7 @@ class Side:
         """Contents by name, as `read`; many at the price of one."""
         new = [name for name in names if name not in self._read]
         if new and self.commit is not None:
-            self._read.update(self.repository.blobs(self.commit, new))
+            self._read.update(git.files_at(self.commit, new))
         for name in new if self.commit is None else ():
             is_file = Path(name).is_file()
             self._read[name] = Path(name).read_bytes() if is_file else None
@@ -55,9 +52,9 @@ class Side:
         """Names of the files in a folder that Git holds or would hold."""
         if self.commit is None:
             words = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-            done = run_git(*words, "--", folder)
+            done = git.run(*words, "--", folder)
         else:
-            done = run_git(
+            done = git.run(
                 "ls-tree", "-r", "-z", "--name-only", self.commit, "--", folder
             )
         names = {name for name in done.stdout.decode().split("\0") if name}
@@ -66,7 +63,7 @@ class Side:
         return sorted(names)
 
     def yaml(self, path: Path) -> dict[str, Any] | None:
-        """A YAML file of this side; None if there is none.
+        """A YAML file of this revision; None if there is none.
 
         Raises:
             PipelineError: If it is no YAML mapping.
@@ -87,7 +84,7 @@ class Side:
         return values
 
     def json(self, path: Path) -> dict[str, Any] | None:
-        """A JSON object of this side; None if there is none.
+        """A JSON object of this revision; None if there is none.
 
         Raises:
             PipelineError: If it is no JSON object.
@@ -114,24 +111,19 @@ class Side:
     @cached_property
     def lock(self) -> dict[str, Any]:
         """Stages of dvc.lock by name; empty where there is none."""
-        stages = (self.yaml(DVC_LOCK) or {}).get("stages")
+        stages = (self.yaml(paths.DVC_LOCK) or {}).get("stages")
         if stages is None:
             return {}
         if not isinstance(stages, dict) or not all(
             isinstance(entry, dict) for entry in stages.values()
         ):
-            raise self.corrupt(DVC_LOCK, "a lock of stages", "no mapping")
+            raise self.corrupt(paths.DVC_LOCK, "a lock of stages", "no mapping")
         return stages
 
     @cached_property
     def outs(self) -> dict[str, str]:
         """MD5 of every output that dvc.lock records, by path; `.dir` marks folders."""
-        return {
-            str(out.get("path")): str(out.get("md5"))
-            for entry in self.lock.values()
-            for out in entry.get("outs") or []
-            if isinstance(out, dict) and _MD5.fullmatch(str(out.get("md5")))
-        }
+        return dvc_files.recorded_outs(self.lock)
 
     def file(self, path: Path) -> Path | None:
         """Where an output that is a file can be read; None if it is in no cache.
@@ -162,28 +154,22 @@ class Side:
     def listed(self, path: Path) -> list[str]:
         """MD5s of an output folder's files, if its listing is in the cache."""
         hashes = (self._listing(path) or {}).values()
-        return [md5 for md5 in hashes if _MD5.fullmatch(md5)]
+        return [md5 for md5 in hashes if dvc_files.is_md5(md5)]
 
     def _listing(self, path: Path) -> dict[str, str] | None:
         """An output folder's names and MD5s; None if that is in no cache."""
         md5 = self.outs.get(path.as_posix(), "")
         place = self._cached(md5) if md5.endswith(".dir") else None
-        if place is None:
-            return None
-        try:
-            entries = json.loads(place.read_bytes())
-            return {str(entry["relpath"]): str(entry["md5"]) for entry in entries}
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+        return None if place is None else dvc_files.listing(place)
 
     def _cached(self, md5: str | None) -> Path | None:
-        if md5 is None or not _MD5.fullmatch(md5):
+        if not dvc_files.is_md5(md5):
             return None
-        place = self.repository.cache / md5[:2] / md5[2:]
+        place = dvc_files.stored(self.repository.cache, md5)
         return place if place.is_file() else None
 
 
-def pull(sides: list[Side], outputs: list[Path]) -> None:
+def pull(sides: list[Revision], outputs: list[Path]) -> None:
     """Fetches outputs from the DVC remote of the working tree into the cache.
 
     By their hashes, not by `dvc fetch`: a commit from before the remote was configured
@@ -219,7 +205,7 @@ def pull(sides: list[Side], outputs: list[Path]) -> None:
         ) from None
 
 
-def sides_of(base: str, head: str | None) -> tuple[Side, Side]:
+def revisions(base: str, head: str | None) -> tuple[Revision, Revision]:
     """Base and head, each as a place to read from.
 
     Args:
@@ -231,11 +217,11 @@ def sides_of(base: str, head: str | None) -> tuple[Side, Side]:
             from before the pipeline existed.
     """
     repository = Repository()
-    sides = [Side(repository, base, repository.resolve(base))]
+    sides = [Revision(repository, base, repository.resolve(base))]
     if head is None:
-        sides.append(Side(repository, "the working tree", None))
+        sides.append(Revision(repository, "the working tree", None))
     else:
-        sides.append(Side(repository, head, repository.resolve(head)))
+        sides.append(Revision(repository, head, repository.resolve(head)))
     for side in sides:
         if side.read(paths.PLAN) is None:
             raise PipelineError(

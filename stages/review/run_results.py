@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from stages.core import paths
 from stages.core.errors import PipelineError
 from stages.datasets.pairs import read_splits
-from stages.review.side import Side
+from stages.review.revision import Revision
 
 METRICS = ("dice", "iou", "hd95_px", "assd_px")
 TEXT = ("pair_id", "class_name")
@@ -30,10 +30,10 @@ CACHED = [
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunResults:
     """One side of a comparison, read and checked."""
 
-    side: Side
+    revision: Revision
     params: dict[str, Any]
     plan: dict[str, Any]
     metrics: dict[str, Any]
@@ -57,7 +57,7 @@ class Evidence:
     @cached_property
     def facts(self) -> pd.DataFrame | None:
         """Hash and acceptance of every ingested pair; None if it is in no cache."""
-        place = self.side.file(paths.QUALITY_PAIRS)
+        place = self.revision.file(paths.QUALITY_PAIRS)
         if place is None:
             return None
         try:
@@ -69,7 +69,7 @@ class Evidence:
     @cached_property
     def splits(self) -> pd.DataFrame | None:
         """The split table; None if it is in no cache."""
-        place = self.side.file(paths.SPLIT_PAIRS)
+        place = self.revision.file(paths.SPLIT_PAIRS)
         if place is None:
             return None
         try:
@@ -83,72 +83,74 @@ class Evidence:
         readers = {
             paths.QUALITY_PAIRS: self.facts,
             paths.SPLIT_PAIRS: self.splits,
-            paths.INGESTED: self.side.folder(paths.INGESTED),
-            paths.PREDICTIONS: self.side.file(paths.PREDICTIONS),
+            paths.INGESTED: self.revision.folder(paths.INGESTED),
+            paths.PREDICTIONS: self.revision.file(paths.PREDICTIONS),
         }
         return [path for path, found in readers.items() if found is None]
 
 
-def load(side: Side) -> Evidence:
-    """Reads what Git holds of a side.
+def load(revision: Revision) -> RunResults:
+    """Reads what Git holds of a revision.
 
     Raises:
         PipelineError: If nothing was evaluated there, or a file is corrupt.
     """
-    metrics, per_image = side.json(paths.METRICS), _per_image(side)
+    metrics, per_image = revision.json(paths.METRICS), _per_image(revision)
     if metrics is None or per_image is None:
         missing = paths.METRICS if metrics is None else paths.PER_IMAGE
         raise PipelineError(
-            f"{side} holds no {missing}, so there is nothing to compare; run "
+            f"{revision} holds no {missing}, so there is nothing to compare; run "
             "`dvc repro` there and commit what it wrote"
         )
-    _check_agreement(side, metrics, per_image)
-    return Evidence(
-        side=side,
-        params=side.yaml(paths.PARAMS) or {},
-        plan=side.yaml(paths.PLAN) or {},
+    _check_agreement(revision, metrics, per_image)
+    return RunResults(
+        revision=revision,
+        params=revision.yaml(paths.PARAMS) or {},
+        plan=revision.yaml(paths.PLAN) or {},
         metrics=metrics,
         per_image=per_image,
-        verdict=_verdict(side),
-        history=_table(side, paths.HISTORY, ["epoch", "loss", "dice"]),
-        gradients=_gradients(side),
-        ingested=side.json(paths.INGESTED_SUMMARY),
-        export=_export(side),
+        verdict=_verdict(revision),
+        history=_table(revision, paths.HISTORY, ["epoch", "loss", "dice"]),
+        gradients=_gradients(revision),
+        ingested=revision.json(paths.INGESTED_SUMMARY),
+        export=_export(revision),
     )
 
 
-def _per_image(side: Side) -> pd.DataFrame | None:
-    table = _table(side, paths.PER_IMAGE, METRICS, text=TEXT)
+def _per_image(revision: Revision) -> pd.DataFrame | None:
+    table = _table(revision, paths.PER_IMAGE, METRICS, text=TEXT)
     if table is None:
         return None
     if table["pair_id"].duplicated().any():
         name = table.loc[table["pair_id"].duplicated(), "pair_id"].iloc[0]
-        raise side.corrupt(
+        raise revision.corrupt(
             paths.PER_IMAGE, "one row an image", f"{name!r} is twice in it"
         )
     for name in ("dice", "iou"):
         if not table[name].dropna().between(0, 1).all():
-            raise side.corrupt(
+            raise revision.corrupt(
                 paths.PER_IMAGE, f"{name} from 0 to 1", "a value is outside"
             )
     return table
 
 
 def _check_agreement(
-    side: Side, metrics: dict[str, Any], per_image: pd.DataFrame
+    revision: Revision, metrics: dict[str, Any], per_image: pd.DataFrame
 ) -> None:
     """The scalars must be those of the table: a hand-edited mean would mislead."""
     overlap = metrics.get("dice")
     stated = overlap.get("mean") if isinstance(overlap, dict) else None
     if stated is not None and not isinstance(stated, int | float):
-        raise side.corrupt(paths.METRICS, "numbers by name", f"dice.mean is {stated!r}")
+        raise revision.corrupt(
+            paths.METRICS, "numbers by name", f"dice.mean is {stated!r}"
+        )
     found = per_image["dice"].mean()
     agrees = (
         (stated is None and not np.isfinite(found))
         or (stated is not None and abs(stated - found) < 1e-5)
     ) and metrics.get("num_images") == len(per_image)
     if not agrees:
-        raise side.corrupt(
+        raise revision.corrupt(
             paths.METRICS,
             f"the summary of {paths.PER_IMAGE}",
             f"it says mean Dice {stated} of {metrics.get('num_images')} images, the "
@@ -156,8 +158,8 @@ def _check_agreement(
         )
 
 
-def _verdict(side: Side) -> dict[str, Any] | None:
-    verdict = side.json(paths.VERDICT)
+def _verdict(revision: Revision) -> dict[str, Any] | None:
+    verdict = revision.json(paths.VERDICT)
     if verdict is None:
         return None
     checks = verdict.get("checks")
@@ -167,30 +169,34 @@ def _verdict(side: Side) -> dict[str, Any] | None:
         and all(isinstance(check, dict) and keys <= set(check) for check in checks)
         and all(isinstance(check["bound"], int | float) for check in checks)
     ):
-        raise side.corrupt(paths.VERDICT, "the gate's verdict", "its keys differ")
+        raise revision.corrupt(paths.VERDICT, "the gate's verdict", "its keys differ")
     return verdict
 
 
-def _gradients(side: Side) -> pd.DataFrame | None:
+def _gradients(revision: Revision) -> pd.DataFrame | None:
     names = ["step", "head", "gradient_norm"]
-    return _table(side, paths.GRADIENTS, names, text=("part",))
+    return _table(revision, paths.GRADIENTS, names, text=("part",))
 
 
-def _export(side: Side) -> dict[str, Any] | None:
-    values = side.json(paths.EXPORT_SUMMARY)
+def _export(revision: Revision) -> dict[str, Any] | None:
+    values = revision.json(paths.EXPORT_SUMMARY)
     formats = None if values is None else values.get("formats")
     if values is not None and not (
         isinstance(formats, dict) and all(isinstance(f, dict) for f in formats.values())
     ):
-        raise side.corrupt(paths.EXPORT_SUMMARY, "export's summary", "no formats")
+        raise revision.corrupt(paths.EXPORT_SUMMARY, "export's summary", "no formats")
     return values
 
 
 def _table(
-    side: Side, path: Path, numbers: list[str] | tuple[str, ...], *, text: Any = ()
+    revision: Revision,
+    path: Path,
+    numbers: list[str] | tuple[str, ...],
+    *,
+    text: Any = (),
 ) -> pd.DataFrame | None:
     """A CSV table with these columns at least; None if there is none."""
-    content = side.read(path)
+    content = revision.read(path)
     if content is None:
         return None
     try:
@@ -203,5 +209,5 @@ def _table(
         for name in numbers:
             table[name] = pd.to_numeric(table[name].replace("", None)).astype(float)
     except (ValueError, TypeError, UnicodeDecodeError) as error:
-        raise side.corrupt(path, "a table that a stage wrote", error) from None
+        raise revision.corrupt(path, "a table that a stage wrote", error) from None
     return table
