@@ -50,7 +50,7 @@ def evaluate(
         ingested: Shards of pairs.
         splits: Split table; its validation rows are scored.
         metrics_path: Scalars, nested by name.
-        per_image_path: One row an image.
+        per_image_path: One row per image.
         threshold_path: Mean Dice against the probability threshold.
         predictions_path: Every predicted mask as PNG, so that any image of any
             revision can be looked at later.
@@ -111,7 +111,7 @@ def evaluate(
         per_image=per_image,
         masks=scored.masks,
     )
-    scores.log_headline(metrics)
+    logger.info("%s", scores.headline(metrics))
     return metrics
 
 

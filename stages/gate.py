@@ -2,7 +2,7 @@
 
 Reads   data/evaluation/metrics.json
 Writes  data/gate/verdict.json
-Why     so that a model that falls short can be reviewed but never exported
+Why     so that a model below its bounds can be reviewed but never exported
 """
 
 import logging
@@ -10,9 +10,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from stages.core import files, input_check, paths
+from stages.core import files, input_check, paths, tables
 from stages.core.errors import PipelineError, run
 from stages.core.params import GateParams, load_params
+from stages.scoring.metrics import number
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +32,13 @@ def gate(
         verdict: Where the verdict goes; written whether it is good or bad.
 
     Returns:
-        `{"passed": True, "checks": [...]}`, one check a bound.
+        `{"passed": True, "checks": [...]}`, one check per bound.
 
     Raises:
         PipelineError: The table of checks, if any fell short. A metric that is
             missing or undefined falls short.
     """
-    values = flatten(files.read_json(metrics))
+    values = tables.flatten(files.read_json(metrics))
     checks = [
         _check(name, values.get(name), bound, kind)
         for kind, bounds in (("min", params.min), ("max", params.max))
@@ -57,42 +58,19 @@ def gate(
     return result
 
 
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """`{"dice": {"mean": 0.9}}` as `{"dice.mean": 0.9}`.
-
-    Example:
-        >>> flatten({"dice": {"mean": 0.9}, "num_images": 3})
-        {'dice.mean': 0.9, 'num_images': 3}
-    """
-    if not isinstance(values, dict):
-        return {prefix: values}
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
-
-
 def table(checks: list[dict[str, Any]]) -> str:
     """The checks as aligned text: metric, value, bound, verdict."""
-    rows = [("metric", "value", "bound", "verdict")]
-    for check in checks:
-        sign = ">=" if check["kind"] == "min" else "<="
-        value = check["value"]
-        rows.append(
-            (
-                check["metric"],
-                "undefined" if value is None else f"{value:.4f}",
-                f"{sign} {check['bound']:g}",
-                "passed" if check["passed"] else "FAILED",
-            )
+    signs = {"min": ">=", "max": "<="}
+    rows = [
+        (
+            check["metric"],
+            number(check["metric"], check["value"]),
+            f"{signs[check['kind']]} {check['bound']:g}",
+            "passed" if check["passed"] else "FAILED",
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
+        for check in checks
+    ]
+    return tables.text(("metric", "value", "bound", "verdict"), rows)
 
 
 def _check(name: str, value: Any, bound: float, kind: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from stages.core.errors import PipelineError
 from stages.core.imaging import decode_mask
 from stages.datasets.pairs import Pair, write_shards
 from stages.evaluate import evaluate
-from stages.scoring.metrics import dice
+from stages.scoring.metrics import Masks, dice
 from stages.scoring.scores import THRESHOLDS, dice_at_thresholds, pictured, summarise
 from tests.conftest import lungs, png
 
@@ -80,7 +80,7 @@ def test_scores_every_held_out_pair_at_its_masks_own_size(scene, tiny_params):
     mask_pred = decode_mask(predicted["easy 1"])
     assert mask_pred.shape == (64, 64)
     mask_true = lungs(1, mask_size=64)[1] > 0
-    found = dice(mask_true=mask_true, mask_pred=mask_pred)
+    found = dice(Masks(mask_true=mask_true, mask_pred=mask_pred))
     assert found == pytest.approx(table.loc["easy 1", "dice"], abs=1e-6)
 
 
@@ -154,7 +154,7 @@ def test_the_threshold_curve_agrees_with_thresholding():
     prob[0, 0] = 0.5  # exactly on a threshold counts as lung
     curve = dice_at_thresholds(mask, prob)
     expected = [
-        dice(mask_true=mask, mask_pred=prob >= np.float32(t)) for t in THRESHOLDS
+        dice(Masks(mask_true=mask, mask_pred=prob >= np.float32(t))) for t in THRESHOLDS
     ]
     np.testing.assert_allclose(curve, expected)
     empty = np.zeros_like(mask)

@@ -44,7 +44,7 @@ def test_met_bounds_pass_and_equal_is_met(metrics, tiny_params):
     ("minimum", "maximum", "row"),
     [
         ({"dice.mean": 0.97}, {}, ["dice.mean", "0.9612", ">= 0.97", "FAILED"]),
-        ({}, {"hd95_px.mean": 4.0}, ["hd95_px.mean", "5.0000", "<= 4", "FAILED"]),
+        ({}, {"hd95_px.mean": 4.0}, ["hd95_px.mean", "5.00", "<= 4", "FAILED"]),
         ({"dice.p05": 0.0}, {}, ["dice.p05", "undefined", ">= 0", "FAILED"]),
         ({}, {"dice.typo": 1.0}, ["dice.typo", "undefined", "<= 1", "FAILED"]),
         ({"dice": 0.5}, {}, ["dice", "undefined", ">= 0.5", "FAILED"]),

@@ -20,7 +20,7 @@ from stages.core.imaging import Grey, Mask
 from stages.core.params import load_params
 from stages.inference import score
 from stages.inference.segmenter import Exported
-from stages.scoring.metrics import dice
+from stages.scoring.metrics import Masks, dice
 
 OPTIONS = ("data", "model", "pairs", "out")
 LONG = False
@@ -190,7 +190,7 @@ def _mean_dice(
         pixels = imaging.preprocess(image, model.image_size)
         prob = model.predict(imaging.to_input(pixels)[None])[0, :, :, 0]
         found = imaging.resize_prob(prob, *mask.shape) >= threshold
-        scores.append(dice(mask_true=mask, mask_pred=found))
+        scores.append(dice(Masks(mask_true=mask, mask_pred=found)))
     return float(np.nanmean(scores))
 
 

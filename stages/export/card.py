@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from stages.core.errors import PipelineError
+from stages.scoring.metrics import METRICS
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 # What Markdown or HTML would take for markup in a foreign name.
@@ -33,7 +34,7 @@ def render(**values: Any) -> str:
     environment.filters |= {"plain": plain, "number": number, "count": count}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     try:
-        return template.render(**values)
+        return template.render(registry=METRICS, **values)
     except jinja2.UndefinedError as error:
         raise PipelineError(
             f"the model card cannot be written ({error.message}): a summary under "

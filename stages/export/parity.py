@@ -23,7 +23,7 @@ from stages.core.imaging import (
 )
 from stages.core.params import ExportParams
 from stages.datasets.pairs import read_pairs
-from stages.scoring.metrics import dice
+from stages.scoring.metrics import Masks, dice
 
 logger = logging.getLogger(__name__)
 
@@ -143,10 +143,8 @@ def compare(
 
 def _dice_difference(mask: Mask, prob: Float, wanted: Float, threshold: float) -> float:
     """How far two probability maps' Dice are apart, at the mask's own size."""
-    scores = [
-        dice(mask_true=mask, mask_pred=resize_prob(each, *mask.shape) >= threshold)
-        for each in (prob, wanted)
-    ]
+    masks = [resize_prob(each, *mask.shape) >= threshold for each in (prob, wanted)]
+    scores = [dice(Masks(mask_true=mask, mask_pred=each)) for each in masks]
     if np.isnan(scores).all():  # both empty, as the mask is
         return 0.0
     return abs(scores[0] - scores[1])

@@ -10,8 +10,9 @@ import pandas as pd
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from stages.core import files, paths
+from stages.core.tables import flatten
 from stages.flow.experiments import committed
-from stages.gate import flatten, table
+from stages.gate import table
 
 WORST = 4
 JPEG_QUALITY = 80  # some 25 kB a picture: an artifact is a row of a database

@@ -64,12 +64,7 @@ def run(
         evaluate=params.evaluate,
         threshold=threshold,
     )
-    dice = metrics["dice"]
-    print(
-        f"Dice {dice['mean']:.4f} (95 % interval {dice['ci_low']:.4f} to "
-        f"{dice['ci_high']:.4f}) on {metrics['num_images']} images of "
-        f"{wanted['layout']}; {out}"
-    )
+    print(f"{scores.headline(metrics)}; layout {wanted['layout']}, see {out}")
     if metrics["num_skipped"]:
         raise PipelineError(
             f"{metrics['num_skipped']} pairs of {folder} could not be scored and are "
@@ -156,7 +151,6 @@ def score(
     )
     files.write_csv(out / "per_image.csv", per_image.drop(columns="group"))
     files.write_json(out / "metrics.json", metrics)
-    scores.log_headline(metrics)
     for problem in reading.problems:
         logger.warning("skipped %s", problem)
     return metrics

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from stages.core import dvc_files, paths
+from stages.core.tables import flatten
 from stages.datasets.pairs import natural_key
-from stages.gate import flatten
 from stages.review.freshness import stale
 from stages.review.lock import Change, differing, recorded, stages_of
 from stages.review.revision import Revision

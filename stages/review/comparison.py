@@ -8,8 +8,8 @@ import pandas as pd
 
 from stages.core import paths
 from stages.datasets.pairs import natural_key
-from stages.review.run_results import METRICS, RunResults
-from stages.scoring.metrics import bootstrap_interval
+from stages.review.run_results import RunResults
+from stages.scoring.metrics import METRICS, bootstrap_interval
 
 RESAMPLES = 10_000
 SEED = 20
@@ -74,7 +74,8 @@ def compare(base: RunResults, head: RunResults) -> Comparison:
     differences = {
         name: difference
         for name in METRICS
-        if (difference := _difference(common, name)) is not None
+        if f"{name}_difference" in common
+        and (difference := _difference(common, name)) is not None
     }
     by_class = {
         str(name): difference
@@ -147,6 +148,8 @@ def _images(
     merged["group"] = names if groups is None else names.map(groups).fillna(names)
     merged["in_both"] = (merged["place"] == "both") & ~names.isin(others)
     for name in METRICS:
+        if name not in base or name not in head:
+            continue  # a metric that one side lacks
         difference = merged[f"{name}_head"] - merged[f"{name}_base"]
         merged[f"{name}_difference"] = difference.where(merged["in_both"])
     merged["became"] = [_became(row) for row in merged.to_dict("records")]

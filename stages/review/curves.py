@@ -20,7 +20,8 @@ from stages.review.comparison import (
     Difference,
 )
 from stages.review.run_results import RunResults
-from stages.review.table import ABSENT, number
+from stages.review.table import ABSENT
+from stages.scoring.metrics import number
 
 _IMAGES = {EQUAL: "even", BETTER: "better", WORSE: "worse"}
 # Told apart by dash and marker too, not by colour alone.

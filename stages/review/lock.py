@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from stages.gate import flatten
+from stages.core.tables import flatten
 
 
 @dataclass(frozen=True)

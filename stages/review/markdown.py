@@ -15,8 +15,9 @@ from stages.review.comparison import (
 )
 from stages.review.curves import training_rows
 from stages.review.exported import export_rows
-from stages.review.table import ABSENT, Row, interval, minus, number, signed
+from stages.review.table import ABSENT, Row, interval, minus
 from stages.review.text import code, escaped
+from stages.scoring.metrics import number, signed
 
 # Metrics that a reader sees without unfolding anything, beside those with a bound.
 _FIRST = (

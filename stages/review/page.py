@@ -26,8 +26,9 @@ from stages.review.comparison import (
 from stages.review.curves import charts, interval_bar, training_rows
 from stages.review.exported import export_rows
 from stages.review.markdown import gate_word, headline
-from stages.review.table import ABSENT, interval, minus, number, signed
+from stages.review.table import ABSENT, interval, minus
 from stages.review.text import visible
+from stages.scoring.metrics import number, signed
 
 _FOLDER = Path(__file__).parent
 _KINDS = {

@@ -1,5 +1,6 @@
 """What one side holds of a run: from Git always, from the DVC cache where it is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -15,8 +16,8 @@ from stages.core import paths
 from stages.core.errors import PipelineError
 from stages.datasets.pairs import read_splits
 from stages.review.revision import Revision
+from stages.scoring.metrics import HEADLINE, METRICS
 
-METRICS = ("dice", "iou", "hd95_px", "assd_px")
 TEXT = ("pair_id", "class_name")
 _FACTS = ["pair_id", "class_name", "accepted", "reason", "image_sha256", "mask_sha256"]
 # What `--pull` fetches: all but the models.
@@ -37,7 +38,7 @@ class RunResults:
     params: dict[str, Any]
     plan: dict[str, Any]
     metrics: dict[str, Any]
-    per_image: pd.DataFrame  # pair_id, class_name, METRICS; NaN where undefined
+    per_image: pd.DataFrame  # pair_id, class_name, metrics; NaN where undefined
     verdict: dict[str, Any] | None
     history: pd.DataFrame | None
     gradients: pd.DataFrame | None
@@ -118,7 +119,7 @@ def load(revision: Revision) -> RunResults:
 
 
 def _per_image(revision: Revision) -> pd.DataFrame | None:
-    table = _table(revision, paths.PER_IMAGE, METRICS, text=TEXT)
+    table = _table(revision, paths.PER_IMAGE, [HEADLINE.name], [*METRICS], text=TEXT)
     if table is None:
         return None
     if table["pair_id"].duplicated().any():
@@ -126,11 +127,10 @@ def _per_image(revision: Revision) -> pd.DataFrame | None:
         raise revision.corrupt(
             paths.PER_IMAGE, "one row an image", f"{name!r} is twice in it"
         )
-    for name in ("dice", "iou"):
-        if not table[name].dropna().between(0, 1).all():
-            raise revision.corrupt(
-                paths.PER_IMAGE, f"{name} from 0 to 1", "a value is outside"
-            )
+    if not table[HEADLINE.name].dropna().between(0, 1).all():
+        raise revision.corrupt(
+            paths.PER_IMAGE, "dice from 0 to 1", "a value is outside"
+        )
     return table
 
 
@@ -191,11 +191,20 @@ def _export(revision: Revision) -> dict[str, Any] | None:
 def _table(
     revision: Revision,
     path: Path,
-    numbers: list[str] | tuple[str, ...],
+    numbers: Sequence[str],
+    optional: Sequence[str] = (),
     *,
-    text: Any = (),
+    text: Sequence[str] = (),
 ) -> pd.DataFrame | None:
-    """A CSV table with these columns at least; None if there is none."""
+    """A CSV table; None if there is none.
+
+    Args:
+        revision: Whose.
+        path: The table.
+        numbers: Columns that it must have.
+        optional: Columns of numbers that it may have.
+        text: Columns of text that it must have.
+    """
     content = revision.read(path)
     if content is None:
         return None
@@ -206,7 +215,7 @@ def _table(
         missing = [name for name in (*text, *numbers) if name not in table.columns]
         if missing:
             raise ValueError(f"it has no column {missing[0]}")
-        for name in numbers:
+        for name in {*numbers, *optional} & set(table.columns):
             table[name] = pd.to_numeric(table[name].replace("", None)).astype(float)
     except (ValueError, TypeError, UnicodeDecodeError) as error:
         raise revision.corrupt(path, "a table that a stage wrote", error) from None

@@ -4,17 +4,21 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
+from stages.core.tables import flatten
 from stages.datasets.pairs import natural_key
-from stages.gate import flatten
 from stages.review.comparison import Comparison, Difference
-from stages.review.run_results import METRICS, RunResults
+from stages.review.run_results import RunResults
+from stages.scoring.metrics import (
+    METRICS,
+    STATISTICS,
+    higher_is_better,
+    number,
+    order,
+    signed,
+)
 
-# 1: more is better; -1: less is better. By the first part of a metric's name.
-DIRECTIONS = {"dice": 1, "iou": 1, "hd95_px": -1, "assd_px": -1, "num_undefined": -1}
 ABSENT = "\N{EN DASH}"  # where a side has no such value
-_STATISTICS = ("mean", "ci_low", "ci_high", "median", "p05", "min")
+NEW, GONE = "new", "removed"  # a metric that the base, or the head, lacks
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,13 @@ def metric_rows(
     Differences are given only where both sides scored the same images.
     """
     values = [_scalars(e.metrics) for e in (base, head)]
-    names = sorted(set(values[0]) | set(values[1]), key=_order)
+    names = sorted(set(values[0]) | set(values[1]), key=order)
     bounded = [n for e in (base, head) for n in _bounds(e) if "by_class." not in n]
     return [
         _row(
             name,
-            values[0].get(name),
-            values[1].get(name),
+            values[0].get(name, ABSENT),
+            values[1].get(name, ABSENT),
             comparison.differences.get(name.removesuffix(".mean"))
             if name.endswith(".mean") and comparison.same_images
             else None,
@@ -72,24 +76,14 @@ def common_rows(comparison: Comparison) -> list[Row]:
     """Rows over the images that both sides scored, for sides that scored others too."""
     common = comparison.images[comparison.images["in_both"]]
     rows = []
-    for name in METRICS:
+    for name, difference in comparison.differences.items():
         pair = common[[f"{name}_base", f"{name}_head"]].dropna()
-        if pair.empty:
-            continue
-        sides = [_statistics(pair[column], name) for column in pair]
-        for statistic in sides[0]:
-            is_mean = statistic == "mean"
-            rows.append(
-                _row(
-                    f"{name}.{statistic}",
-                    sides[0][statistic],
-                    sides[1][statistic],
-                    comparison.differences.get(name) if is_mean else None,
-                    with_difference=True,
-                    bound="",
-                    passed=None,
-                )
-            )
+        for statistic, of in STATISTICS.items():
+            if statistic not in METRICS[name].statistics:
+                continue
+            base, head = (of(pair[column]) for column in pair)
+            paired = difference if statistic == "mean" else None
+            rows.append(_row(f"{name}.{statistic}", base, head, paired))
     return rows
 
 
@@ -116,21 +110,6 @@ def class_rows(
     return rows
 
 
-def number(name: str, value: Any) -> str:
-    """A metric as people read it: 4 digits of overlap, 2 of pixels, counts whole."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "undefined"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "not a number"
-    return f"{value:.{_digits(name)}f}" if _digits(name) else f"{value:,.0f}"
-
-
-def signed(name: str, value: float) -> str:
-    """A difference, with its sign; 0 has none."""
-    text = f"{value:+,.{_digits(name)}f}"
-    return text.lstrip("+-") if not float(text.replace(",", "")) else minus(text)
-
-
 def minus(text: str) -> str:
     """A true minus sign, as wide as a plus."""
     return text.replace("-", "\N{MINUS SIGN}")
@@ -147,59 +126,29 @@ def _scalars(metrics: dict[str, Any]) -> dict[str, Any]:
     return flatten({k: v for k, v in metrics.items() if k != "by_class"})
 
 
-def _statistics(values: "pd.Series[float]", name: str) -> dict[str, float]:
-    found = {"mean": float(values.mean())}
-    if DIRECTIONS[name] > 0:
-        found |= {
-            "median": float(values.median()),
-            "p05": float(values.quantile(0.05)),
-            "min": float(values.min()),
-        }
-    return found
-
-
-def _order(name: str) -> tuple[int, int, str]:
-    head, _, last = name.partition(".")
-    heads, statistics = list(DIRECTIONS), list(_STATISTICS)
-    return (
-        heads.index(head) if head in heads else len(heads),
-        statistics.index(last) if last in statistics else len(statistics),
-        name,
-    )
-
-
-def _digits(name: str) -> int:
-    head = name.split(".")[0]
-    if head.endswith("_px"):
-        return 2
-    return 0 if head.startswith("num_") else 4
-
-
 def _row(
     name: str,
     base: Any,
     head: Any,
     paired: Difference | None,
     *,
-    with_difference: bool,
-    bound: str,
-    passed: bool | None,
+    with_difference: bool = True,
+    bound: str = "",
+    passed: bool | None = None,
 ) -> Row:
     numbers = [v if isinstance(v, int | float) else math.nan for v in (base, head)]
     difference = numbers[1] - numbers[0]
     given = with_difference and math.isfinite(difference)
     text = signed(name, difference) if given else ""
-    direction = DIRECTIONS.get(name.split(".")[0], 0)
+    rises = higher_is_better(name)
     mark = ""
-    if given and direction:
+    if given and rises is not None:
         is_same = not any(digit in "123456789" for digit in text)
-        mark = (
-            "same" if is_same else "better" if difference * direction > 0 else "worse"
-        )
+        mark = "same" if is_same else "better" if (difference > 0) == rises else "worse"
     return Row(
         name=name,
-        base=number(name, base),
-        head=number(name, head),
+        base=NEW if base is ABSENT and head is not ABSENT else number(name, base),
+        head=GONE if head is ABSENT and base is not ABSENT else number(name, head),
         difference=text,
         interval=interval(name, paired) if paired else "",
         mark=mark,

@@ -1,10 +1,9 @@
 """Scores of predicted masks, each at its own size, and pictures of some.
 
-`evaluate` and `stages.inference.score` count with the same functions, so that their
-numbers can stand side by side.
+`evaluate` and `stages.inference.score` use the same functions, so that their numbers
+can be compared.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,16 +26,21 @@ from stages.core.imaging import (
     to_input,
 )
 from stages.core.params import EvaluateParams
-from stages.scoring.metrics import bootstrap_interval, dice, hd95_and_assd, iou
+from stages.scoring.metrics import (
+    HEADLINE,
+    INTERVAL,
+    METRICS,
+    STATISTICS,
+    Masks,
+    Metric,
+    bootstrap_interval,
+    number,
+)
 from stages.scoring.overlays import overlay
 from stages.scoring.postprocess import mask_of
 
-logger = logging.getLogger(__name__)
-
 Encoded = tuple[str, bytes, bytes]  # pair id, image and mask as the source has them
 THRESHOLDS = np.arange(1, 20) / 20
-OVERLAP_METRICS = ("dice", "iou")
-DISTANCE_METRICS = ("hd95_px", "assd_px")
 
 
 def predictions(
@@ -101,16 +105,9 @@ class Scores:
         """
         prob = resize_prob(prob, *mask_true.shape)
         mask_pred = mask_of(prob, threshold=threshold, keep_components=keep_components)
-        hd95_px, assd_px = hd95_and_assd(mask_true=mask_true, mask_pred=mask_pred)
-        self.rows.append(
-            {
-                "pair_id": pair_id,
-                "dice": dice(mask_true=mask_true, mask_pred=mask_pred),
-                "iou": iou(mask_true=mask_true, mask_pred=mask_pred),
-                "hd95_px": hd95_px,
-                "assd_px": assd_px,
-            }
-        )
+        masks = Masks(mask_true=mask_true, mask_pred=mask_pred)
+        values = {name: metric.score(masks) for name, metric in METRICS.items()}
+        self.rows.append({"pair_id": pair_id, **values})
         self.masks[pair_id] = encode_png(mask_pred.astype(np.uint8) * 255)
         self.curves.append(dice_at_thresholds(mask_true, prob))
 
@@ -140,7 +137,7 @@ def summarise(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]
     """The scalars of metrics.json from the table of images.
 
     Args:
-        per_image: pair_id, class_name, group, dice, iou, hd95_px, assd_px; NaN where
+        per_image: pair_id, class_name, group, and a column per metric; NaN where
             undefined.
         params: bootstrap_resamples, bootstrap_seed.
 
@@ -148,14 +145,13 @@ def summarise(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]
         Nested by name. `num_undefined` counts images with any undefined metric: an
         empty prediction has no surface distance, and must not improve a mean by that.
     """
-    names = [*OVERLAP_METRICS, *DISTANCE_METRICS]
-    metrics = {name: _statistics(per_image, name, params) for name in OVERLAP_METRICS}
-    for name in DISTANCE_METRICS:
-        metrics[name] = {"mean": per_image[name].mean()}
+    metrics = {
+        name: _statistics(per_image, metric, params) for name, metric in METRICS.items()
+    }
     by_class = {
         class_name: {
             "num_images": len(rows),
-            "dice": _statistics(rows, "dice", params),
+            HEADLINE.name: _statistics(rows, HEADLINE, params),
         }
         for class_name, rows in per_image.groupby("class_name", sort=True)
     }
@@ -163,29 +159,29 @@ def summarise(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]
         **metrics,
         "threshold": params.threshold,
         "num_images": len(per_image),
-        "num_undefined": int(per_image[names].isna().any(axis=1).sum()),
+        "num_undefined": int(per_image[list(METRICS)].isna().any(axis=1).sum()),
         "by_class": by_class,
     }
 
 
 def _statistics(
-    rows: pd.DataFrame, name: str, params: EvaluateParams
+    rows: pd.DataFrame, metric: Metric, params: EvaluateParams
 ) -> dict[str, float]:
-    values = rows[name]
-    low, high = bootstrap_interval(
-        values.to_numpy(np.float64),
-        rows["group"].to_numpy(object),
-        resamples=params.bootstrap_resamples,
-        seed=params.bootstrap_seed,
-    )
-    return {
-        "mean": values.mean(),
-        "median": values.median(),
-        "p05": values.quantile(0.05),
-        "min": values.min(),
-        "ci_low": low,
-        "ci_high": high,
+    values = rows[metric.name]
+    found = {
+        name: STATISTICS[name](values)
+        for name in metric.statistics
+        if name in STATISTICS
     }
+    if INTERVAL[0] in metric.statistics:
+        interval = bootstrap_interval(
+            values.to_numpy(np.float64),
+            rows["group"].to_numpy(object),
+            resamples=params.bootstrap_resamples,
+            seed=params.bootstrap_seed,
+        )
+        found |= dict(zip(INTERVAL, interval, strict=True))
+    return found
 
 
 def pictured(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, str]:
@@ -239,12 +235,14 @@ def write_overlays(
             (partial / name).write_bytes(encode_png(picture))
 
 
-def log_headline(metrics: Mapping[str, Any]) -> None:
-    """One line of what metrics.json says."""
-    logger.info(
-        "%d images: Dice %.4f (95 %% interval %.4f to %.4f), 5th percentile %.4f, "
-        "lowest %.4f; %d undefined",
-        metrics["num_images"],
-        *(metrics["dice"][k] for k in ("mean", "ci_low", "ci_high", "p05", "min")),
-        metrics["num_undefined"],
+def headline(metrics: Mapping[str, Any]) -> str:
+    """What metrics.json says, in one line."""
+    of = metrics[HEADLINE.name]
+    mean, low, high, p05, least = (
+        number(HEADLINE.name, of[name]) for name in ("mean", *INTERVAL, "p05", "min")
+    )
+    return (
+        f"{HEADLINE.title} {mean} (95 % interval {low} to {high}) on "
+        f"{metrics['num_images']} images; 5th percentile {p05}, lowest {least}; "
+        f"{metrics['num_undefined']} undefined"
     )

@@ -21,7 +21,7 @@ from typing import Any
 from stages.core import paths
 from stages.core.charts import SERIES, figure, short_numbers, standalone
 from stages.core.errors import PipelineError, run
-from stages.gate import flatten
+from stages.core.tables import flatten
 
 
 @dataclass(frozen=True)

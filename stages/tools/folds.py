@@ -17,8 +17,8 @@ import pandas as pd
 from stages.core import arguments, files, paths
 from stages.core.errors import PipelineError, run
 from stages.review.comparison import RESAMPLES, SEED
-from stages.review.run_results import METRICS, RunResults
-from stages.scoring.metrics import bootstrap_interval
+from stages.review.run_results import RunResults
+from stages.scoring.metrics import METRICS, bootstrap_interval
 from stages.tools.sweep import Planned, add_data, data_values, markdown_table, sweep
 
 NAME = "folds.md"

@@ -6,6 +6,7 @@ from typing import Any
 
 from stages.core import files, paths
 from stages.core.errors import run
+from stages.scoring.scores import headline
 
 PLACES = (
     ("metrics", paths.METRICS),
@@ -23,12 +24,7 @@ MACHINE = ("processor", "system", "python", "libraries", "threads", "onednn", "d
 def main() -> None:
     """Prints the headline, the time per stage and the place of every result."""
     metrics = files.read_json(paths.METRICS)
-    dice = metrics["dice"]
-    print(
-        f"\nDice {dice['mean']:.4f} (95 % interval {dice['ci_low']:.4f} to "
-        f"{dice['ci_high']:.4f}) on {metrics['num_images']} held-out images; "
-        f"5th percentile {dice['p05']:.4f}, lowest {dice['min']:.4f}"
-    )
+    print(f"\n{headline(metrics)}")
     passed = files.read_json(paths.VERDICT)["passed"]
     print(f"gate {'passed' if passed else 'FAILED'}")
     print(f"{_times()}\n")

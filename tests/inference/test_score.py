@@ -15,7 +15,7 @@ from stages.core.paths import INGESTED, METRICS, MODEL, PER_IMAGE, SPLIT_PAIRS
 from stages.datasets import layouts
 from stages.datasets.pairs import Pair, write_shards
 from stages.inference.score import detect_layout, open_model, score
-from stages.scoring.metrics import dice
+from stages.scoring.metrics import Masks, dice
 from tests.conftest import ROOT, lungs, png
 from tests.inference.onnx_models import dark_is_lung
 
@@ -225,7 +225,7 @@ def test_the_command(tmp_path, data):
 
     done = command("--class", "COVID", "--limit", "1")
     assert done.returncode == 0, done.stderr
-    assert "on 1 images of covid19_radiography" in done.stdout
+    assert "on 1 images; " in done.stdout
     out = tmp_path / "data/.work/scores/COVID-19_Radiography_Dataset"
     assert (out / "metrics.json").is_file()
     (data / "COVID" / "images" / "COVID-1.png").write_bytes(b"")
@@ -243,5 +243,7 @@ def test_what_dice_says_of_a_picture_by_hand(tmp_path, tiny_params):
     mask[8:24, 8:16] = 255
     write_pair(tmp_path / "one", "COVID", 1, image, mask)
     metrics = run_score(tmp_path, tmp_path / "one", tiny_params)
-    assert metrics["dice"]["mean"] == dice(mask_true=mask > 0, mask_pred=image < 127)
+    assert metrics["dice"]["mean"] == dice(
+        Masks(mask_true=mask > 0, mask_pred=image < 127)
+    )
     assert metrics["dice"]["mean"] == 0.5

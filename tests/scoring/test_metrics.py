@@ -1,16 +1,24 @@
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 
 from stages.scoring.metrics import (
+    METRICS,
+    Masks,
+    Metric,
     assd,
     bootstrap_interval,
     dice,
     hd95,
     iou,
-    surface_distances,
+    metric_of,
+    number,
+    order,
+    signed,
 )
+from stages.scoring.scores import Scores, summarise
 
 
 def square(top: int, left: int, side: int = 8, size: int = 32) -> np.ndarray:
@@ -19,36 +27,40 @@ def square(top: int, left: int, side: int = 8, size: int = 32) -> np.ndarray:
     return mask
 
 
+def masks(mask_true: np.ndarray, mask_pred: np.ndarray) -> Masks:
+    return Masks(mask_true=mask_true, mask_pred=mask_pred)
+
+
 EMPTY = np.zeros((32, 32), bool)
 
 
 def test_overlap_of_a_shifted_square():
     # 8x8 squares, shifted by 4 columns: 32 pixels in common, 64 each, 96 in all.
     a, b = square(4, 4), square(4, 8)
-    assert dice(mask_true=a, mask_pred=b) == 64 / 128
-    assert iou(mask_true=a, mask_pred=b) == 32 / 96
+    assert dice(masks(a, b)) == 64 / 128
+    assert iou(masks(a, b)) == 32 / 96
 
 
 def test_identity_and_symmetry():
     a, b = square(3, 3), square(5, 9, side=6)
     for metric in (dice, iou):
-        assert metric(mask_true=a, mask_pred=a) == 1
-        assert metric(mask_true=a, mask_pred=b) == metric(mask_true=b, mask_pred=a)
+        assert metric(masks(a, a)) == 1
+        assert metric(masks(a, b)) == metric(masks(b, a))
     for metric in (hd95, assd):
-        assert metric(mask_true=a, mask_pred=a) == 0
-        assert metric(mask_true=a, mask_pred=b) == metric(mask_true=b, mask_pred=a)
+        assert metric(masks(a, a)) == 0
+        assert metric(masks(a, b)) == metric(masks(b, a))
 
 
 def test_empty_masks():
     a = square(3, 3)
     for metric in (dice, iou, hd95, assd):
-        assert np.isnan(metric(mask_true=EMPTY, mask_pred=EMPTY))
+        assert np.isnan(metric(masks(EMPTY, EMPTY)))
     for metric in (dice, iou):
-        assert metric(mask_true=a, mask_pred=EMPTY) == 0
-        assert metric(mask_true=EMPTY, mask_pred=a) == 0
+        assert metric(masks(a, EMPTY)) == 0
+        assert metric(masks(EMPTY, a)) == 0
     for metric in (hd95, assd):
-        assert np.isnan(metric(mask_true=a, mask_pred=EMPTY))
-        assert np.isnan(metric(mask_true=EMPTY, mask_pred=a))
+        assert np.isnan(metric(masks(a, EMPTY)))
+        assert np.isnan(metric(masks(EMPTY, a)))
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])
@@ -56,8 +68,8 @@ def test_thin_line_shifted_by_k_is_k_pixels_away(k):
     a, b = np.zeros((2, 40, 20), bool)
     a[:, 5] = True
     b[:, 5 + k] = True
-    assert hd95(mask_true=a, mask_pred=b) == pytest.approx(k)
-    assert assd(mask_true=a, mask_pred=b) == pytest.approx(k)
+    assert hd95(masks(a, b)) == pytest.approx(k)
+    assert assd(masks(a, b)) == pytest.approx(k)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -72,18 +84,18 @@ def test_distances_agree_with_brute_force(seed):
     distances = cdist(edge(a), edge(b))
     to_b, to_a = distances.min(1), distances.min(0)
     expected = max(np.percentile(to_b, 95), np.percentile(to_a, 95))
-    assert hd95(mask_true=a, mask_pred=b) == pytest.approx(expected, abs=1e-5)
+    assert hd95(masks(a, b)) == pytest.approx(expected, abs=1e-5)
     mean = np.concatenate([to_b, to_a]).mean()
-    assert assd(mask_true=a, mask_pred=b) == pytest.approx(mean, abs=1e-5)
-    found = surface_distances(mask_true=a, mask_pred=b)
+    assert assd(masks(a, b)) == pytest.approx(mean, abs=1e-5)
+    found = masks(a, b).surface_distances
     assert [len(found[0]), len(found[1])] == [len(to_b), len(to_a)]
 
 
 def test_refuses_masks_that_are_not_boolean_or_not_alike():
     with pytest.raises(ValueError, match="boolean, received uint8"):
-        dice(mask_true=EMPTY.astype(np.uint8), mask_pred=EMPTY)
+        dice(masks(EMPTY.astype(np.uint8), EMPTY))
     with pytest.raises(ValueError, match=r"one shape .* \(32, 32\) and \(32, 31\)"):
-        hd95(mask_true=EMPTY, mask_pred=EMPTY[:, 1:])
+        hd95(masks(EMPTY, EMPTY[:, 1:]))
 
 
 class TestBootstrapInterval:
@@ -112,3 +124,32 @@ class TestBootstrapInterval:
     def test_undefined_values_are_left_out(self):
         assert self.interval([np.nan, 0.5, 0.5]) == (0.5, 0.5)
         assert np.isnan(self.interval([np.nan, np.nan])).all()
+
+
+def test_a_registered_metric_appears_in_every_summary(monkeypatch, tiny_params):
+    """One entry in the registry, and the table and metrics.json have it."""
+
+    def size_ratio(found: Masks) -> float:
+        return found.sizes[1] / found.sizes[0]
+
+    one = Metric("size_ratio", "size ratio", "", False, 3, size_ratio, ("mean", "min"))
+    monkeypatch.setitem(METRICS, one.name, one)
+    scored = Scores()
+    for name in "ab":
+        scored.add(name, square(3, 3), square(3, 3, side=4).astype(np.float32), 0.5)
+    per_image = pd.DataFrame(scored.rows).assign(class_name="A", group=["a", "b"])
+    metrics = summarise(per_image, tiny_params().evaluate)
+    assert metrics["size_ratio"] == {"mean": 0.25, "min": 0.25}
+    assert number("size_ratio.mean", 0.25) == "0.250"
+    names = ["num_images", "by_class.A.dice.mean", "size_ratio.min", "dice.mean"]
+    assert sorted(names, key=order) == [names[3], names[2], names[0], names[1]]
+
+
+def test_numbers_are_written_as_their_metric_says():
+    assert number("dice.mean", 0.97586) == "0.9759"
+    assert number("by_class.A.B.hd95_px.mean", 4.436) == "4.44"
+    assert number("num_images", 1200) == "1,200"
+    assert number("dice.mean", None) == number("dice.mean", float("nan")) == "undefined"
+    assert signed("dice.mean", -0.01) == "\N{MINUS SIGN}0.0100"
+    assert signed("dice.mean", 0.00001) == "0.0000"
+    assert metric_of("num_images") is None
