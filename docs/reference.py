@@ -1,7 +1,8 @@
 """Writes the generated pages of docs/reference: `python docs/reference.py`.
 
-`params.md` comes from the models in `stages/core/params.py`, `cli.md` from the Typer
-app. `tests/test_docs.py` checks that the files are up to date.
+`params.md` comes from the models in `stages/core/params.py`, the table of `metrics.md`
+from the registry in `stages/scoring/metrics.py`, and `cli.md` from the Typer app.
+`tests/test_docs.py` checks that the files are up to date.
 """
 
 import json
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
 sys.path.insert(0, str(ROOT))
 
 from stages.core.params import Params  # noqa: E402
@@ -74,6 +76,27 @@ def allowed(section: type[BaseModel], key: str) -> str:
     return ", ".join([kind, *found])
 
 
+def metrics_page() -> str:
+    """The page as it is, with the table of the registry between its two comments."""
+    from stages.scoring.metrics import METRICS
+
+    rows = ["| metric | meaning | unit | better | values |", "|---|---|---|---|---|"]
+    for metric in METRICS.values():
+        cells = (
+            f"`{metric.name}`",
+            str(metric.score.__doc__).splitlines()[0].removesuffix("."),
+            metric.unit or "0 to 1",
+            "higher" if metric.higher_is_better else "lower",
+            ", ".join(f"`.{name}`" for name in metric.statistics),
+        )
+        rows.append(
+            f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        )
+    text = (REFERENCE / "metrics.md").read_text("utf-8")
+    before, mark, rest = text.partition("by docs/reference.py -->\n")
+    return "\n".join([before + mark, *rows, "", rest[rest.index("<!-- end") :]])
+
+
 def cli_page() -> str:
     """The help of every command of `lungfield`."""
     import typer.cli
@@ -88,8 +111,8 @@ def cli_page() -> str:
         )
 
 
-PAGES = {"params.md": params_page, "cli.md": cli_page}
+PAGES = {"params.md": params_page, "metrics.md": metrics_page, "cli.md": cli_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
-        (ROOT / "docs" / "reference" / name).write_text(page(), encoding="utf-8")
+        (REFERENCE / name).write_text(page(), encoding="utf-8")
