@@ -82,16 +82,16 @@ def metrics_page() -> str:
 
     rows = ["| metric | meaning | unit | better | values |", "|---|---|---|---|---|"]
     for metric in METRICS.values():
+        meaning = str(metric.score.__doc__).splitlines()[0]
         cells = (
             f"`{metric.name}`",
-            str(metric.score.__doc__).splitlines()[0].removesuffix("."),
+            # A bar ends a cell, even inside code: another sign that looks like it.
+            meaning.removesuffix(".").replace("|", "\N{DIVIDES}"),
             metric.unit or "0 to 1",
             "higher" if metric.higher_is_better else "lower",
             ", ".join(f"`.{name}`" for name in metric.statistics),
         )
-        rows.append(
-            f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-        )
+        rows.append(f"| {' | '.join(cells)} |")
     text = (REFERENCE / "metrics.md").read_text("utf-8")
     before, mark, rest = text.partition("by docs/reference.py -->\n")
     return "\n".join([before + mark, *rows, "", rest[rest.index("<!-- end") :]])
