@@ -5,13 +5,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from stages.core import plugins
 from stages.core.errors import PipelineError
-from stages.core.params import names_in
 
 FOLDER = Path(__file__).parent / "benches"
 
@@ -80,7 +79,7 @@ class Row:
 
 def names() -> list[str]:
     """All benchmarks, as the command line spells them."""
-    return [name.replace("_", "-") for name in names_in(FOLDER)]
+    return [name.replace("_", "-") for name in plugins.names(FOLDER)]
 
 
 def load(name: str) -> ModuleType:
@@ -93,7 +92,7 @@ def load(name: str) -> ModuleType:
         raise PipelineError(
             f"there is no benchmark {name!r}; there are {', '.join(names())}"
         )
-    return import_module(f"{__package__}.benches.{name.replace('-', '_')}")
+    return plugins.load(f"{__package__}.benches", name.replace("-", "_"))
 
 
 def alternate(

@@ -7,7 +7,6 @@ Why     so that a number means one thing: each mask at its own size, then averag
 """
 
 import logging
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ def evaluate(
     model = load_model(model_path)
     _, size, _, channels = model.input_shape
     predicted = scores.predictions(
-        _encoded(table["pair_id"], ingested),
+        read_pairs(table["pair_id"], ingested),
         predictor(model, flip_tta=params.flip_tta),
         image_size=size,
         channels=channels,
@@ -106,19 +105,13 @@ def evaluate(
     ranks = scores.pictured(per_image, params)
     scores.write_overlays(
         overlays,
-        _encoded(ranks, ingested),
+        read_pairs(ranks, ingested),
         ranks=ranks,
         per_image=per_image,
         masks=scored.masks,
     )
     logger.info("%s", scores.headline(metrics))
     return metrics
-
-
-def _encoded(pair_ids: Iterable[str], ingested: Path) -> Iterator[scores.Encoded]:
-    """Images and masks as ingest stored them."""
-    for row in read_pairs(pair_ids, ingested):
-        yield row["pair_id"], row["image"], row["mask"]
 
 
 def _write_predictions(

@@ -1,11 +1,10 @@
-"""A source to Parquet shards, one row an image/mask pair.
+"""From a source to Parquet shards, one row per image/mask pair.
 
-Reads: what `ingest.source` names (phantoms, a folder or zip, Kaggle).
+Reads: the source that `ingest.source` names (phantoms, a folder or zip, Kaggle).
 Writes: `data/ingested/`, `data/ingested.json`.
-Why: a few shards instead of 42,000 small files keep every later step fast.
+Why: every later step reads a few shards faster than 42,000 small files.
 """
 
-import importlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from stages.core import errors, files, input_check, paths
+from stages.core import errors, files, input_check, paths, plugins
 from stages.core.errors import PipelineError
 from stages.core.params import IngestParams, load_params
 from stages.datasets.pairs import Pair, write_shards
@@ -29,21 +28,22 @@ def ingest(
 ) -> Path:
     """Writes the pairs of the source as shards, bytes unaltered, and counts them.
 
-    DICOM images alone are altered: they become PNG, since their files name patients.
+    Only DICOM images are altered: they become PNG, because their files identify
+    patients.
 
     Args:
         params: The `ingest` section.
-        out: Folder of shards.
-        summary: JSON: what the source is, how many pairs of which class, how many
-            lack a side, and the fingerprint of the shards.
+        out: Folder of shards to write.
+        summary: JSON to write: the source, the number of pairs per class and of pairs
+            that lack a side, and the SHA-256 of the shards.
 
     Returns:
         `out`.
 
     Raises:
-        PipelineError: If the source has no pair, or is not what params say.
+        PipelineError: If the source has no pair or does not match the params.
     """
-    source = importlib.import_module(f"stages.datasets.sources.{params.source}")
+    source = plugins.load("stages.datasets.sources", params.source)
     counts: Counter[str] = Counter()
     by_class: Counter[str] = Counter()
     with files.replacing(out) as partial:
@@ -89,7 +89,7 @@ def ingest(
 def _counted(
     pairs: Iterable[Pair], counts: Counter[str], by_class: Counter[str]
 ) -> Iterator[Pair]:
-    """Passes pairs through and counts them by class and by fault."""
+    """Passes pairs through and counts them by class and by defect."""
     for pair in pairs:
         by_class[pair.class_name] += 1
         if pair.problem:

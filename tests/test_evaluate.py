@@ -38,7 +38,14 @@ def scene():
     def add(name, image, mask, split="validation"):
         encoded = [png(image), png(mask)]
         pairs.append(
-            Pair(name, "COVID", "", "", f"{name}.png", f"{name}.png", *encoded)
+            Pair(
+                pair_id=name,
+                class_name="COVID",
+                image_path=f"{name}.png",
+                mask_path=f"{name}.png",
+                image=encoded[0],
+                mask=encoded[1],
+            )
         )
         rows.append((name, "COVID", name, split))
 

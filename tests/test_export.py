@@ -44,7 +44,14 @@ def make_inputs(root: Path, values: dict) -> Params:
         YAML(typ="safe", pure=True).dump(values, file)
     pictures = [lungs(seed, image_size=45, mask_size=32) for seed in range(5)]
     pairs = [
-        Pair(f"{CLASS}-{i}", CLASS, "", "", f"{i}.png", f"{i}.png", png(x), png(y))
+        Pair(
+            pair_id=f"{CLASS}-{i}",
+            class_name=CLASS,
+            image_path=f"{i}.png",
+            mask_path=f"{i}.png",
+            image=png(x),
+            mask=png(y),
+        )
         for i, (x, y) in enumerate(pictures)
     ]
     write_shards(pairs, root / paths.INGESTED, shard_pairs=3)

@@ -22,6 +22,7 @@ EXEMPT = {
     "stages/core/__init__.py",
     "stages/core/params.py",
     "stages/core/paths.py",
+    "stages/core/plugins.py",
     "stages/datasets/__init__.py",
     "stages/scoring/__init__.py",
 }
@@ -30,15 +31,15 @@ EXEMPT = {
 RANK = {
     "core": 0,
     "datasets": 1,
-    "scoring": 1,
-    "nn": 2,
-    **dict.fromkeys(STAGES, 3),
-    "inference": 4,
-    "review": 4,
-    "flow": 4,
-    "tools": 5,
-    "cli": 6,
-    "benchmarks": 7,
+    "scoring": 2,
+    "nn": 3,
+    **dict.fromkeys(STAGES, 4),
+    "inference": 5,
+    "review": 5,
+    "flow": 5,
+    "tools": 6,
+    "cli": 7,
+    "benchmarks": 8,
 }
 # The model card and the provenance tell how the model was trained and judged.
 JUDGED = {"evaluate.keep_components", "evaluate.flip_tta", "evaluate.threshold"}

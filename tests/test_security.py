@@ -25,7 +25,7 @@ from stages.core.errors import PipelineError
 from stages.core.params import load_params
 from stages.datasets import pairs
 from stages.datasets.sources import phantom
-from stages.datasets.sources._tree import Archive
+from stages.datasets.tree import Archive
 from stages.export import export
 from stages.inference import segmenter
 from stages.nn.inference import load_model
@@ -180,7 +180,7 @@ class TestHostileParquet:
         table = pa.Table.from_arrays(empty, schema=schema)
         pq.write_table(table, "a.parquet", compression="none", use_dictionary=False)
         with contextlib.suppress(PipelineError):  # refused is as good
-            assert not sum(len(frame) for frame in pairs.read_shard(Path("a.parquet")))
+            assert not list(pairs.read_shard(Path("a.parquet")))
         assert not it_ran()
 
     def test_what_is_packed_is_refused(self) -> None:
@@ -201,7 +201,7 @@ class TestHostileParquet:
         ):
             pq.write_table(table, "a.parquet", **options)
             assert Path("a.parquet").stat().st_size < 2**22
-            with pytest.raises(PipelineError, match="is packed"):
+            with pytest.raises(PipelineError, match="is compressed"):
                 list(pairs.read_shard(Path("a.parquet")))
 
 

@@ -24,7 +24,16 @@ def make_data(num_train=8, num_validation=2):
     for seed in range(num_train + num_validation):
         encoded = [png(pixels) for pixels in lungs(seed)]
         name = f"COVID-{seed + 1}"
-        pairs.append(Pair(name, "COVID", "", "", name, name, *encoded))
+        pairs.append(
+            Pair(
+                pair_id=name,
+                class_name="COVID",
+                image_path=name,
+                mask_path=name,
+                image=encoded[0],
+                mask=encoded[1],
+            )
+        )
         side = "train" if seed < num_train else "validation"
         rows.append((name, "COVID", f"g{seed // 2}", side))
     write_shards(pairs, paths.INGESTED, shard_pairs=4)
@@ -168,7 +177,16 @@ def test_validation_rows_are_never_read(tiny_params):
     for seed in range(8):
         encoded = [png(pixels) for pixels in lungs(seed)]
         name = f"COVID-{seed + 1}"
-        pairs.append(Pair(name, "COVID", "", "", name, name, *encoded))
+        pairs.append(
+            Pair(
+                pair_id=name,
+                class_name="COVID",
+                image_path=name,
+                mask_path=name,
+                image=encoded[0],
+                mask=encoded[1],
+            )
+        )
     write_shards(pairs, paths.INGESTED, shard_pairs=4)
     files.write_csv(paths.SPLIT_PAIRS, table)
     train(tiny_params().train)

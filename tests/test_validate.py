@@ -305,12 +305,6 @@ def test_every_pair_of_the_same_wrong_shapes_is_rejected(tiny_params: Build) -> 
     assert table["accepted"].tolist() == [n % 3 == 0 for n in range(1, 10)]
 
 
-def test_rows_are_as_pandas_has_them() -> None:
-    frame = pd.DataFrame({"a": ["x", "y"], "b": [b"1", None], "c": [True, False]})
-    assert facts.rows_of(frame) == frame.to_dict("records")
-    assert facts.rows_of(frame[:0]) == []
-
-
 def test_report_counts_and_names(judged) -> None:
     report = judged["report"]
     rejected = len(REJECTED) + 2

@@ -89,6 +89,18 @@ def _flat(path: Path) -> str:
     return path.as_posix().replace("/", "__").lstrip(".")
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a part of a POSIX path belongs to the system, not to the user's data.
+
+    Such parts start with a dot (`.Trash-1000`, `._scan.png`), with `$`
+    (`$RECYCLE.BIN`) or with two underscores (`__MACOSX`).
+    """
+    return any(
+        part.startswith((".", "$", "__")) and part not in (".", "..")
+        for part in name.split("/")
+    )
+
+
 def remove(path: Path) -> None:
     """Removes a file or a whole folder; does nothing where there is none."""
     if path.is_dir() and not path.is_symlink():

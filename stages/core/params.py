@@ -20,7 +20,7 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.events import AliasEvent
 
-from stages.core import paths
+from stages.core import paths, plugins
 from stages.core.errors import PipelineError
 
 STAGES = Path(__file__).parents[1]
@@ -39,14 +39,9 @@ RENAMED = {
 }
 
 
-def names_in(folder: Path) -> list[str]:
-    """Names of the modules in a folder: a model or a layout is a file name."""
-    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
-
-
 def _file_in(folder: Path) -> AfterValidator:
     def check(name: str) -> str:
-        choices = names_in(folder)
+        choices = plugins.names(folder)
         if name not in choices:
             raise ValueError(f"must be one of {', '.join(choices)}")
         return name
@@ -103,7 +98,7 @@ class PhantomParams(Section):
 class IngestParams(Section):
     """Where the image/mask pairs come from."""
 
-    source: Literal["phantom", "folder", "kaggle"] = Field(
+    source: Annotated[str, _file_in(STAGES / "datasets" / "sources")] = Field(
         description="phantom (synthetic), folder (your own) or kaggle (downloaded)"
     )
     layout: Annotated[str, _file_in(STAGES / "datasets" / "layouts")] = Field(

@@ -30,7 +30,10 @@ INPUTS = {
     "verdict": paths.VERDICT,
 }
 # What is told of the data; names of files, folders and classes stay out.
-DATA = ("dataset", "licence", "mask_definition", "num_pairs", "sha256", "source")
+DATA = (
+    *("dataset", "licence", "mask_definition_id", "mask_definition"),
+    *("num_pairs", "sha256", "source"),
+)
 
 
 def facts(

@@ -1,6 +1,11 @@
-"""The pair table: its columns, and how its shards are read and written."""
+"""A pair: one image and its mask, and the Parquet shards that hold pairs.
+
+A field of `Pair` is also a column of the shards and of the quality table. To add one,
+add it here and set it in a layout or a source.
+"""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import re
@@ -10,55 +15,64 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.core import paths
 from stages.core.errors import PipelineError
 
-if TYPE_CHECKING:  # ingest writes shards without it
+if TYPE_CHECKING:  # its import takes half a second, and ingest does without
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One image and its mask, as the source holds them; bytes unaltered.
+    """One image and its mask.
 
-    A DICOM file alone is not: its grey values are here as PNG, without its patient.
-
-    An orphan has `None` on the missing side. `problem` says, in words for the
-    quality report, why bytes could not be taken (too large, corrupt in the zip).
+    A layout finds a pair by its names alone; a source then adds the bytes, unaltered
+    except for DICOM images, which become PNG. An orphan has an empty path and no bytes
+    on the missing side.
     """
 
     pair_id: str  # unique in the data set; shown to people
     class_name: str
-    group: str  # patient or study where the layout knows it, else ""
-    given_split: str  # the side the data set's own split puts it on, else ""
-    image_path: str  # inside the source, POSIX; "" if there is none
+    group: str = ""  # patient or study, "" if unknown
+    given_split: str = ""  # side in the data set's official split, "" if it has none
+    image_path: str  # inside the source, POSIX
     mask_path: str
-    image: bytes | None
-    mask: bytes | None
-    problem: str = ""
-    may_be_empty: bool = False  # whether an empty mask is no mistake (a lesion's)
+    image: bytes | None = None
+    mask: bytes | None = None
+    problem: str = ""  # why the source could not read the bytes, for people
+    may_be_empty: bool = False  # whether an empty mask is valid (a lesion's)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether both sides have a file."""
+        return bool(self.image_path and self.mask_path)
+
+    def content(self) -> tuple[bytes, bytes]:
+        """The bytes of image and mask.
+
+        Raises:
+            PipelineError: If one is missing.
+        """
+        if self.image is None or self.mask is None:
+            raise PipelineError(
+                f"{self.pair_id} should have an image and a mask but lacks one; "
+                "run `dvc repro` so that all stages see the same data"
+            )
+        return self.image, self.mask
 
 
+_TYPES = {str: pa.string(), bool: pa.bool_(), bytes | None: pa.binary()}
 SHARD_SCHEMA = pa.schema(
     [
-        pa.field("pair_id", pa.string(), nullable=False),
-        pa.field("class_name", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
-        pa.field("given_split", pa.string(), nullable=False),
-        pa.field("image_path", pa.string(), nullable=False),
-        pa.field("mask_path", pa.string(), nullable=False),
-        pa.field("image", pa.binary()),
-        pa.field("mask", pa.binary()),
-        pa.field("problem", pa.string(), nullable=False),
-        pa.field("may_be_empty", pa.bool_(), nullable=False),
+        pa.field(field.name, _TYPES[field.type], nullable=field.type == bytes | None)  # type: ignore[index]
+        for field in dataclasses.fields(Pair)
     ]
 )
 SPLITS = ("train", "validation")
-_READ_BYTES = 1 << 20  # of a column at a time
+_READ_BYTES = 1 << 20  # per column at a time
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -82,16 +96,16 @@ def write_shards(
 ) -> int:
     """Writes Parquet shards `CLASS-00000.parquet`, cut by rows or bytes.
 
-    A shard never holds two classes, and where it ends depends on no later pair but
-    the next, so appended data changes a class's last shard only. At most two shards
-    are in memory: one is written while the next is read. Same pairs, same bytes.
+    A shard holds one class, and only the pairs up to its end decide where it ends, so
+    that appended data change only a class's last shard. At most two shards are in
+    memory: one is written while the next is read. Same pairs, same bytes.
 
     Args:
         pairs: In class order, then natural order.
-        folder: Where to write; made if missing.
-        shard_pairs: Most rows in a shard.
-        shard_bytes: Most bytes of images and masks in a shard of two rows or more;
-            None sets no bound.
+        folder: Where to write; created if missing.
+        shard_pairs: Maximum number of rows per shard.
+        shard_bytes: Maximum bytes of images and masks per shard of several rows; None
+            sets no limit.
 
     Returns:
         The number of pairs written.
@@ -144,7 +158,7 @@ def _write_shard(rows: list[Pair], path: Path) -> None:
         compression="none",  # PNG bytes do not shrink
         use_dictionary=False,
         write_statistics=False,
-        write_batch_size=1,  # a page ends at a megabyte: it is read as a whole
+        write_batch_size=1,  # ends a page at a megabyte; readers load whole pages
     )
 
 
@@ -170,50 +184,48 @@ def num_rows(path: Path) -> int:
 
 
 def read_shard(
-    path: Path, *, columns: Iterable[str] | None = None, batch_pairs: int = 128
-) -> "Iterator[pd.DataFrame]":
-    """Yields a shard's rows in frames of at most `batch_pairs`.
+    path: Path, *, pair_ids: Container[str] | None = None, batch_pairs: int = 128
+) -> Iterator[Pair]:
+    """Yields the pairs of a shard, in order.
 
     Args:
         path: A shard that `write_shards` wrote.
-        columns: Names to read; all by default.
-        batch_pairs: Rows in memory at a time.
+        pair_ids: The pairs to read; all by default. A shard with none of them is
+            skipped unread.
+        batch_pairs: Number of rows in memory at a time.
 
     Raises:
-        PipelineError: If the file is missing or no such shard.
+        PipelineError: If the file is missing, corrupt or not a shard.
     """
-    wanted = list(columns) if columns is not None else SHARD_SCHEMA.names
     with _open(path) as file:
-        for batch in file.iter_batches(batch_size=batch_pairs, columns=wanted):
-            batch.validate(full=True)  # else text that is no UTF-8 is found later
-            yield batch.to_pandas()
-
-
-def rows_named(frame: "pd.DataFrame", pair_ids: Container[str]) -> "pd.DataFrame":
-    """The rows of some pairs, whose ids are a set or a dict.
-
-    `isin` hashes all the ids for every frame anew: at 32,000 pairs that took most of
-    the time of loading them.
-    """
-    mask = [pair_id in pair_ids for pair_id in frame["pair_id"]]
-    return frame.loc[np.array(mask, bool)]
+        if pair_ids is not None:
+            names = file.read(columns=["pair_id"])["pair_id"].to_pylist()
+            if not any(name in pair_ids for name in names):
+                return
+        for batch in file.iter_batches(batch_size=batch_pairs):
+            batch.validate(full=True)  # otherwise invalid UTF-8 would fail later
+            if pair_ids is not None:
+                names = batch["pair_id"].to_pylist()
+                batch = batch.filter(pa.array([name in pair_ids for name in names]))
+            for row in batch.to_pylist():
+                yield Pair(**row)
 
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[pq.ParquetFile]:
-    """Opens a shard; what is wrong with it, then or while it is read, is a sentence."""
+    """Opens a shard; errors, also while it is read, become one sentence."""
     try:
-        # By default a shard's images would be in memory as a whole, and more than once.
+        # The defaults would load all images of a shard at once, several times.
         with pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
             if not file.schema_arrow.equals(SHARD_SCHEMA):
                 raise PipelineError(
                     f"{path} is a Parquet file but not one of ingest's shards; "
                     "remove it and run `dvc repro ingest`"
                 )
-            if _is_packed(file.metadata):
-                # A few bytes could unpack to gigabytes.
+            if _is_compressed(file.metadata):
+                # A few bytes could decompress to gigabytes.
                 raise PipelineError(
-                    f"{path} is packed, as ingest's shards never are; "
+                    f"{path} is compressed, which ingest's shards never are; "
                     "remove it and run `dvc repro ingest`"
                 )
             yield file
@@ -227,7 +239,7 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
         ) from None
 
 
-def _is_packed(metadata: pq.FileMetaData) -> bool:
+def _is_compressed(metadata: pq.FileMetaData) -> bool:
     columns = [
         metadata.row_group(group).column(column)
         for group in range(metadata.num_row_groups)
@@ -240,14 +252,13 @@ def _is_packed(metadata: pq.FileMetaData) -> bool:
 
 
 def read_pairs(
-    pair_ids: Iterable[str],
-    folder: Path = paths.INGESTED,
-) -> "Iterator[pd.Series]":
-    """Yields the rows of the given pairs, in shard order, a few in memory at a time.
+    pair_ids: Iterable[str], folder: Path = paths.INGESTED
+) -> Iterator[Pair]:
+    """Yields the given pairs, in shard order, a few in memory at a time.
 
     Args:
-        pair_ids: Ids to find.
-        folder: Ingested shards.
+        pair_ids: The ids to find.
+        folder: The ingested shards.
 
     Raises:
         PipelineError: If a shard is corrupt, or an id is in none of them.
@@ -256,10 +267,9 @@ def read_pairs(
     for shard in shard_paths(folder):
         if not wanted:
             return
-        for frame in read_shard(shard):
-            for _, row in rows_named(frame, wanted).iterrows():
-                wanted.discard(row["pair_id"])
-                yield row
+        for pair in read_shard(shard, pair_ids=wanted.copy()):
+            wanted.discard(pair.pair_id)
+            yield pair
     if wanted:
         example = min(wanted, key=natural_key)
         raise PipelineError(
@@ -297,9 +307,8 @@ def read_splits(path: Path = paths.SPLIT_PAIRS) -> "pd.DataFrame":
 
 
 def seeded_rank(name: str, seed: int) -> str:
-    """A hash that orders names at random but the same way for the same seed.
+    """A hash that orders names at random, in the same way for the same seed.
 
-    Ranking by it and cutting at a quota moves only those at the cut when names are
-    added.
+    If names are added, only those at a cut of this order change sides.
     """
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()

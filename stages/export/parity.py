@@ -88,13 +88,14 @@ def reference(
         PipelineError: If a pair is missing or cannot be decoded.
     """
     images, masks = [], []
-    for row in read_pairs(pair_ids, ingested):
+    for pair in read_pairs(pair_ids, ingested):
         try:
-            images.append(preprocess(decode_image(row["image"], channels), size))
-            masks.append(decode_mask(row["mask"]))
-        except (UnreadableImageError, TypeError) as error:
+            image, mask = pair.content()
+            images.append(preprocess(decode_image(image, channels), size))
+            masks.append(decode_mask(mask))
+        except UnreadableImageError as error:
             raise PipelineError(
-                f"{row['pair_id']}: accepted by validate but cannot be decoded "
+                f"{pair.pair_id}: accepted by validate but cannot be decoded "
                 f"({error}); run `dvc repro` so that both see the same data"
             ) from None
     batch = to_input(np.stack(images))

@@ -19,11 +19,12 @@ from tqdm import tqdm
 from stages.core import files, imaging, paths, provenance
 from stages.core.errors import PipelineError
 from stages.core.imaging import UnreadableImageError
-from stages.core.params import EvaluateParams, IngestParams, load_params, names_in
+from stages.core.params import EvaluateParams, IngestParams, load_params
 from stages.datasets import layouts
+from stages.datasets.masks import MaskDefinition
 from stages.datasets.pairs import Pair
-from stages.datasets.sources._tree import open_tree
 from stages.datasets.sources.folder import pairs_in
+from stages.datasets.tree import open_tree
 from stages.inference import segmenter
 from stages.inference.segmenter import MAX_PIXELS, Exported, Segmenter
 from stages.scoring import scores
@@ -109,12 +110,12 @@ def score(
             "keep_components": evaluate.keep_components if keep is None else keep,
         }
     )
-    meant = layouts.target_of(ingest.layout, ingest.target).mask_definition
-    _warn_of_definitions(model.mask_definition, meant)
+    meant = layouts.definition_of(ingest.layout, ingest.target)
+    is_same = _is_same_definition(model, meant)
     reading = _Reading(folder, ingest)
     scored = scores.Scores()
     predicted = scores.predictions(
-        reading.encoded(),
+        reading.readable(),
         model.predict,
         image_size=model.image_size,
         channels=model.image_channels,
@@ -130,21 +131,20 @@ def score(
     per_image = pd.DataFrame(reading.rows).merge(
         pd.DataFrame(scored.rows), on="pair_id", validate="one_to_one"
     )
-    is_same = model.mask_definition == meant if model.mask_definition else None
     metrics = scores.summarise(per_image, evaluate) | {
         "num_skipped": len(reading.problems),
         "model_sha256": files.sha256(model_path),
         "data": {
             "layout": ingest.layout,
             "dataset": layouts.load(ingest.layout).ABOUT.dataset,
-            "mask_definition": meant,
+            "mask_definition": meant.text,
             "same_mask_definition": is_same,
         },
     }
     ranks = scores.pictured(per_image, evaluate)
     scores.write_overlays(
         out / "overlays",
-        _Reading(folder, ingest).encoded(only=set(ranks)),
+        _Reading(folder, ingest).readable(only=set(ranks)),
         ranks=ranks,
         per_image=per_image,
         masks=scored.masks,
@@ -199,19 +199,24 @@ def _open_other_format(path: Path) -> Exported:
     return Exported(loader(path), size, channels, facts)
 
 
-def _warn_of_definitions(of_model: str, of_data: str) -> None:
-    """Warns if the masks of model and data have different meanings."""
-    if not of_model:
+def _is_same_definition(model: Exported, of_data: MaskDefinition) -> bool | None:
+    """Whether model and data define their masks alike, with a warning if not.
+
+    None if the model carries no definition.
+    """
+    if not model.mask_definition_id:
         logger.warning(
-            "the model carries no mask definition; that of this data is: %s", of_data
+            "the model carries no mask definition; this data has %r", of_data.text
         )
-    elif of_model != of_data:
+        return None
+    if model.mask_definition_id != of_data.id:
         logger.warning(
-            "the masks may have different meanings, so that the scores are not "
+            "the masks have different meanings, so that the scores are not "
             "comparable: the model learnt %r, this data has %r",
-            of_model,
-            of_data,
+            model.mask_definition,
+            of_data.text,
         )
+    return model.mask_definition_id == of_data.id
 
 
 def detect_layout(folder: Path, params: IngestParams) -> str:
@@ -222,12 +227,12 @@ def detect_layout(folder: Path, params: IngestParams) -> str:
     """
     tree = open_tree(folder, params)
     counts: dict[str, int] = {}
-    for name in names_in(Path(layouts.__file__).parent):
+    for name in layouts.names():
         try:
-            found = layouts.load(name).find(tree)
+            found = layouts.load(name).find(tree, "")
         except PipelineError:
             continue
-        counts[name] = sum(entry.is_complete for entry in found)
+        counts[name] = sum(pair.is_complete for pair in found)
     most = max(counts.values(), default=0)
     # `pairs` matches most trees; a more specific layout wins.
     best = [name for name, count in counts.items() if count == most and most]
@@ -248,7 +253,7 @@ class _Reading:
     rows: list[dict[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def encoded(self, only: set[str] | None = None) -> Iterator[scores.Encoded]:
+    def readable(self, only: set[str] | None = None) -> Iterator[Pair]:
         """Yields the pairs that can be scored, and records their class and group.
 
         Args:
@@ -264,15 +269,15 @@ class _Reading:
             problem = _problem(pair)
             if pair.pair_id in seen:
                 problem = "another pair has the same id"
-            if problem or pair.image is None or pair.mask is None:
+            if problem:
                 self.problems.append(f"{pair.pair_id}: {problem}")
                 continue
             seen.add(pair.pair_id)
             row = {"pair_id": pair.pair_id, "class_name": pair.class_name}
             # The bootstrap draws copies of an image together, like a patient's images.
-            row["group"] = pair.group or hashlib.sha256(pair.image).hexdigest()
+            row["group"] = pair.group or hashlib.sha256(pair.content()[0]).hexdigest()
             self.rows.append(row)
-            yield pair.pair_id, pair.image, pair.mask
+            yield pair
 
 
 def _problem(pair: Pair) -> str:

@@ -91,8 +91,16 @@ class Exported:
     @property
     def mask_definition(self) -> str:
         """The meaning of the masks that it was trained on; "" if unknown."""
+        return self._data_text("mask_definition")
+
+    @property
+    def mask_definition_id(self) -> str:
+        """The id of that meaning, to compare with other data; "" if unknown."""
+        return self._data_text("mask_definition_id")
+
+    def _data_text(self, key: str) -> str:
         data = self.facts.get("data")
-        found = data.get("mask_definition") if isinstance(data, dict) else None
+        found = data.get(key) if isinstance(data, dict) else None
         return found if isinstance(found, str) else ""
 
     @property
@@ -230,11 +238,11 @@ def read_file(path: Path) -> bytes:
 def _decode(encoded: bytes, max_pixels: int) -> Pixels:
     """Decodes a file; DICOM as ingest does."""
     if imaging.format_of(encoded) == "dicom":
-        from stages.datasets.layouts import UnreadableError
-        from stages.datasets.sources import _dicom
+        from stages.datasets import dicom
+        from stages.datasets.tree import UnreadableError
 
         try:
-            encoded, _ = _dicom.to_png(encoded, "the image")
+            encoded, _ = dicom.to_png(encoded, "the image")
         except UnreadableError as error:
             raise UnreadableImageError(f"it {error}") from None
     return imaging.read(encoded, max_pixels=max_pixels).pixels

@@ -10,7 +10,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from numpy.typing import NDArray
 
@@ -25,7 +24,7 @@ from stages.core.imaging import (
     soft_mask,
 )
 from stages.core.params import AugmentationParams, TrainParams
-from stages.datasets.pairs import read_shard, rows_named, shard_paths
+from stages.datasets.pairs import Pair, read_shard, shard_paths
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,14 @@ def load_arrays(
     images = np.empty((len(places), image_size, image_size, channels), np.uint8)
     masks = np.empty((len(places), image_size, image_size, 1), np.uint8)
 
-    def load(row: pd.Series) -> None:
-        place = places[row["pair_id"]]
+    def load(pair: Pair) -> None:
+        place = places[pair.pair_id]
         try:
-            image = decode_image(row["image"], channels)
-            masks[place] = soft_mask(decode_mask(row["mask"]), image_size)
-        except (UnreadableImageError, TypeError) as error:
+            image = decode_image(pair.content()[0], channels)
+            masks[place] = soft_mask(decode_mask(pair.content()[1]), image_size)
+        except UnreadableImageError as error:
             raise PipelineError(
-                f"{row['pair_id']}: accepted by validate but cannot be decoded "
+                f"{pair.pair_id}: accepted by validate but cannot be decoded "
                 f"({error}); run `dvc repro` so that both see the same data"
             ) from None
         images[place] = preprocess(image, image_size)
@@ -88,10 +87,7 @@ def load_arrays(
     found = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for shard in shard_paths(ingested):
-            for frame in read_shard(shard, columns=["pair_id", "image", "mask"]):
-                rows = rows_named(frame, places)
-                found += len(rows)
-                list(pool.map(load, (row for _, row in rows.iterrows())))
+            found += len(list(pool.map(load, read_shard(shard, pair_ids=places))))
     if found != len(places):
         raise PipelineError(
             f"{ingested} holds {found} of the {len(places)} pairs that "

@@ -150,8 +150,10 @@ def _notes(
             f"The code that scores was changed ({', '.join(scoring)}): a difference "
             "may come from the scoring, not from the model."
         )
-    definitions = [(e.ingested or {}).get("mask_definition") for e in (base, head)]
-    if definitions[0] != definitions[1]:
+    data = [e.ingested or {} for e in (base, head)]
+    has_ids = all("mask_definition_id" in facts for facts in data)
+    key = "mask_definition_id" if has_ids else "mask_definition"
+    if data[0].get(key) != data[1].get(key):
         warnings.append(
             "The definition of the mask differs between the sides: scores against "
             "different truths say nothing about the model."

@@ -19,7 +19,7 @@ from stages.core.imaging import (
     decode_image,
     decode_mask,
 )
-from stages.datasets.pairs import read_shard, rows_named
+from stages.datasets.pairs import read_shard
 from stages.review.run_results import RunResults
 from stages.scoring.overlays import overlay
 
@@ -95,19 +95,11 @@ def _pairs(
     wanted, found = set(pair_ids), {}
     for _, place in sorted((shards or {}).items()):
         try:
-            names = [
-                name
-                for frame in read_shard(place, columns=["pair_id"], batch_pairs=65536)
-                for name in frame["pair_id"]
-            ]
-            if wanted.isdisjoint(names):
-                continue
-            for frame in read_shard(place, columns=["pair_id", "image", "mask"]):
-                for row in rows_named(frame, wanted).itertuples():
-                    found[str(row.pair_id)] = (row.image, row.mask)
+            for pair in read_shard(place, pair_ids=wanted):
+                found[pair.pair_id] = pair.content()
         except PipelineError:
             continue
-    return found  # type: ignore[return-value]
+    return found
 
 
 def _overlay(pair: tuple[bytes, bytes], mask: bytes, caption: str) -> Grey | None:

@@ -26,6 +26,7 @@ from stages.core.imaging import (
     to_input,
 )
 from stages.core.params import EvaluateParams
+from stages.datasets.pairs import Pair
 from stages.scoring.metrics import (
     HEADLINE,
     INTERVAL,
@@ -39,12 +40,11 @@ from stages.scoring.metrics import (
 from stages.scoring.overlays import overlay
 from stages.scoring.postprocess import mask_of
 
-Encoded = tuple[str, bytes, bytes]  # pair id, image and mask as the source has them
 THRESHOLDS = np.arange(1, 20) / 20
 
 
 def predictions(
-    pairs: Iterable[Encoded],
+    pairs: Iterable[Pair],
     predict: Predictor,
     *,
     image_size: int,
@@ -54,7 +54,7 @@ def predictions(
     """Yields pair id, true mask and probability map; a batch in memory at a time.
 
     Args:
-        pairs: Id, image bytes and mask bytes.
+        pairs: The pairs to predict.
         predict: The network.
         image_size: Side of its input, pixels.
         channels: Of its input, 1 or 3.
@@ -68,10 +68,10 @@ def predictions(
             yield pair_id, mask, prob[:, :, 0]
         waiting.clear()
 
-    for pair_id, image_bytes, mask_bytes in pairs:
-        image = decode_image(image_bytes, channels)
-        mask = decode_mask(mask_bytes)
-        waiting.append((pair_id, mask, preprocess(image, image_size)))
+    for pair in pairs:
+        image_bytes, mask_bytes = pair.content()
+        image = preprocess(decode_image(image_bytes, channels), image_size)
+        waiting.append((pair.pair_id, decode_mask(mask_bytes), image))
         if len(waiting) == batch_size:
             yield from flush()
     if waiting:
@@ -202,7 +202,7 @@ def pictured(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, str]:
 
 def write_overlays(
     folder: Path,
-    pairs: Iterable[Encoded],
+    pairs: Iterable[Pair],
     *,
     ranks: Mapping[str, str],
     per_image: pd.DataFrame,
@@ -212,7 +212,7 @@ def write_overlays(
 
     Args:
         folder: What to write.
-        pairs: Id, image bytes and mask bytes of the pairs to picture.
+        pairs: The pairs to picture.
         ranks: What `pictured` chose.
         per_image: Their scores.
         masks: Predicted masks as PNG, by pair id.
@@ -220,7 +220,8 @@ def write_overlays(
     scores = per_image.set_index("pair_id")
     with files.replacing(folder) as partial:
         partial.mkdir()
-        for pair_id, image, mask in pairs:
+        for pair in pairs:
+            pair_id, (image, mask) = pair.pair_id, pair.content()
             score = scores.loc[pair_id]
             caption = f"{pair_id}  {ranks[pair_id]}  Dice {score['dice']:.3f}"
             if np.isfinite(score["hd95_px"]):  # an empty mask has no outline

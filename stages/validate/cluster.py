@@ -1,17 +1,15 @@
-"""Shards measured by the workers of a Dask cluster, one task a shard.
+"""Shards measured by the workers of a Dask cluster, one task per shard.
 
-A worker reads a shard itself, under the absolute path that it has here: workers on
-other hosts need the repository's `data/` on a shared file system, at the same place,
-and this very code. Both are checked with each task. What dies with a worker is done
-anew by another; a shard that kills worker after worker ends the run.
+A worker reads the shard itself, under the same absolute path: workers on other hosts
+need the repository's `data/` on a shared file system, at the same place, and the same
+code. Each task checks both. Dask repeats the tasks of a worker that died, and gives up
+on a task that killed several. A cluster that loses all its workers waits for new ones;
+the scheduler's `distributed.scheduler.no-workers-timeout` limits that.
 """
 
-import functools
 import hashlib
 import logging
 import socket
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -29,36 +27,39 @@ from stages.core.errors import NetworkError, PipelineError
 from stages.datasets import pairs
 from stages.validate import facts
 
-logger = logging.getLogger(__name__)
-
-CONNECT_S = 15  # for the scheduler to answer
-NO_WORKER_S = 300  # without any worker: a cluster that grows on demand takes minutes
-_LOOK_S = 2  # between two looks at the number of workers
-_BATCH_PAIRS = 32  # of a shard in a worker's memory at a time
+CONNECT_S = 15  # timeout for the scheduler's answer
+WORKER_S = 300  # timeout for the first worker: an elastic cluster takes minutes
 _HERE = "or unset DASK_SCHEDULER_ADDRESS to measure on this machine"
-
-Stamp = tuple[int, int]  # size in bytes, time of change in milliseconds
-Rows = list[dict[str, Any]]
 
 
 def measure(
     address: str, shards: list[Path], *, max_image_pixels: int
-) -> Iterator[tuple[int, Rows]]:
-    """Yields each shard's place and the facts of its pairs, as they get ready.
+) -> Iterator[list[facts.Facts]]:
+    """Yields the facts of each shard's pairs, in order.
 
     Args:
         address: The scheduler's, such as `tcp://10.0.0.5:8786`.
-        shards: What to measure.
-        max_image_pixels: An image that declares more is left undecoded.
+        shards: The shards to measure.
+        max_image_pixels: Images that declare more are not decoded.
 
     Raises:
-        PipelineError: If the cluster is not there, not fit, or died of a shard.
+        NetworkError: If the scheduler or its workers are missing.
+        PipelineError: If a worker has other code or files, or a shard kills workers.
     """
     distributed = _library(address)
+    start = (
+        "start workers in the repository's root with "
+        f".venv/bin/python -m dask worker {address}"
+    )
     with _connected(distributed, address) as client:
-        run, code = uuid.uuid4().hex, _code()
-        places = {f"{shard.name} {run}": place for place, shard in enumerate(shards)}
-        task = _task()
+        try:
+            client.wait_for_workers(1, timeout=WORKER_S)
+        except TimeoutError:
+            raise NetworkError(
+                f"the Dask scheduler at {address} has had no worker for {WORKER_S} s; "
+                f"{start}, {_HERE}"
+            ) from None
+        task, code = _task(), _code()
         futures = [
             client.submit(
                 task,
@@ -66,76 +67,72 @@ def measure(
                 stamp=_stamp(shard),
                 code=code,
                 max_image_pixels=max_image_pixels,
-                key=key,
                 pure=False,
             )
-            for key, shard in zip(places, shards, strict=True)
+            for shard in shards
         ]
-        done = distributed.as_completed(futures, loop=client.loop)
-        del futures  # a result is dropped as soon as it is taken
-        for future in _finished(done, client, address):
-            place = places[future.key]
+        for shard, future in zip(shards, futures, strict=True):
             try:
-                rows = future.result()
+                yield future.result()
             except distributed.KilledWorker as error:
-                raise _killed(shards[place], error.allowed_failures + 1) from None
+                raise PipelineError(
+                    f"{error.allowed_failures + 1} Dask workers died while they "
+                    f"measured {shard}; see their logs, give them more memory or fewer "
+                    f"threads, {_HERE}"
+                ) from None
             except CancelledError:
-                raise _lost(address) from None
+                raise NetworkError(
+                    f"the Dask scheduler at {address} went away; start it and its "
+                    f"workers, then run the same command again, {_HERE}"
+                ) from None
             except ModuleNotFoundError as error:
                 raise PipelineError(
-                    f"a Dask worker has no module {error.name!r}; start workers in the "
-                    "repository's root with its own environment: "
-                    f".venv/bin/python -m dask worker {address}"
+                    f"a Dask worker has no module {error.name!r}; {start}"
                 ) from None
-            yield place, rows
 
 
 def measure_shard(
-    path: Path, *, stamp: Stamp, code: dict[str, str], max_image_pixels: int
-) -> Rows:
+    path: Path, *, stamp: tuple[int, int], code: dict[str, str], max_image_pixels: int
+) -> list[facts.Facts]:
     """One task, on a worker.
 
     Args:
         path: The shard, absolute.
-        stamp: What `_stamp` says of it where the stage runs.
-        code: What `_code` says there.
+        stamp: `_stamp` of the shard where the stage runs.
+        code: `_code` where the stage runs.
         max_image_pixels: As in `measure`.
+
+    Raises:
+        PipelineError: If this worker has other code or files.
     """
-    host = socket.gethostname()
+    host, here = socket.gethostname(), _code()
     for name, expected in code.items():
-        if (found := _code()[name]) != expected:
+        if here[name] != expected:
             raise PipelineError(
-                f"a Dask worker on {host} runs another version of {name} ({found}, "
-                f"expected {expected}); bring it to the same commit and environment "
-                "and restart it"
+                f"a Dask worker on {host} runs another version of {name} "
+                f"({here[name]}, expected {expected}); bring it to the same commit and "
+                "environment and restart it"
             )
-    try:
-        same = _stamp(path) == stamp
-    except FileNotFoundError:
-        same = False
-    if not same:
+    if not path.exists() or _stamp(path) != stamp:
         raise PipelineError(
             f"a Dask worker on {host} does not see {path} as it is here; put the "
             "repository on a file system that all hosts share, at the same path, "
             f"and wait until they see it, {_HERE}"
         )
-    facts.hush_opencv()
+    facts.silence_opencv()
     return [
-        measured
-        for frame in pairs.read_shard(path, batch_pairs=_BATCH_PAIRS)
-        for measured in facts.measure_rows(
-            facts.rows_of(frame), max_image_pixels=max_image_pixels
-        )
+        facts.measure_pair(pair, max_image_pixels)
+        for pair in pairs.read_shard(path, batch_pairs=32)
     ]
 
 
-def _task() -> Callable[..., Rows]:
-    """The task as it travels: a function that nobody can import travels as a whole.
+def _task() -> Callable[..., list[facts.Facts]]:
+    """The task in a form that Dask sends by value.
 
-    The scheduler opens it too, and need not have this package.
+    The scheduler opens it too and need not have this package installed.
     """
 
-    def task(path: str, **values: Any) -> Rows:
+    def task(path: str, **values: Any) -> list[facts.Facts]:
         from pathlib import Path
 
         from stages.validate.cluster import measure_shard
@@ -145,14 +142,14 @@ def _task() -> Callable[..., Rows]:
     return task
 
 
-@functools.cache
+_SOURCES = [Path(str(module.__file__)) for module in (imaging, pairs, facts)]
+_LOADED = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
+
+
 def _code() -> dict[str, str]:
-    """What decides the facts beside a shard's bytes, as it was when first asked."""
-    digest = hashlib.sha256()
-    for module in (imaging, pairs, facts):
-        digest.update(Path(str(module.__file__)).read_bytes())
+    """The versions that decide the facts of a shard, as loaded by this process."""
     return {
-        "this code": digest.hexdigest()[:12],
+        "this code": _LOADED[:12],
         "opencv": cv2.__version__,
         "numpy": np.__version__,
         "pillow": PIL.__version__,
@@ -160,14 +157,14 @@ def _code() -> dict[str, str]:
     }
 
 
-def _stamp(path: Path) -> Stamp:
-    """Tells a file from an older or another one of its name, as rsync does."""
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and modification time in ms: tells versions of a file apart."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns // 1_000_000
 
 
 def _library(address: str) -> ModuleType:
-    """The `distributed` package, which only who has a cluster needs."""
+    """The optional package `distributed`."""
     try:
         import distributed
     except ModuleNotFoundError:
@@ -176,13 +173,13 @@ def _library(address: str) -> ModuleType:
             f"not installed; install the extra `scale`, {_HERE}"
         ) from None
     for name in ("distributed.client", "distributed.comm", "distributed.core"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it in a sentence
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # our error says it once
     return distributed  # type: ignore[no-any-return]
 
 
 @contextmanager
 def _connected(distributed: ModuleType, address: str) -> Iterator[Any]:
-    """A client of the scheduler; what it left there goes when the client does."""
+    """A client of the scheduler; its tasks there end with it."""
     try:
         client = distributed.Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
@@ -193,46 +190,3 @@ def _connected(distributed: ModuleType, address: str) -> Iterator[Any]:
         ) from None
     with client:
         yield client
-
-
-def _finished(done: Any, client: Any, address: str) -> Iterator[Any]:
-    """Yields futures as they finish, as long as somebody is there to finish them."""
-    looked = seen = time.monotonic()
-    told = False
-    while not done.is_empty():
-        if ready := done.next_batch(block=False):
-            yield from ready
-            continue
-        time.sleep(0.05)
-        now = time.monotonic()
-        if now - looked < _LOOK_S:
-            continue
-        looked = now
-        if client.status != "running":
-            raise _lost(address)
-        if client.scheduler_info(n_workers=0)["n_workers"]:
-            seen, told = now, False
-        elif now - seen > NO_WORKER_S:
-            raise NetworkError(
-                f"the Dask scheduler at {address} has had no worker for "
-                f"{NO_WORKER_S} s; start some in the repository's root with "
-                f".venv/bin/python -m dask worker {address}, {_HERE}"
-            )
-        elif not told:
-            told = True
-            logger.warning("%s has no Dask worker; waiting for one", address)
-
-
-def _killed(shard: Path, times: int) -> PipelineError:
-    return PipelineError(
-        f"{times} Dask workers died with {shard}, or a shard beside it, in hand; "
-        "give workers more memory or fewer threads (their logs say what they died of), "
-        f"{_HERE}"
-    )
-
-
-def _lost(address: str) -> NetworkError:
-    return NetworkError(
-        f"the Dask scheduler at {address} went away while shards were measured; start "
-        f"it and its workers, then run the same command again, {_HERE}"
-    )

@@ -1,85 +1,68 @@
-"""Small pictures of pairs, as text to put into a page."""
+"""Thumbnails of pairs, as data URLs for a page."""
 
 import base64
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from stages.core import imaging
 from stages.core.imaging import Grey
-from stages.datasets.pairs import num_rows, read_shard, shard_paths
+from stages.datasets.pairs import Pair, num_rows, read_shard, shard_paths
 from stages.validate.facts import quiet_opencv, read_side
 
-SIDE = 176  # of a thumbnail, pixels
-_COLUMNS = ("image", "image_path", "mask", "mask_path")
-OUTLINE_BGR = (40, 190, 255)  # amber: seen on black, grey and white
+SIDE = 176  # largest side of a thumbnail, pixels
+OUTLINE_BGR = (40, 190, 255)  # amber: visible on black, grey and white
 
 
 def make(
     rows: Collection[int], ingested: Path, *, max_image_pixels: int
 ) -> dict[int, dict[str, str]]:
-    """Makes the thumbnails of some pairs; only shards that hold one are read.
+    """Makes the thumbnails of some pairs; reads only the shards that hold one.
 
     Args:
-        rows: Places of the pairs in shard order: the index of the table of facts.
-        ingested: Shards.
+        rows: Positions of the pairs in shard order: the index of the table of facts.
+        ingested: The shards.
         max_image_pixels: As in `workers.measure`.
 
     Returns:
-        Under each place `image`, `mask` and `outlined` (the image with the mask's
-        outline), as data URLs; empty for what cannot be read.
+        Per position `image`, `mask` and `outlined` (the image with the outline of the
+        mask) as data URLs; "" for a side that cannot be read.
     """
     pictures: dict[int, dict[str, str]] = {}
     start = 0
     for shard in shard_paths(ingested):
-        wanted = sorted(row - start for row in rows if row >= start)
-        size = num_rows(shard)
-        for place, pair in _rows(shard, [row for row in wanted if row < size]):
-            pictures[start + place] = _pictures(pair, max_image_pixels)
-        start += size
-    if len(pictures) < len(set(rows)):
-        raise ValueError(f"{ingested} holds {start} pairs, asked for row {max(rows)}")
+        end = start + num_rows(shard)
+        if any(start <= row < end for row in rows):
+            for row, pair in enumerate(read_shard(shard), start):
+                if row in rows:
+                    pictures[row] = _pictures(pair, max_image_pixels)
+        start = end
     return pictures
 
 
-def _rows(shard: Path, wanted: list[int]) -> Iterator[tuple[int, pd.Series]]:
-    """Yields some rows of a shard, with their places in it."""
-    start = 0
-    for frame in read_shard(shard, columns=_COLUMNS) if wanted else ():
-        for place in wanted:
-            if start <= place < start + len(frame):
-                yield place, frame.iloc[place - start]
-        start += len(frame)
-        if start > wanted[-1]:
-            return
-
-
-def _pictures(pair: pd.Series, max_image_pixels: int) -> dict[str, str]:
+def _pictures(pair: Pair, max_image_pixels: int) -> dict[str, str]:
     with quiet_opencv():
-        image, _ = read_side(pair["image"], pair["image_path"], max_image_pixels)
-        mask, _ = read_side(
-            pair["mask"], pair["mask_path"], max_image_pixels, is_mask=True
-        )
+        image, _ = read_side(pair.image, pair.image_path, max_image_pixels)
+        mask, _ = read_side(pair.mask, pair.mask_path, max_image_pixels, is_mask=True)
     return {
-        "image": _url(None if image is None else _small(image)),
-        "mask": _url(None if mask is None else _small(mask, is_mask=True)),
-        "outlined": _url(
-            None if image is None or mask is None else _outlined(image, mask)
+        "image": "" if image is None else _url(_small(image)),
+        "mask": "" if mask is None else _url(_small(mask, is_mask=True)),
+        "outlined": (
+            "" if image is None or mask is None else _url(_outlined(image, mask))
         ),
     }
 
 
 def _small(pixels: Grey, *, is_mask: bool = False) -> Grey:
-    """At most `SIDE` pixels a side; nothing is enlarged."""
+    """Shrinks to at most `SIDE` pixels per side."""
     height, width = pixels.shape
     scale = min(1.0, SIDE / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     method = cv2.INTER_NEAREST_EXACT if is_mask else cv2.INTER_AREA
-    if is_mask:  # 1 can be foreground, and should be seen
+    if is_mask:  # 1 can be foreground and must be visible
         pixels = pixels * np.uint8(255 // max(int(pixels.max()), 1))
     return np.asarray(cv2.resize(pixels, size, interpolation=method), np.uint8)
 
@@ -93,8 +76,6 @@ def _outlined(image: Grey, mask: Grey) -> NDArray[np.uint8]:
     return picture
 
 
-def _url(pixels: NDArray[np.uint8] | None) -> str:
-    if pixels is None:
-        return ""
+def _url(pixels: NDArray[np.uint8]) -> str:
     encoded = base64.b64encode(imaging.encode_png(pixels)).decode("ascii")
     return f"data:image/png;base64,{encoded}"

@@ -142,9 +142,33 @@ def shards(folder: Path) -> list[bytes]:
     """As ingest writes them; and the same table packed, as it never does."""
     image, mask = (png(pixels) for pixels in lungs(5, image_size=12, mask_size=8))
     pairs = [
-        Pair("COVID-1", "COVID", "", "", "a.png", "b.png", image, mask),
-        Pair("COVID-2", "COVID", "p", "train", "a.png", "", image, None, "too large"),
-        Pair("COVID-3", "COVID", "", "", "", "b.png", None, mask),
+        Pair(
+            pair_id="COVID-1",
+            class_name="COVID",
+            image_path="a.png",
+            mask_path="b.png",
+            image=image,
+            mask=mask,
+        ),
+        Pair(
+            pair_id="COVID-2",
+            class_name="COVID",
+            image_path="a.png",
+            mask_path="",
+            image=image,
+            mask=None,
+            group="p",
+            given_split="train",
+            problem="too large",
+        ),
+        Pair(
+            pair_id="COVID-3",
+            class_name="COVID",
+            image_path="",
+            mask_path="b.png",
+            image=None,
+            mask=mask,
+        ),
     ]
     write_shards(pairs, folder, shard_pairs=8)
     (written,) = folder.glob("*.parquet")

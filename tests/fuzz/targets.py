@@ -16,11 +16,10 @@ from stages.core import imaging, provenance
 from stages.core.errors import PipelineError
 from stages.core.imaging import UnreadableImageError
 from stages.core.params import Params, load_params, parse_params
+from stages.datasets import dicom as reader
 from stages.datasets import layouts, pairs
-from stages.datasets.layouts import UnreadableError
-from stages.datasets.sources import _dicom as reader
-from stages.datasets.sources._tree import open_tree
 from stages.datasets.sources.folder import pairs_in
+from stages.datasets.tree import UnreadableError, open_tree
 from stages.inference import segmenter
 from stages.validate import facts
 from tests.conftest import ROOT, TINY, with_overrides
@@ -119,7 +118,7 @@ class _Table:
 
 
 def _table(data: bytes) -> None:
-    layouts.entries("pairs", _Table(data), classes=[], limit=0)
+    layouts.find_pairs("pairs", _Table(data), classes=[], limit=0)
 
 
 def _splits(data: bytes) -> None:
@@ -129,10 +128,9 @@ def _splits(data: bytes) -> None:
 
 def _shard(data: bytes) -> None:
     path = _file("COVID-00000.parquet", data)
-    for frame in pairs.read_shard(path):
-        for _, row in frame.iterrows():
-            for side in ("image", "mask"):
-                assert row[side] is None or isinstance(row[side], bytes)
+    for pair in pairs.read_shard(path):
+        for content in (pair.image, pair.mask):
+            assert content is None or isinstance(content, bytes)
 
 
 def _params(data: bytes) -> None:

@@ -20,8 +20,7 @@ from tests.conftest import ROOT, lungs, png
 from tests.inference.onnx_models import dark_is_lung
 
 SIZE = 32
-DEFINITION = layouts.load("covid19_radiography").ABOUT.mask_definition
-FACTS = {"data": {"mask_definition": DEFINITION}}
+FACTS = {"data": layouts.load("covid19_radiography").ABOUT.facts()}
 
 
 def write_pair(top: Path, class_name: str, number: int, image, mask) -> None:
@@ -89,7 +88,16 @@ def test_the_numbers_are_those_of_evaluate(tmp_path, data, tiny_params):
         mask = path.parent.parent / "masks" / path.name
         encoded = (path.read_bytes(), mask.read_bytes())
         class_name = path.parent.parent.name
-        pairs.append(Pair(path.stem, class_name, "", "", "i.png", "m.png", *encoded))
+        pairs.append(
+            Pair(
+                pair_id=path.stem,
+                class_name=class_name,
+                image_path="i.png",
+                mask_path="m.png",
+                image=encoded[0],
+                mask=encoded[1],
+            )
+        )
     write_shards(pairs, INGESTED, shard_pairs=4)
     rows = [(p.pair_id, p.class_name, p.pair_id, "validation") for p in pairs]
     names = ["pair_id", "class_name", "group", "split"]
@@ -146,11 +154,16 @@ def test_pairs_that_cannot_be_read_are_named(tmp_path, data, tiny_params, caplog
 
 
 def test_another_mask_definition_is_told(tmp_path, data, tiny_params, caplog):
-    facts = {"data": {"mask_definition": "with the lung behind the heart"}}
+    facts = {
+        "data": {
+            "mask_definition_id": "lung-with-heart",
+            "mask_definition": "with the lung behind the heart",
+        }
+    }
     model = dark_is_lung(tmp_path / "other.onnx", SIZE, facts=facts)
     metrics = run_score(tmp_path, data, tiny_params, model=model)
     assert metrics["data"]["same_mask_definition"] is False
-    assert "may have different meanings" in caplog.text
+    assert "have different meanings" in caplog.text
     assert "with the lung behind the heart" in caplog.text
     silent = dark_is_lung(tmp_path / "silent.onnx", SIZE)
     metrics = run_score(tmp_path, data, tiny_params, model=silent)

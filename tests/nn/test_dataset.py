@@ -47,7 +47,14 @@ def shards(folder, count=5):
     for i in range(count):
         image, mask = (png(pixels) for pixels in lungs(i))
         pairs.append(
-            Pair(f"p{i}", "COVID", "", "", f"{i}.png", f"{i}.png", image, mask)
+            Pair(
+                pair_id=f"p{i}",
+                class_name="COVID",
+                image_path=f"{i}.png",
+                mask_path=f"{i}.png",
+                image=image,
+                mask=mask,
+            )
         )
     write_shards(pairs, folder, shard_pairs=2)
 

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stages.core.params import STAGES, names_in
+from stages.core import plugins
+from stages.core.params import STAGES
 from stages.export import size
 from stages.nn import models
 from stages.nn.inference import load_model, predictor, probabilities
 from stages.nn.losses import supervised
 from stages.nn.training import part_of
 
-ARCHITECTURES = names_in(STAGES / "nn" / "models")
+ARCHITECTURES = plugins.names(STAGES / "nn" / "models")
 
 
 @pytest.fixture(params=ARCHITECTURES)

@@ -158,12 +158,13 @@ class ReviewRepository:
         table = table[table["split"] == "validation"].reset_index(drop=True)
         scores = Scores()
         pictures = {}
-        for row in read_pairs(table["pair_id"]):
-            pair_id, truth = row["pair_id"], decode_mask(row["mask"])
+        for pair in read_pairs(table["pair_id"]):
+            image, mask = pair.content()
+            pair_id, truth = pair.pair_id, decode_mask(mask)
             predicted = np.roll(truth, shift(pair_id), axis=1)
             scores.add(pair_id, truth, predicted.astype(np.float32), 0.5)
             pictures[pair_id] = overlay(
-                decode_image(row["image"]),
+                decode_image(image),
                 mask_true=truth,
                 mask_pred=predicted,
                 caption=pair_id,

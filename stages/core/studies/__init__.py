@@ -12,6 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from stages.core import plugins
 from stages.core.errors import PipelineError
 
 FOLDER = Path(__file__).parent
@@ -28,7 +29,7 @@ class Study:
 
 def names() -> list[str]:
     """All studies, in alphabetical order."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return plugins.names(FOLDER, ".yaml")
 
 
 def load(name: str) -> Study:
@@ -37,10 +38,7 @@ def load(name: str) -> Study:
     Raises:
         PipelineError: If there is none of that name.
     """
-    if name not in names():
-        raise PipelineError(
-            f"there is no study {name!r}; there are {', '.join(names())}"
-        )
+    plugins.check("study", name, names())
     text = (FOLDER / f"{name}.yaml").read_text("utf-8")
     return Study(name, **YAML(typ="safe", pure=True).load(text))
 

@@ -1,13 +1,14 @@
-"""COVID-19 Radiography Database: a folder a class, `images` and `masks` inside.
+"""COVID-19 Radiography Database: one folder per class, `images` and `masks` inside.
 
-Any folder that holds `images` and `masks` is a class, at any depth, so that a tree
-of the same shape with other classes, or without the top folder, is read as well.
-The published set has COVID, Normal, Lung_Opacity and Viral Pneumonia.
+Any folder that holds `images` and `masks` is a class, at any depth. A tree of the same
+shape with other classes, or without the top folder, is therefore read as well. The
+published data set has COVID, Normal, Lung_Opacity and Viral Pneumonia.
 """
 
-from pathlib import PurePosixPath
-
-from stages.datasets.layouts import About, Entry, Target, Tree, images, match, told_by
+from stages.datasets.layouts import About, File, id_in, images, match
+from stages.datasets.masks import LUNG_WITHOUT_HEART
+from stages.datasets.pairs import Pair
+from stages.datasets.tree import Tree
 
 ABOUT = About(
     dataset="COVID-19 Radiography Database",
@@ -19,32 +20,25 @@ ABOUT = About(
         "enhancement techniques on COVID-19 detection using chest X-ray images, "
         "Computers in Biology and Medicine 132, 2021"
     ),
-    targets={
-        "lung": Target(
-            "lung fields as they are seen: white (255) is lung; without the lung "
-            "behind the heart and below the diaphragm"
-        )
-    },
+    targets={"lung": LUNG_WITHOUT_HEART},
 )
 TREE = "CLASS/images/NAME.png with CLASS/masks/NAME.png, under any top folder"
 
 
-def find(tree: Tree, _target: str = "", /) -> list[Entry]:
+def find(tree: Tree, _target: str, /) -> list[Pair]:
     """Pairs `images/NAME` with `masks/NAME` inside each class folder."""
-    folders: dict[PurePosixPath, dict[str, list[tuple[str, str]]]] = {}
-    for path in images(tree.names):
-        kind = path.parent.name.lower()
-        class_folder = path.parent.parent
-        if kind in ("images", "masks") and class_folder.name:
-            sides = folders.setdefault(class_folder, {"images": [], "masks": []})
-            sides[kind].append((path.stem, str(path)))
+    files = (
+        File(path, path.parent.parent, path.stem, kind == "masks")
+        for path in images(tree.names)
+        for kind in [path.parent.name.lower()]
+        if kind in ("images", "masks") and path.parent.parent.name
+    )
     return [
-        Entry(
-            pair_id=told_by(class_folder.name, stem),
-            class_name=class_folder.name,
-            image_path=image_path,
-            mask_path=mask_path,
+        Pair(
+            pair_id=id_in(found.folder.name, found.key),
+            class_name=found.folder.name,
+            image_path=found.image_path,
+            mask_path=found.mask_path,
         )
-        for class_folder, sides in folders.items()
-        for stem, image_path, mask_path in match(sides["images"], sides["masks"])
+        for found in match(files)
     ]

@@ -1,20 +1,21 @@
-"""COVID-QU-Ex: `images` and two kinds of masks, by side of its own split and by class.
+"""COVID-QU-Ex: `images` and two kinds of masks, by official side and class.
 
 The data set ships two trees. `Lung Segmentation Data` has masks of the lungs.
-`Infection Segmentation Data` repeats some of its cases, with masks of the infection
-too, which are black where a film shows none. So `lung` reads the second tree only where
-the first is missing, and `infection` never reads the first.
+`Infection Segmentation Data` repeats some of its cases and adds masks of the infection,
+which are black if a film shows none. The target `lung` therefore reads the second tree
+only if the first is missing, and `infection` never reads the first.
 
-The sides that the data set itself draws (`Train`, `Val`, `Test`) are kept for
-`split.use_given`.
+The official sides (`Train`, `Val`, `Test`) are kept for `split.use_official_split`.
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from stages.datasets.layouts import About, Entry, Target, Tree, images, match
+from stages.datasets.layouts import About, File, images, match
+from stages.datasets.masks import LUNG_WITHOUT_HEART, MaskDefinition
+from stages.datasets.pairs import Pair
+from stages.datasets.tree import Tree
 
 ABOUT = About(
     dataset="COVID-QU-Ex",
@@ -25,14 +26,12 @@ ABOUT = About(
         "chest X-ray images, Computers in Biology and Medicine 139, 2021"
     ),
     targets={
-        "lung": Target(
-            "lung fields as they are seen: white (255) is lung; without the lung "
-            "behind the heart and below the diaphragm"
-        ),
-        "infection": Target(
+        "lung": LUNG_WITHOUT_HEART,
+        "infection": MaskDefinition(
+            "covid-19-infection",
             "what COVID-19 has infected, in chest radiographs: white (255) is "
             "infected; none where there is no such infection",
-            may_be_absent=True,
+            may_be_empty=True,
         ),
     },
 )
@@ -43,49 +42,46 @@ TREE = (
 SIDES = {"train": "train", "val": "validation", "test": "test"}
 
 
-def find(tree: Tree, target: str = "lung", /) -> list[Entry]:
+def find(tree: Tree, target: str, /) -> list[Pair]:
     """Pairs `images/NAME` with the target's `masks/NAME` in each side and class."""
     masks = f"{target or 'lung'} masks"
-    folders: dict[PurePosixPath, dict[str, list[tuple[str, str]]]] = {}
-    for path in images(tree.names):
-        kind = path.parent.name.lower()
-        folder = path.parent.parent
-        if kind in ("images", masks) and folder.parent.name.lower() in SIDES:
-            kinds = folders.setdefault(folder, {"images": [], masks: []})
-            kinds[kind].append((path.stem, str(path)))
-    entries = [
-        Entry(
-            pair_id=stem,
-            class_name=folder.name,
-            image_path=image_path,
-            mask_path=mask_path,
-            given_split=SIDES[folder.parent.name.lower()],
-        )
-        for folder in _of_one_tree(folders, target or "lung")
-        for stem, image_path, mask_path in match(
-            folders[folder]["images"], folders[folder][masks]
-        )
+    files = [
+        File(path, path.parent.parent, path.stem, kind == masks)
+        for path in images(tree.names)
+        for kind in [path.parent.name.lower()]
+        if kind in ("images", masks) and path.parent.parent.parent.name.lower() in SIDES
     ]
-    return _told_apart(entries)
+    folders = _folders_of_tree({file.folder for file in files}, target or "lung")
+    return _with_unique_ids(
+        [
+            Pair(
+                pair_id=found.key,
+                class_name=found.folder.name,
+                given_split=SIDES[found.folder.parent.name.lower()],
+                image_path=found.image_path,
+                mask_path=found.mask_path,
+            )
+            for found in match(file for file in files if file.folder in folders)
+        ]
+    )
 
 
-def _of_one_tree(folders: Iterable[PurePosixPath], target: str) -> list[PurePosixPath]:
-    """The folders of the target's own tree; all, where neither tree is named so."""
-    own = [f for f in folders if f"{target} segmentation data" in str(f).lower()]
-    if own:
-        return own
-    # The tree of lungs has no masks of infection: each image would be an orphan.
-    other = "lung segmentation data" if target == "infection" else None
-    return [f for f in folders if other is None or other not in str(f).lower()]
+def _folders_of_tree(folders: set[PurePosixPath], target: str) -> set[PurePosixPath]:
+    """The folders in the target's own tree; all, if no tree has that name."""
+    own = {f for f in folders if f"{target} segmentation data" in str(f).lower()}
+    if own or target == "lung":
+        return own or folders
+    # The tree of lungs has no masks of infection: every image would be an orphan.
+    return {f for f in folders if "lung segmentation data" not in str(f).lower()}
 
 
-def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """Names the side and the class in ids that occur under more than one of them."""
-    places = {(e.pair_id, e.given_split, e.class_name) for e in entries}
+def _with_unique_ids(pairs: list[Pair]) -> list[Pair]:
+    """Adds side and class to the ids that occur under several of them."""
+    places = {(pair.pair_id, pair.given_split, pair.class_name) for pair in pairs}
     uses = Counter(pair_id for pair_id, _, _ in places)
     return [
-        replace(e, pair_id=f"{e.given_split}-{e.class_name}-{e.pair_id}")
-        if uses[e.pair_id] > 1
-        else e
-        for e in entries
+        replace(p, pair_id=f"{p.given_split}-{p.class_name}-{p.pair_id}")
+        if uses[p.pair_id] > 1
+        else p
+        for p in pairs
     ]

@@ -1,13 +1,16 @@
-"""LGG MRI segmentation: a folder a patient, slices and their masks side by side.
+"""LGG MRI segmentation: one folder per patient, slices beside their masks.
 
 `kaggle_3m/TCGA_XX_NNNN_DATE/NAME_I.tif` has its mask in `NAME_I_mask.tif`. The
-patient's folder is the group, so that no patient is on both sides of a split. The
-published archive repeats the whole tree inside itself; the repetition is left out.
+patient's folder is the group, so that a split never divides a patient. The published
+archive repeats the whole tree inside itself; the repetition is skipped.
 """
 
 from pathlib import PurePosixPath
 
-from stages.datasets.layouts import About, Entry, Target, Tree, images, match, told_by
+from stages.datasets.layouts import About, File, id_in, images, match
+from stages.datasets.masks import MaskDefinition
+from stages.datasets.pairs import Pair
+from stages.datasets.tree import Tree
 
 ABOUT = About(
     dataset="LGG MRI segmentation",
@@ -19,9 +22,10 @@ ABOUT = About(
         "Computers in Biology and Medicine 109, 2019"
     ),
     targets={
-        "tumour": Target(
+        "tumour": MaskDefinition(
+            "flair-abnormality",
             "FLAIR abnormality: white (255) is tumour; most slices have none",
-            may_be_absent=True,
+            may_be_empty=True,
         )
     },
 )
@@ -30,36 +34,30 @@ CLASS_NAME = "LGG"
 MASK_ENDING = "_mask"
 
 
-def find(tree: Tree, _target: str = "", /) -> list[Entry]:
+def find(tree: Tree, _target: str, /) -> list[Pair]:
     """Pairs `NAME` with `NAME_mask` inside each patient's folder."""
     names = set(tree.names)
-    patients: dict[
-        PurePosixPath,
-        tuple[list[tuple[str, str]], list[tuple[str, str]]],
-    ] = {}
-    for path in images(tree.names):
-        if not path.parent.name or _is_repetition(path, names):
-            continue
-        slices, masks = patients.setdefault(path.parent, ([], []))
-        if path.stem.lower().endswith(MASK_ENDING):
-            masks.append((path.stem[: -len(MASK_ENDING)], str(path)))
-        else:
-            slices.append((path.stem, str(path)))
+    files = (
+        File(path, path.parent, path.stem[: -len(MASK_ENDING)], is_mask=True)
+        if path.stem.lower().endswith(MASK_ENDING)
+        else File(path, path.parent, path.stem, is_mask=False)
+        for path in images(tree.names)
+        if path.parent.name and not _is_repetition(path, names)
+    )
     return [
-        Entry(
-            pair_id=told_by(folder.name, stem),
+        Pair(
+            pair_id=id_in(found.folder.name, found.key),
             class_name=CLASS_NAME,
-            image_path=image_path,
-            mask_path=mask_path,
-            group=folder.name,
+            group=found.folder.name,
+            image_path=found.image_path,
+            mask_path=found.mask_path,
         )
-        for folder, (slices, masks) in patients.items()
-        for stem, image_path, mask_path in match(slices, masks)
+        for found in match(files)
     ]
 
 
 def _is_repetition(path: PurePosixPath, names: set[str]) -> bool:
-    """Whether the same patient's file is also there with fewer folders above it."""
+    """Whether the same patient's file exists with fewer folders above it."""
     parts = path.parts
-    # The last two parts are the patient and the slice; those above may be left out.
+    # The last two parts are patient and slice; any of those above may be missing.
     return any("/".join(parts[i:]) in names for i in range(1, len(parts) - 1))

@@ -1,45 +1,42 @@
-"""Anybody's own pairs: `images` and `masks` side by side, or a table that lists them.
+"""Your own pairs: `images` and `masks` side by side, or a table that lists them.
 
 Side by side: `images/NAME` has its mask in `masks/NAME`, subfolders included; the
 folder that holds both is the class. A table is `pairs.csv` with the columns `image`
-and `mask` (paths beside the table) and, if wanted, `group` (patient) and
-`class_name`; it is read instead of the folders.
+and `mask` (paths relative to the table) and optionally `group` (patient) and
+`class_name`; it replaces the folders.
 
-Images are PNG, JPEG, TIFF, BMP or DICOM; masks anything of these but DICOM. Of a DICOM
-file nothing but its grey values goes any further
-(`stages/datasets/sources/_dicom.py`): no name, date or number of a patient. Files of
-one patient still stay on one side of the split. Names of files and folders are kept as
-they are, so they should name nobody.
+Images are PNG, JPEG, TIFF, BMP or DICOM; masks all of these but DICOM. Only the grey
+values of a DICOM file are stored (`stages/datasets/dicom.py`): no name, date or number
+of a patient. Files of one patient still stay on one side of the split. Names of files
+and folders are stored, so they should not identify anybody.
 """
 
 import csv
 import io
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import PurePosixPath
 from unicodedata import normalize
 
 from stages.core.errors import PipelineError
-from stages.datasets.layouts import (
-    About,
-    Entry,
-    Target,
-    Tree,
-    UnreadableError,
-    images,
-    match,
-    told_by,
-)
+from stages.datasets.layouts import About, File, id_in, images, match
+from stages.datasets.masks import MaskDefinition
+from stages.datasets.pairs import Pair
+from stages.datasets.tree import Tree, UnreadableError
 
 ABOUT = About(
     dataset="own pairs",
     page="",
-    licence="not stated; the owner of the images knows",
+    licence="not stated; ask the owner of the images",
     citation="",
     targets={
-        "organ": Target("as the masks were drawn: what is not 0 is the organ"),
-        "lesion": Target(
+        "organ": MaskDefinition(
+            "organ-as-drawn", "as the masks were drawn: what is not 0 is the organ"
+        ),
+        "lesion": MaskDefinition(
+            "lesion-as-drawn",
             "as the masks were drawn: what is not 0 is the lesion; none where all is 0",
-            may_be_absent=True,
+            may_be_empty=True,
         ),
     },
 )
@@ -49,45 +46,41 @@ REQUIRED = {"image", "mask"}
 COLUMNS = {*REQUIRED, "group", "class_name"}
 DICOM_SUFFIXES = {".dcm", ".dicom"}
 MAX_ROWS = 400_000  # of a table; as many files as ingest.max_zip_members allows
-CLASS_NAME = "all"  # where nothing tells classes apart
+CLASS_NAME = "all"  # if the data name no class
 
 
-def find(tree: Tree, _target: str = "", /) -> list[Entry]:
+def find(tree: Tree, _target: str, /) -> list[Pair]:
     """Reads the topmost table; without one, pairs `images/NAME` with `masks/NAME`."""
     tables = [path for path in map(PurePosixPath, tree.names) if path.name == TABLE]
     if tables:
         return _from_table(tree, min(tables, key=lambda path: (len(path.parts), path)))
-    return _from_folders(tree)
-
-
-def _from_folders(tree: Tree) -> list[Entry]:
-    tops: dict[PurePosixPath, dict[str, list[tuple[str, str]]]] = {}
-    for path in images(tree.names, also=DICOM_SUFFIXES):
-        # The topmost such folder: `images/masks/1.png` is an image.
-        for index, part in enumerate(path.parts[:-1]):
-            kind = part.lower()
-            if kind in ("images", "masks"):
-                top = PurePosixPath(*path.parts[:index])
-                key = PurePosixPath(*path.parts[index + 1 :]).with_suffix("")
-                sides = tops.setdefault(top, {"images": [], "masks": []})
-                sides[kind].append((str(key), str(path)))
-                break
     return [
-        Entry(
-            pair_id=told_by(top.name, key),
-            class_name=top.name or CLASS_NAME,
-            image_path=image_path,
-            mask_path=mask_path,
+        Pair(
+            pair_id=id_in(found.folder.name, found.key),
+            class_name=found.folder.name or CLASS_NAME,
+            image_path=found.image_path,
+            mask_path=found.mask_path,
         )
-        for top, sides in tops.items()
-        for key, image_path, mask_path in match(sides["images"], sides["masks"])
+        for found in match(_in_folders(tree))
     ]
 
 
-def _from_table(tree: Tree, table: PurePosixPath) -> list[Entry]:
+def _in_folders(tree: Tree) -> Iterator[File]:
+    """The files below a folder `images` or `masks`, keyed by their path in it."""
+    for path in images(tree.names, also=DICOM_SUFFIXES):
+        for index, part in enumerate(path.parts[:-1]):
+            kind = part.lower()
+            if kind in ("images", "masks"):
+                key = PurePosixPath(*path.parts[index + 1 :]).with_suffix("")
+                folder = PurePosixPath(*path.parts[:index])
+                yield File(path, folder, str(key), kind == "masks")
+                break  # the topmost one counts: `images/masks/1.png` is an image
+
+
+def _from_table(tree: Tree, table: PurePosixPath) -> list[Pair]:
     where = f"{str(table)!r} in {tree.label}"
     names = {normalize("NFC", name): name for name in tree.names}
-    entries = []
+    pairs = []
     there = set(names.values())
     for number, row in enumerate(_rows(tree, table, where), start=2):
         image, mask = row["image"].strip(), row["mask"].strip()
@@ -95,13 +88,13 @@ def _from_table(tree: Tree, table: PurePosixPath) -> list[Entry]:
             raise PipelineError(
                 f"{where} names neither an image nor a mask in row {number}; fill it in"
             )
-        # A path that is not there stays: its pair is rejected with that reason.
+        # A path without a file stays: `validate` rejects its pair with that reason.
         image_path, mask_path = (
             names.get(path, path) for path in (_path(table, image), _path(table, mask))
         )
         own = PurePosixPath(image_path or mask_path)
-        entries.append(
-            Entry(
+        pairs.append(
+            Pair(
                 pair_id=str(own.parent / own.stem),
                 class_name=row.get("class_name", "").strip() or CLASS_NAME,
                 group=row.get("group", "").strip(),
@@ -109,12 +102,12 @@ def _from_table(tree: Tree, table: PurePosixPath) -> list[Entry]:
                 mask_path=mask_path,
             )
         )
-    if not any(e.image_path in there for e in entries):
+    if not any(pair.image_path in there for pair in pairs):
         raise PipelineError(
-            f"{where} names no image that is there, such as "
-            f"{entries[0].image_path!r}; paths are relative to the table"
+            f"{where} names no image that exists, such as "
+            f"{pairs[0].image_path!r}; paths are relative to the table"
         )
-    return entries
+    return pairs
 
 
 def _path(table: PurePosixPath, cell: str) -> str:
@@ -124,7 +117,7 @@ def _path(table: PurePosixPath, cell: str) -> str:
 
 
 def _rows(tree: Tree, table: PurePosixPath, where: str) -> list[dict[str, str]]:
-    """The table's rows, each with every column."""
+    """The rows of the table, each with every column."""
     try:
         text = tree.read(str(table)).decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -143,7 +136,7 @@ def _rows(tree: Tree, table: PurePosixPath, where: str) -> list[dict[str, str]]:
     first, *rest = [line for line in lines if line] or [[]]
     if not (REQUIRED <= set(first) <= COLUMNS and rest):
         raise PipelineError(
-            f"{where} should have a first line with image and mask (and, if wanted, "
+            f"{where} should have a first line with image and mask (and optionally "
             f"group and class_name) and rows below, but has {len(rest)} rows and the "
             f"columns {', '.join(map(repr, first)) or 'none'}; correct it"
         )

@@ -1,108 +1,92 @@
-"""Your own folder: a directory, or the data set's zip itself, read in place."""
+"""Your own folder: a directory or the data set's zip itself, read in place."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stages.core.params import IngestParams
-from stages.datasets import layouts
-from stages.datasets.layouts import Entry, Target, Tree, UnreadableError
+from stages.datasets import dicom, layouts
 from stages.datasets.pairs import Pair
-from stages.datasets.sources import _dicom
-from stages.datasets.sources._tree import open_tree
+from stages.datasets.tree import Tree, UnreadableError, open_tree
 
 
-class Pairs(Iterator[Pair]):
-    """Pairs one at a time, read when asked for; `len` is how many are left.
+class Pairs:
+    """The selected pairs of a tree; iterating reads their bytes, one pair at a time.
 
-    Bytes are as they lie there, but for DICOM images, which become PNG: their files
-    name patients. Pairs of one such patient share a group, named after the first.
+    Bytes are unaltered, except for DICOM images: they become PNG, because their files
+    identify patients. Pairs of one such patient share a group, named after the first.
     """
 
-    def __init__(self, tree: Tree, entries: list[Entry], target: Target) -> None:
+    def __init__(self, tree: Tree, params: IngestParams) -> None:
         self._tree = tree
-        self._entries = entries
-        self._target = target
-        self._done = 0
-        self._first_of: dict[str, str] = {}  # a patient's key to its first pair's id
+        self._found = layouts.find_pairs(
+            params.layout,
+            tree,
+            target=params.target,
+            classes=params.classes,
+            limit=params.limit,
+        )
+        definition = layouts.definition_of(params.layout, params.target)
+        self._may_be_empty = definition.may_be_empty
 
     def __len__(self) -> int:
-        return len(self._entries) - self._done
+        return len(self._found)
 
-    def __next__(self) -> Pair:
-        if self._done == len(self._entries):
-            raise StopIteration
-        entry = self._entries[self._done]
-        self._done += 1
-        image, image_problem = _read(self._tree, entry.image_path, "image")
-        mask, mask_problem = _read(self._tree, entry.mask_path, "mask")
-        group = entry.group
-        if image is not None and _dicom.is_dicom(image):
-            image, image_problem, patient = _picture(image, entry.image_path)
-            if patient and not group:
-                group = self._first_of.setdefault(patient, entry.pair_id)
-        if mask is not None and _dicom.is_dicom(mask):
-            mask, mask_problem = None, "mask is a DICOM file; store it as PNG or TIFF"
-        return Pair(
-            pair_id=entry.pair_id,
-            class_name=entry.class_name,
-            group=group,
-            given_split=entry.given_split,
-            image_path=entry.image_path,
-            mask_path=entry.mask_path,
-            image=image,
-            mask=mask,
-            problem="; ".join(filter(None, [image_problem, mask_problem])),
-            may_be_empty=self._target.may_be_absent,
-        )
+    def __iter__(self) -> Iterator[Pair]:
+        groups: dict[str, str] = {}  # a patient's key to the id of the first pair
+        for pair in self._found:
+            image, image_problem = self._read(pair.image_path, "image")
+            mask, mask_problem = self._read(pair.mask_path, "mask")
+            group = pair.group
+            if image is not None and dicom.is_dicom(image):
+                try:
+                    image, patient = dicom.to_png(image, pair.image_path)
+                except UnreadableError as reason:
+                    image, patient, image_problem = None, "", f"image {reason}"
+                if patient and not group:
+                    group = groups.setdefault(patient, pair.pair_id)
+            if mask is not None and dicom.is_dicom(mask):
+                mask = None
+                mask_problem = "mask is a DICOM file; store it as PNG or TIFF"
+            yield dataclasses.replace(
+                pair,
+                group=group,
+                image=image,
+                mask=mask,
+                problem="; ".join(filter(None, [image_problem, mask_problem])),
+                may_be_empty=self._may_be_empty,
+            )
+
+    def _read(self, path: str, side: str) -> tuple[bytes | None, str]:
+        """Bytes and "", or None and the problem; None and "" for an orphan's side."""
+        if not path:
+            return None, ""
+        try:
+            return self._tree.read(path), ""
+        except UnreadableError as reason:
+            return None, f"{side} {reason}"
 
 
 def pairs(params: IngestParams) -> Pairs:
     """The pairs of `ingest.folder` in class order, then natural order.
 
     Raises:
-        PipelineError: If the folder, its layout or a class is not what params say.
+        PipelineError: If the folder, its layout or a class does not match the params.
     """
     return pairs_in(Path(params.folder), params)
 
 
 def pairs_in(folder: Path, params: IngestParams) -> Pairs:
-    """The pairs of any directory or zip, by the layout that params name."""
-    tree = open_tree(folder, params)
-    entries = layouts.entries(
-        params.layout,
-        tree,
-        target=params.target,
-        classes=params.classes,
-        limit=params.limit,
-    )
-    return Pairs(tree, entries, layouts.target_of(params.layout, params.target))
+    """The pairs of any directory or zip, by the layout that the params name."""
+    return Pairs(open_tree(folder, params), params)
 
 
 def describe(params: IngestParams) -> dict[str, Any]:
-    """What the pairs are: the facts of the layout's data set, no machine's path."""
+    """The facts of the layout's data set, without paths of this machine."""
     return {
         "layout": params.layout,
         "folder": Path(params.folder).name,
         "version": None,
         **layouts.load(params.layout).ABOUT.facts(params.target),
     }
-
-
-def _read(tree: Tree, path: str, side: str) -> tuple[bytes | None, str]:
-    """Bytes and "", or None and why there are none; an orphan's side has no why."""
-    if not path:
-        return None, ""
-    try:
-        return tree.read(path), ""
-    except UnreadableError as reason:
-        return None, f"{side} {reason}"
-
-
-def _picture(encoded: bytes, path: str) -> tuple[bytes | None, str, str]:
-    """A DICOM image as PNG, why there is none, and its patient's key."""
-    try:
-        png, patient = _dicom.to_png(encoded, path)
-    except UnreadableError as reason:
-        return None, f"image {reason}", ""
-    return png, "", patient

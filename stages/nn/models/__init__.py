@@ -8,12 +8,12 @@ project and the gradient table can be read.
 """
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import keras
 from keras import layers
 
+from stages.core import plugins
 from stages.core.params import TrainParams
 
 Block = Callable[[keras.KerasTensor, int, float, str], keras.KerasTensor]
@@ -30,7 +30,7 @@ def build(params: TrainParams, *, any_size: bool = False) -> keras.Model:
     """
     if any_size:
         params = params.model_copy(update={"image_size": None})
-    module = import_module(f"{__name__}.{params.architecture}")
+    module = plugins.load(__name__, params.architecture)
     model: keras.Model = module.build(params)
     return model
 

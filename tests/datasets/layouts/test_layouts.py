@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from stages.core.errors import PipelineError
-from stages.core.params import STAGES, names_in
 from stages.datasets import layouts
-from stages.datasets.layouts import Entry, UnreadableError
+from stages.datasets.pairs import Pair
+from stages.datasets.tree import UnreadableError
 
 
 class Names:
@@ -27,7 +27,7 @@ class Names:
         return self.contents[name]
 
 
-def find(layout: str, *names: str, target: str = "", **contents: bytes) -> list[Entry]:
+def find(layout: str, *names: str, target: str = "", **contents: bytes) -> list[Pair]:
     found = layouts.load(layout).find(Names(*names, **contents), target)
     return sorted(found, key=lambda entry: (entry.pair_id, entry.image_path))
 
@@ -38,8 +38,8 @@ def wanted(
     target: str = "",
     classes: Sequence[str] = (),
     limit: int = 0,
-) -> list[Entry]:
-    return layouts.entries(
+) -> list[Pair]:
+    return layouts.find_pairs(
         layout, Names(*names), target=target, classes=classes, limit=limit
     )
 
@@ -82,17 +82,10 @@ TREES = {
     ),
     "pairs": ([f"{kind}/{n}.png" for kind in ("images", "masks") for n in "abc"], 3),
 }
-JUNK = [
-    "README.md.txt",
-    "COVID.metadata.xlsx",
-    ".DS_Store",
-    "Thumbs.db",
-    "data.csv",
-]
 
 
 def test_every_layout_has_a_tree_here() -> None:
-    assert set(TREES) == set(names_in(STAGES / "datasets" / "layouts"))
+    assert set(TREES) == set(layouts.names())
 
 
 @pytest.mark.parametrize("layout", TREES)
@@ -113,7 +106,7 @@ class TestContract:
         facts = module.ABOUT.facts()
         assert facts["dataset"]
         assert facts["licence"]
-        assert facts["mask_definition"] == module.ABOUT.mask_definition
+        assert facts["mask_definition"] == module.ABOUT.definition().text
         assert module.TREE
         assert facts["page"].startswith("https://www.kaggle.com/datasets/") or (
             layout == "pairs"
@@ -122,8 +115,9 @@ class TestContract:
     def test_every_target_pairs_and_says_what_its_masks_mean(self, layout: str) -> None:
         names, _ = TREES[layout]
         about = layouts.load(layout).ABOUT
-        meant = {about.facts(target)["mask_definition"] for target in about.targets}
-        assert len(meant) == len(about.targets)
+        for key in ("mask_definition_id", "mask_definition"):
+            meant = {about.facts(target)[key] for target in about.targets}
+            assert len(meant) == len(about.targets)
         for target in about.targets:
             found = wanted(layout, *names, target=target)
             assert found
@@ -137,20 +131,12 @@ class TestContract:
         targets = " or ".join(layouts.load(layout).ABOUT.targets)
         with pytest.raises(PipelineError) as error:
             wanted(layout, *names, target="spleen")
-        assert (
-            f"ingest.target 'spleen' is not what the masks of the layout {layout}"
-            in (str(error.value))
-        )
-        assert f"set it to {targets}" in str(error.value)
+        assert f"should be {targets} in the layout {layout}" in str(error.value)
 
-    def test_junk_changes_nothing(self, layout: str) -> None:
+    def test_other_files_change_nothing(self, layout: str) -> None:
         names, _ = TREES[layout]
-        junk = [
-            *JUNK,
-            *(f"__MACOSX/{name}" for name in names),
-            *(str(Path(name).with_name(f"._{Path(name).name}")) for name in names),
-        ]
-        assert find(layout, *junk, *names) == find(layout, *names)
+        others = ["README.md.txt", "COVID.metadata.xlsx", "Thumbs.db", "data.csv"]
+        assert find(layout, *others, *names) == find(layout, *names)
 
     def test_an_upper_case_ending_pairs(self, layout: str) -> None:
         names, expected = TREES[layout]
@@ -255,11 +241,11 @@ class TestRadiography:
             f"{top}COVID/masks/COVID-1.png",
         )
         assert found == [
-            Entry(
-                "COVID-1",
-                "COVID",
-                f"{top}COVID/images/COVID-1.png",
-                f"{top}COVID/masks/COVID-1.png",
+            Pair(
+                pair_id="COVID-1",
+                class_name="COVID",
+                image_path=f"{top}COVID/images/COVID-1.png",
+                mask_path=f"{top}COVID/masks/COVID-1.png",
             )
         ]
 
@@ -326,17 +312,15 @@ class TestCovidQuEx:
         with pytest.raises(PipelineError) as error:
             wanted("covid_qu_ex", *names, target="infection")
         assert "with masks of infection" in str(error.value)
-        assert "set ingest.target to lung, by which 9 pairs are found" in (
-            str(error.value)
-        )
+        assert "set ingest.target to lung, which finds 9 pairs" in (str(error.value))
 
     def test_only_what_may_be_absent_may_leave_a_mask_empty(self) -> None:
         found = {
-            (name, target): about.may_be_absent
+            (name, target): about.may_be_empty
             for name in TREES
             for target, about in layouts.load(name).ABOUT.targets.items()
         }
-        assert {key for key, may_be_absent in found.items() if may_be_absent} == {
+        assert {key for key, may_be_empty in found.items() if may_be_empty} == {
             ("covid_qu_ex", "infection"),
             ("lgg_mri", "tumour"),
             ("pairs", "lesion"),
@@ -419,7 +403,13 @@ class TestPairs:
             pairs__csv=table.encode(),
         )
         assert found == [
-            Entry("scans/a", "TB", "scans/a.png", "m/a_seg.png", group="p1")
+            Pair(
+                pair_id="scans/a",
+                class_name="TB",
+                image_path="scans/a.png",
+                mask_path="m/a_seg.png",
+                group="p1",
+            )
         ]
 
     def test_a_table_may_leave_out_a_side_or_name_what_is_not_there(self) -> None:
@@ -443,8 +433,8 @@ class TestPairs:
             (b"image,mask,age\na.png,b.png,4\n", "columns 'image', 'mask', 'age'"),
             (b"image,mask\na.png,b.png,c.png\n", "3 cells in row 2 but 2 columns"),
             (b"image,mask\n , \n", "neither an image nor a mask in row 2"),
-            (b"image,mask\nx.png,b.png\n", "names no image that is there"),
-            (b"image,mask\n.,.\n", "names no image that is there"),
+            (b"image,mask\nx.png,b.png\n", "names no image that exists"),
+            (b"image,mask\n.,.\n", "names no image that exists"),
             (b"\xff\xfe\x00", "should be a table in UTF-8"),
             (b'image,mask\n"a.png,b.png', "should be a table in UTF-8"),
             (b"image,mask\na\0.png,b.png\n", "pairs.csv"),

@@ -22,8 +22,9 @@ from pydicom.uid import (
 from stages.core import files, imaging, paths
 from stages.core.errors import PipelineError
 from stages.core.params import Params
-from stages.datasets.layouts import UnreadableError
-from stages.datasets.sources import _dicom, folder
+from stages.datasets import dicom as reader
+from stages.datasets.sources import folder
+from stages.datasets.tree import UnreadableError
 from stages.ingest import ingest
 from tests.conftest import lungs, png
 
@@ -74,7 +75,7 @@ def dicom(
 
 
 def shown(**options: Any) -> np.ndarray:
-    encoded, _ = _dicom.to_png(dicom(**options), "a.dcm")
+    encoded, _ = reader.to_png(dicom(**options), "a.dcm")
     return imaging.decode(encoded)
 
 
@@ -123,10 +124,10 @@ class TestPicture:
 @pytest.mark.parametrize(
     ("options", "phrase"),
     [
-        ({"syntax": JPEG2000Lossless}, "compressed by JPEG 2000 Image Compression"),
-        ({"syntax": "1.2.840.10008.1.2.4.107"}, "which nothing here decodes"),
+        ({"syntax": JPEG2000Lossless}, "JPEG 2000 Image Compression"),
+        ({"syntax": "1.2.840.10008.1.2.4.107"}, "no installed decoder reads"),
         ({"pixels": np.stack([DEEP] * 3), "NumberOfFrames": 3}, "of 3 frames"),
-        ({"BurnedInAnnotation": "YES"}, "names may be burnt into its picture"),
+        ({"BurnedInAnnotation": "YES"}, "declares names burnt into its picture"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "of kind PALETTE COLOR"),
         ({"Rows": 65535, "Columns": 65535}, "declares 65535 x 65535 pixels"),
         ({"Rows": 50}, "cannot be decoded (ValueError)"),
@@ -147,7 +148,7 @@ def test_a_file_without_a_picture_or_cut_short_is_one_phrase() -> None:
     whole = dicom()
     for end in (132, 200, 400, len(whole) - 100):
         with pytest.raises(UnreadableError, match="is a DICOM file"):
-            _dicom.to_png(whole[:end], "a.dcm")
+            reader.to_png(whole[:end], "a.dcm")
 
 
 def test_without_pydicom_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

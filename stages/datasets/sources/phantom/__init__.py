@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stages.core.errors import PipelineError
 from stages.core.imaging import encode_png
 from stages.core.params import IngestParams, PhantomParams
+from stages.datasets.masks import LUNG_WITHOUT_HEART
 from stages.datasets.pairs import Pair
 from stages.datasets.sources.phantom.anatomy import draw_anatomy, draw_pose, random_for
 from stages.datasets.sources.phantom.render import draw_image, draw_mask
@@ -67,10 +68,8 @@ def describe(params: IngestParams) -> dict[str, Any]:
         "licence": "the pipeline's own; no person's image is in it",
         "citation": "",
         "target": TARGET,
-        "mask_definition": (
-            "lung fields as they are seen: white (255) is lung; without the lung "
-            "behind the heart and below the diaphragm"
-        ),
+        "mask_definition_id": LUNG_WITHOUT_HEART.id,
+        "mask_definition": LUNG_WITHOUT_HEART.text,
     }
 
 
@@ -117,7 +116,6 @@ def _pair(class_name: str, number: int, params: PhantomParams) -> Pair:
         pair_id=pair_id,
         class_name=class_name,
         group=group,
-        given_split="",
         image_path=f"{class_name}/images/{pair_id}.png",
         mask_path=f"{class_name}/masks/{pair_id}.png",
         image=encode_png(pixels),

@@ -1,12 +1,11 @@
-"""DICOM images to PNG: grey values alone, and nothing that says whose they are.
+"""DICOM images to PNG: grey values only, nothing that identifies the patient.
 
-A DICOM file names its patient in dozens of tags. What is stored, cached, pushed and
-reviewed later begins with what ingest writes, so it is here that they are left behind:
-no tag goes any further. Which files show one patient is still told, by a hash that
-lives no longer than the run.
+A DICOM file names its patient in dozens of tags. Everything that is stored, cached,
+pushed and reviewed starts from the output of ingest, so the tags are dropped here. A
+hash that lives only as long as the run still shows which files belong to one patient.
 
-What a viewer would show is what is stored: rescaled, windowed (by the file's first
-window), inverted where the file says so (`MONOCHROME1`), stretched to 8 bits.
+The stored picture is what a viewer shows: rescaled, windowed (by the file's first
+window), inverted if the file says so (`MONOCHROME1`), stretched to 8 bits.
 """
 
 import hashlib
@@ -20,31 +19,31 @@ from numpy.typing import NDArray
 
 from stages.core.errors import PipelineError
 from stages.core.imaging import encode_png
-from stages.datasets.layouts import UnreadableError
+from stages.datasets.tree import UnreadableError
 
-MAX_PIXELS = 2**24  # Rows x Columns are only declared; a decoder takes memory for them
+MAX_PIXELS = 2**24  # a decoder allocates the declared Rows x Columns
 GREY = ("MONOCHROME1", "MONOCHROME2")
-COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422")  # the decoder turns the latter into RGB
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422")  # decoded to RGB
 
 
 def is_dicom(encoded: bytes) -> bool:
-    """Whether bytes are a DICOM file, whatever its name says."""
+    """Whether bytes are a DICOM file, by content."""
     return encoded[128:132] == b"DICM"
 
 
 def to_png(encoded: bytes, name: str) -> tuple[bytes, str]:
-    """Keeps the picture of a DICOM file and forgets the rest.
+    """Keeps the picture of a DICOM file and drops everything else.
 
     Args:
         encoded: The whole file.
-        name: Of the file, for a message.
+        name: The name of the file, for messages.
 
     Returns:
-        PNG bytes, 8 bits a sample; and a key that files of one patient share, which
-        must not be stored: "" where the file names none.
+        PNG bytes with 8 bits per sample, and a key that all files of a patient share
+        ("" if the file names none). The key must not be stored: it can be guessed.
 
     Raises:
-        UnreadableError: If this file cannot be taken.
+        UnreadableError: If this file cannot be read.
         PipelineError: If pydicom is not installed.
     """
     try:
@@ -55,7 +54,7 @@ def to_png(encoded: bytes, name: str) -> tuple[bytes, str]:
             f"{name!r} is a DICOM file, and reading it needs pydicom, which is not "
             "installed; install the extra with `pip install '.[dicom]'`, or bring PNG"
         ) from None
-    # What pydicom has to say may quote the patient.
+    # Messages of pydicom may quote the patient.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
@@ -68,7 +67,7 @@ def to_png(encoded: bytes, name: str) -> tuple[bytes, str]:
             picture = encode_png(_to_8_bits(values, file))
     except UnreadableError:
         raise
-    except Exception as error:  # pydicom raises whatever its parsers raise
+    except Exception as error:  # its parsers raise many types
         raise UnreadableError(
             f"is a DICOM file that cannot be decoded ({type(error).__name__})"
         ) from None
@@ -76,7 +75,7 @@ def to_png(encoded: bytes, name: str) -> tuple[bytes, str]:
 
 
 def _refuse(file: Any) -> None:
-    """Raises what keeps a file from being a picture of its own, in one phrase."""
+    """Raises `UnreadableError` for a file that is not one readable picture."""
     from pydicom.pixels import get_decoder
 
     if "PixelData" not in file:
@@ -98,7 +97,7 @@ def _refuse(file: Any) -> None:
         )
     if str(file.get("BurnedInAnnotation", "")).upper() == "YES":
         raise UnreadableError(
-            "is a DICOM file that says of itself that names may be burnt into its "
+            "is a DICOM file that declares names burnt into its "
             "picture; black them out and set Burned In Annotation to NO"
         )
     syntax = file.file_meta.TransferSyntaxUID
@@ -108,13 +107,14 @@ def _refuse(file: Any) -> None:
         readable = False
     if not readable:
         raise UnreadableError(
-            f"is a DICOM file compressed by {syntax.name}, which nothing here decodes; "
-            "decompress it (`gdcmconv --raw` or `dcmdjpeg`), or install pylibjpeg"
+            f"is a DICOM file compressed by {syntax.name}, which no installed "
+            "decoder reads; decompress it (`gdcmconv --raw` or `dcmdjpeg`), or install "
+            "pylibjpeg"
         )
 
 
 def _to_8_bits(values: NDArray[Any], file: Any) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, 3) as OpenCV has it: blue first, dark where the film is dark."""
+    """(H, W), or (H, W, 3) in OpenCV's order (blue first), stretched to 0 to 255."""
     if values.ndim == 3:
         values = values[:, :, ::-1]
     if values.dtype != np.uint8 or file.BitsStored != 8:
@@ -127,7 +127,7 @@ def _to_8_bits(values: NDArray[Any], file: Any) -> NDArray[np.uint8]:
 
 
 def _patient_key(file: Any) -> str:
-    """The same for all files of a patient; never stored, since it could be guessed."""
+    """A hash that all files of a patient share, or ""."""
     if not str(file.get("PatientID") or "").strip():
         return ""
     patient = f"{file.get('IssuerOfPatientID')}|{file.PatientID}"

@@ -1,0 +1,43 @@
+"""Parts that are found by their name in a folder: a source, a layout, a model, a study.
+
+Adding a file to the folder adds the part.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from stages.core.errors import PipelineError
+
+
+def names(folder: Path, suffix: str = "") -> list[str]:
+    """The names of the parts in a folder, in alphabetical order, nothing imported.
+
+    Args:
+        folder: Holds one module or package per part; those with a leading underscore
+            are not parts.
+        suffix: For parts that are files of another kind, such as `.yaml`.
+    """
+    if suffix:
+        return sorted(path.stem for path in folder.glob(f"*{suffix}"))
+    found = (module.name for module in iter_modules([str(folder)]))
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def check(kind: str, name: str, choices: list[str]) -> None:
+    """Raises a `PipelineError` that lists the choices if the name is not among them."""
+    if name not in choices:
+        raise PipelineError(
+            f"there is no {kind} {name!r}; choose one of {', '.join(choices)}"
+        )
+
+
+def load(package: str, name: str) -> Any:
+    """The module of a part.
+
+    Args:
+        package: Dotted name of the folder, such as `stages.datasets.layouts`.
+        name: One of `names`.
+    """
+    return import_module(f"{package}.{name}")
