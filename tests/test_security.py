@@ -257,25 +257,10 @@ class TestHostileParams:
 
 
 class TestHostileZip:
-    def test_a_list_is_counted_before_it_is_loaded(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with zipfile.ZipFile("a.zip", "w") as file:
-            for number in range(50):
-                file.writestr(f"{number}.png", b"")
-        assert len(self._open(50).names) == 50
-
-        def never(*_: object) -> None:
-            raise AssertionError("an object was made of a member")
-
-        monkeypatch.setattr(zipfile.ZipInfo, "_decodeExtra", never)
-        with pytest.raises(PipelineError, match=r"lists 50 files, more than .*\(49\)"):
-            self._open(49)
-
     def test_names_longer_than_any_path_are_refused(self) -> None:
         with zipfile.ZipFile("a.zip", "w") as file:
             file.writestr("a/" * 600 + "1.png", b"")
-        with pytest.raises(PipelineError, match="a name that no zip should have"):
+        with pytest.raises(PipelineError, match="a name that is not portable"):
             self._open(50)
 
     @staticmethod

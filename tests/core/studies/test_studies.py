@@ -249,7 +249,7 @@ class TestLgg:
 
 def test_an_unknown_study_names_those_there_are() -> None:
     with pytest.raises(
-        PipelineError, match="no study 'nope'; there are article, covid"
+        PipelineError, match="no study 'nope'; choose one of article, covid"
     ):
         studies.load("nope")
 

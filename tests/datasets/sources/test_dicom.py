@@ -13,7 +13,6 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ExplicitVRLittleEndian,
-    JPEG2000Lossless,
     RLELossless,
     SecondaryCaptureImageStorage,
     generate_uid,
@@ -124,7 +123,6 @@ class TestPicture:
 @pytest.mark.parametrize(
     ("options", "phrase"),
     [
-        ({"syntax": JPEG2000Lossless}, "JPEG 2000 Image Compression"),
         ({"syntax": "1.2.840.10008.1.2.4.107"}, "no installed decoder reads"),
         ({"pixels": np.stack([DEEP] * 3), "NumberOfFrames": 3}, "of 3 frames"),
         ({"BurnedInAnnotation": "YES"}, "declares names burnt into its picture"),
