@@ -1,6 +1,5 @@
 """Tiny data, tiny params, and a working directory of one's own for every test."""
 
-import copy
 import fcntl
 import os
 import shutil
@@ -23,6 +22,7 @@ from absl import logging as absl_logging
 from ruamel.yaml import YAML
 
 from stages.core.params import Params, parse_params
+from stages.core.params import with_values as with_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -124,18 +124,6 @@ TINY = {
     "gate.max": {},
     "export.parity_images": 2,
 }
-
-
-def with_overrides(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """A copy of params values with `section.key` overrides, as `-S` sets them."""
-    values = copy.deepcopy(values)
-    for name, value in overrides.items():
-        *parents, last = name.split(".")
-        section = values
-        for parent in parents:
-            section = section[parent]
-        section[last] = copy.deepcopy(value)
-    return values
 
 
 @pytest.fixture

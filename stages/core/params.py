@@ -3,8 +3,11 @@
 No default lives here: DVC could not see it change.
 """
 
+import copy
+import io
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
 from stages.core import paths, plugins
@@ -527,3 +531,67 @@ def _short(value: Any) -> str:
         return str(value)
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def with_values(document: Any, values: Mapping[str, Any]) -> Any:
+    """Sets params by their dotted names in a copy of what `params.yaml` holds.
+
+    Args:
+        document: What a YAML loader read; a round-trip loader's comments are kept.
+        values: Dotted names, such as `train.epochs`, to values.
+
+    Returns:
+        The copy, in which missing sections are made. It is not validated.
+
+    Raises:
+        PipelineError: If a name goes through a value that is not a section.
+    """
+    document = copy.deepcopy(document)
+    for name, value in values.items():
+        *parents, last = name.split(".")
+        section = document
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise PipelineError(
+                    f"params.yaml has no {name}: {parent} is a value, not a section; "
+                    "correct the name"
+                )
+        section[last] = copy.deepcopy(value)
+    return document
+
+
+def text_with_values(text: str, values: Mapping[str, Any]) -> str:
+    """Sets params by dotted name in the text of a `params.yaml`; keeps its comments.
+
+    Args:
+        text: The file's text.
+        values: Dotted names to values; none leave the text as it is.
+
+    Raises:
+        PipelineError: If the text is not YAML, a name is unknown, or a value is of the
+            wrong type or out of bounds.
+    """
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    stream = io.StringIO()
+    yaml.dump(with_values(_read(yaml, text), values), stream)
+    parse_text(stream.getvalue())
+    return stream.getvalue() if values else text
+
+
+def parse_text(text: str) -> Params:
+    """Checks the text of a `params.yaml`; errors as in `load_params`."""
+    return parse_params(_read(YAML(typ="safe", pure=True), text))
+
+
+def _read(yaml: YAML, text: str) -> Any:
+    try:
+        return yaml.load(text)
+    except YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise PipelineError(
+            f"params.yaml should be YAML but is not: {reason}"
+        ) from None

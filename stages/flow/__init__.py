@@ -1,15 +1,14 @@
-"""The corridor: Prefect over the plan in `dvc.yaml`; it decides nothing of its own.
+"""Prefect over the plan in `dvc.yaml`: schedules, retries and a page to look at.
 
-DVC owns order, caching and versions; Prefect adds the schedule, the retries and a page
-to look at. `dvc repro` needs nothing of this.
+DVC owns order, caching and versions, and `dvc repro` needs nothing of this room.
 
-pipeline  every stage, one task each, in the working tree or as an experiment
-refresh   the pipeline as a branch of its own, if there are newer data
+pipeline  runs every stage, one task each, in the working tree or as an experiment
+refresh   runs the pipeline on newer data, if there are any, and keeps it as a branch
 """
 
 import os
 
-# Nothing is sent home; Prefect reads these when it is imported.
+# No telemetry; Prefect reads these when it is imported.
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 

@@ -1,27 +1,29 @@
 """The two flows: `pipeline` and `refresh`."""
 
-import importlib.util
+import os
 import re
-import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from signal import SIGTERM
+from time import sleep
 from typing import Any
 
 from dvc.repo import Repo
 from prefect import flow, get_run_logger, runtime
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from stages.core import studies
+from stages.core import git, processes, studies, worktree
 from stages.core.errors import PipelineError
-from stages.flow import experiments, processes
-from stages.flow.news import look
-from stages.flow.overrides import parse
+from stages.core.params import parse_text
+from stages.flow import data_updates, report
 from stages.flow.running import run_plan
 
-REVIEW = "stages.review"
+# Set by Prefect in a process that a runner or a worker started for one run.
+STARTED_BY_RUNNER = "PREFECT__FLOW_RUN_ID"
+REVIEW = [sys.executable, "-m", "stages.review", "HEAD~1", "HEAD"]
 
 
 @flow
@@ -41,17 +43,22 @@ def pipeline(
     def run(root: Path) -> State[Any]:
         values = _values(params, study)
         if not values:
-            return run_plan(root).state()
+            result = run_plan(root)
+            report.publish(root, result)
+            return result.state()
         run_name = f"{study or ''}-{runtime.flow_run.name}"
         name = re.sub(r"[^A-Za-z0-9-]+", "-", run_name).strip("-")
         settings = ", ".join(f"{key}={value}" for key, value in values.items())
-        text = experiments.committed_params(root, values)
-        with experiments.room(root, text) as room:
-            result = run_plan(room)
+        text = worktree.committed_params(root, values)
+        with worktree.checkout(root, text) as folder:
+            result = run_plan(folder)
             if not result.is_judged:
                 return result.state()
-            experiments.keep(root, room, name=name, message=f"pipeline: {settings}")
-        return result.state(f"`dvc exp apply {name}` fetches the result")
+            # Kept before anything is reported: the server may be gone by now.
+            worktree.keep(folder, name=name, message=f"pipeline: {settings}")
+            kept = f"`dvc exp apply {name}` fetches the result"
+            report.publish(folder, result, kept=kept)
+        return result.state(kept)
 
     return _guarded(run)
 
@@ -72,27 +79,27 @@ def refresh(
     def run(root: Path) -> State[Any]:
         values = _values(params, study)
         logger = get_run_logger()
-        text = experiments.committed_params(root, values)
-        news = look(root, parse(text).ingest)
-        logger.info("%s", news.sentence)
-        if not news.name:
-            return Completed(name="Nothing new", message=news.sentence)
-        branch = f"refresh/{news.name}"
-        if processes.git(root, "branch", "--list", branch):
-            sentence = f"nothing new: branch {branch} is there already"
+        text = worktree.committed_params(root, values)
+        update = data_updates.find(root, parse_text(text).ingest)
+        logger.info("%s", update.sentence)
+        if not update.name:
+            return Completed(name="Nothing new", message=update.sentence)
+        branch = f"refresh/{update.name}"
+        if git.output("branch", "--list", branch, cwd=root):
+            sentence = f"nothing new: branch {branch} exists already"
             return Completed(name="Nothing new", message=sentence)
-        text = experiments.committed_params(root, values | news.values)
-        with experiments.room(root, text) as room:
-            result = run_plan(room)
+        text = worktree.committed_params(root, values | update.values)
+        with worktree.checkout(root, text) as folder:
+            result = run_plan(folder)
             if not result.is_judged:
                 return result.state()
-            name = branch.replace("/", "-")
-            message = f"data: {news.sentence}"
-            commit = experiments.keep(root, room, name=name, message=message)
-            _review(room)
-            _push(room)
-        processes.git(root, "branch", branch, commit)
-        return result.state(f"{news.sentence}: branch {branch} holds the result")
+            commit = worktree.commit(folder, f"data: {update.sentence}")
+            _push(folder)
+            git.output("branch", branch, commit, cwd=root)
+            kept = f"branch {branch} holds the result"
+            report.publish(folder, result, kept=kept)
+            _review(folder)
+        return result.state(f"{update.sentence}: {kept}")
 
     return _guarded(run)
 
@@ -103,46 +110,44 @@ def _values(params: dict[str, Any] | None, study: str | None) -> dict[str, Any]:
 
 
 def _guarded(run: Callable[[Path], State[Any]]) -> State[Any]:
-    """Runs in this folder; whatever was started ends, a mistake is a sentence."""
-    with processes.ended_with_this():
+    """Runs in the working directory; ends with all that it started, errors named."""
+    if os.environ.get(STARTED_BY_RUNNER):
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    with processes.end_with_block():
         try:
             return run(Path.cwd())
         except PipelineError as error:
             return Failed(message=str(error))
-        except subprocess.CalledProcessError as error:
-            words = " ".join(error.cmd)
-            return Failed(message=f"{words}: {(error.stderr or '').strip()}")
 
 
-def _push(room: Path) -> None:
+def _end_with(parent: int) -> None:
+    """Ends this process, as a cancellation does, when its parent has died."""
+    while os.getppid() == parent:
+        sleep(1)
+    os.kill(os.getpid(), SIGTERM)
+
+
+def _push(folder: Path) -> None:
     """Sends the outputs to the default DVC remote, where there is one."""
-    logger = get_run_logger()
-    with Repo(room) as repo:
+    with Repo(folder) as repo:
         remote = repo.config["core"].get("remote")
     if not remote:
-        logger.info("no DVC remote is configured; the outputs stay in this cache")
-        return
-    if not _run_into_log(processes.dvc("push"), room):
+        get_run_logger().info("no DVC remote is configured; outputs stay in this cache")
+    elif not _run_into_log(processes.dvc("push"), folder):
         raise PipelineError(
             f"dvc push to {remote} failed, the run's log says why; the next refresh "
             "restores the results and tries again"
         )
 
 
-def _review(room: Path) -> None:
-    """The review of the last commit against the one before, if that tool is there."""
-    if importlib.util.find_spec(REVIEW) is None:
-        return
-    if not _run_into_log([sys.executable, "-m", REVIEW, "HEAD~1", "HEAD"], room):
+def _review(folder: Path) -> None:
+    """Publishes the review of the last commit against the one before."""
+    if _run_into_log(REVIEW, folder):
+        report.publish_review(folder)
+    else:
         get_run_logger().warning("the review failed; the result is kept without one")
-        return
-    create_markdown_artifact(
-        markdown=(room / "review.md").read_text("utf-8"),
-        key="review",
-        description="What the new data changed, image by image",
-    )
 
 
 def _run_into_log(words: list[str], cwd: Path) -> bool:
-    """Runs a command whose output is the run's log; whether it went well."""
-    return processes.run(words, cwd=cwd, heard=get_run_logger().info) == 0
+    """Runs a command into the run's log; whether it succeeded."""
+    return processes.run(words, cwd=cwd, on_line=get_run_logger().info) == 0

@@ -1,4 +1,4 @@
-"""Which stage waits for which: DVC's own reading of `dvc.yaml`."""
+"""The order of the stages, as DVC reads it from `dvc.yaml`."""
 
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -18,10 +18,10 @@ def read_plan(root: Path) -> dict[str, list[str]]:
         root: A DVC repository.
 
     Returns:
-        Each stage's name to the stages whose outputs it reads.
+        Names of the stages whose outputs a stage reads, by its name.
 
     Raises:
-        PipelineError: If `dvc.yaml` cannot be read, or its stages form a circle.
+        PipelineError: If `dvc.yaml` cannot be read, or its stages form a cycle.
     """
     try:
         with Repo(root) as repo:
@@ -37,7 +37,7 @@ def read_plan(root: Path) -> dict[str, list[str]]:
 
 
 def _address(stage: Any) -> str:
-    """What `dvc repro` calls a stage at the repository's root, wherever this runs."""
+    """The stage's name for `dvc repro`."""
     path = str(stage.path_in_repo)
     name = getattr(stage, "name", None)
     if name is None:  # a .dvc file

@@ -1,94 +1,118 @@
-"""What a run leaves on Prefect's pages: metrics, verdict, the worst overlays."""
+"""What a run publishes on Prefect's pages: metrics, verdict, review, overlays."""
 
 import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
+import httpx
 import pandas as pd
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from stages.core import files, paths
 from stages.core.tables import flatten
-from stages.flow.experiments import committed
+from stages.core.worktree import committed
+from stages.flow.running import JUDGE, SCORER, PlanResult
 from stages.gate import table
+from stages.scoring.metrics import HEADLINE, higher_is_better, number, order, signed
 
 WORST = 4
-JPEG_QUALITY = 80  # some 25 kB a picture: an artifact is a row of a database
+JPEG_QUALITY = 80  # about 25 kB per picture: an artifact is a row of a database
 
 
-def publish_metrics(root: Path) -> None:
-    """The metrics beside those of the last commit, and pictures of the worst images."""
-    now = flatten(files.read_json(root / paths.METRICS))
-    text = committed(root, paths.METRICS)
-    before = flatten(json.loads(text)) if text else {}
-    create_table_artifact(
-        table=compare(now, before),
-        key="metrics",
-        description=f"{paths.METRICS}, against the last commit",
-    )
-    create_markdown_artifact(
-        markdown=_overlays(root),
-        key="worst-overlays",
-        description=f"The {WORST} validation images of the lowest Dice",
-    )
+def publish(root: Path, result: PlanResult, *, kept: str = "") -> None:
+    """Publishes what the plan gave; a server that is gone only costs a warning.
+
+    Args:
+        root: Where the plan ran.
+        result: What became of it.
+        kept: A sentence that says what holds the result.
+    """
+    where = f"; {kept}" if kept else ""
+    try:
+        if SCORER in result.completed:
+            create_table_artifact(
+                table=_metrics(root),
+                key="metrics",
+                description=f"{paths.METRICS} against the last commit{where}",
+            )
+            create_markdown_artifact(
+                markdown=_overlays(root),
+                key="worst-overlays",
+                description=f"The {WORST} validation images with the lowest Dice",
+            )
+        if JUDGE in {*result.completed, *result.failed}:
+            create_markdown_artifact(
+                markdown=f"```\n{verdict(root)}\n```",
+                key="verdict",
+                description=f"{paths.VERDICT}: metrics against their bounds",
+            )
+    except httpx.HTTPError as error:
+        get_run_logger().warning("Prefect's server does not answer: %s", error)
 
 
-def publish_verdict(root: Path) -> None:
-    """The gate's table."""
-    create_markdown_artifact(
-        markdown=f"```\n{verdict(root)}\n```",
-        key="verdict",
-        description=f"{paths.VERDICT}: metrics against the bounds in params.yaml",
-    )
+def publish_review(root: Path) -> None:
+    """Publishes `review.md`, which lies in this folder."""
+    try:
+        create_markdown_artifact(
+            markdown=(root / "review.md").read_text("utf-8"),
+            key="review",
+            description="What the new data changed, image by image",
+        )
+    except httpx.HTTPError as error:
+        get_run_logger().warning("Prefect's server does not answer: %s", error)
 
 
 def verdict(root: Path) -> str:
     """The gate's table as text, its outcome first."""
     found = files.read_json(root / paths.VERDICT)
-    short = sum(not check["passed"] for check in found["checks"])
+    num_failed = sum(not check["passed"] for check in found["checks"])
     count = len(found["checks"])
     if found["passed"]:
         head = f"gate passed: all {count} bounds are met"
     else:
-        head = f"gate FAILED: {short} of {count} bounds are not met"
+        head = f"gate FAILED: {num_failed} of {count} bounds are not met"
     return f"{head}\n{table(found['checks'])}"
 
 
-def compare(now: dict[str, Any], before: dict[str, Any]) -> list[dict[str, str]]:
-    """Metrics now and before, a row each, with the difference.
+def _metrics(root: Path) -> list[dict[str, str]]:
+    now = flatten(files.read_json(root / paths.METRICS))
+    text = committed(root, paths.METRICS)
+    return list(compare(now, flatten(json.loads(text)) if text else {}))
+
+
+def compare(now: dict[str, Any], before: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Metrics now and before: the headline metric, and every other that changed.
 
     Example:
-        >>> compare({"dice.mean": 0.96}, {"dice.mean": 0.95})[0]["difference"]
-        '+0.0100'
+        >>> row = next(compare({"dice.mean": 0.96}, {"dice.mean": 0.95}))
+        >>> row["difference"], row["change"]
+        ('+0.0100', 'better')
     """
-    rows = []
-    # The whole first, its classes after it.
-    for name in sorted({*now, *before}, key=lambda n: (n.startswith("by_class"), n)):
+    for name in sorted({*now, *before}, key=order):
         new, old = now.get(name), before.get(name)
-        difference = ""
+        if new == old and name != f"{HEADLINE.name}.mean":
+            continue
+        difference, change = "", ""
         if isinstance(new, int | float) and isinstance(old, int | float):
-            difference = f"{new - old:+.4f}"
-        rows.append(
-            {
-                "metric": name,
-                "value": _number(new),
-                "last commit": _number(old),
-                "difference": difference,
-            }
-        )
-    return rows
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+            difference = signed(name, new - old)
+            direction = higher_is_better(name)
+            if new != old and direction is not None:
+                change = "better" if (new > old) == direction else "worse"
+        yield {
+            "metric": name,
+            "value": "" if new is None else number(name, new),
+            "last commit": "" if old is None else number(name, old),
+            "difference": difference,
+            "change": change,
+        }
 
 
 def _overlays(root: Path) -> str:
-    """Markdown with the pictures inside, so that no server has to hand them out."""
+    """Markdown that embeds the pictures, so that no server has to hand them out."""
     scores = pd.read_csv(root / paths.PER_IMAGE, dtype={"pair_id": str})
     scores = scores.sort_values(["dice", "pair_id"], na_position="first")
     parts = []
@@ -107,4 +131,4 @@ def _overlays(root: Path) -> str:
         )
         if len(parts) == WORST:
             break
-    return "\n".join(parts) or "No picture was asked for (`evaluate.overlays_worst`)."
+    return "\n".join(parts) or "No overlays were made (`evaluate.overlays_worst`)."

@@ -1,37 +1,44 @@
-"""The plan as Prefect tasks: one a stage, each a `dvc repro --single-item` process."""
+"""The plan as Prefect tasks: one `dvc repro --single-item` process per stage."""
 
+import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import allow_failure, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from stages.core import paths
+from stages.core import processes
 from stages.core.errors import TRY_AGAIN
-from stages.flow import processes, report
 from stages.flow.plan import read_plan
 
-# The stage that meets the network, and how long to wait before another try of it. Its
-# source has tried for half a minute by itself: what lasts longer lasts for minutes.
+# The stage that uses the network, and the waits between its tries. Its source tries
+# for half a minute by itself: an outage that lasts longer usually lasts for minutes.
 NETWORK_STAGE = "ingest"
 RETRY_DELAYS = [timedelta(minutes=minutes).total_seconds() for minutes in (1, 5, 15)]
 NETWORK_FAILED = "Network failed"
+SKIPPED = "Skipped"
 JUDGE = "gate"
 SCORER = "evaluate"
+INTERRUPTED = (128 + 2, 128 + 15)  # exit codes after Ctrl-C and SIGTERM
 
-# What `dvc repro` says of a stage; the last that it says holds.
+# What `dvc repro` prints about a stage; the last match counts.
 OUTCOMES = {
     "Cached": re.compile(r"Stage '.+' didn't change, skipping"),
     "Restored": re.compile(r"Stage '.+' is cached - skipping run"),
     "Executed": re.compile(r"Running stage '.+'"),
 }
 EXITED = re.compile(r"exited with (\d+)")
+# A stage's sentence, with the table that may follow it, and DVC's.
+OWN_SENTENCE = re.compile(r"^error: (.*?)(?=^ERROR: |\Z)", re.MULTILINE | re.DOTALL)
+DVC_SENTENCE = re.compile(r"^ERROR: (.*)", re.MULTILINE)
+EPOCH = re.compile(r"epoch (\d+) of \d+")
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,8 @@ class StageResult:
 class PlanResult:
     """What became of a run of the whole plan."""
 
-    stages: dict[str, StageResult]  # those that completed
-    failed: dict[str, str]  # those that did not, and why
-    message: str
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every stage is up to date, the gate passed."""
-        return not self.failed
+    completed: dict[str, StageResult]
+    failed: dict[str, str]  # why, by stage; stages behind them were skipped
 
     @property
     def is_judged(self) -> bool:
@@ -62,20 +63,35 @@ class PlanResult:
         return set(self.failed) <= {JUDGE}
 
     def state(self, where: str = "") -> State[Any]:
-        """The run's end in Prefect's words; `where` says what is kept where."""
-        message = f"{where}; {self.message}" if where else self.message
-        if self.is_complete:
-            return Completed(message=message, data=self.stages)
-        return Failed(message=message)
+        """The run's final state; `where` says what is kept where."""
+        message = f"{where}; {self._message()}" if where else self._message()
+        if self.failed:
+            return Failed(message=message)
+        return Completed(message=message, data=self.completed)
+
+    def _message(self) -> str:
+        if self.failed:
+            return "\n".join(self.failed.values())
+        outcomes = [result.outcome for result in self.completed.values()]
+        counts = [f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes)]
+        seconds = sum(result.seconds for result in self.completed.values())
+        return (
+            f"{len(outcomes)} stages up to date: {', '.join(counts)}; {seconds:.0f} s"
+        )
 
 
 def run_plan(root: Path) -> PlanResult:
-    """Runs every stage of the plan, what does not depend on each other at once.
+    """Runs every stage of the plan, independent ones at once.
 
     Args:
-        root: A DVC repository; for use inside a flow, whose artifacts it makes.
+        root: A DVC repository.
     """
     futures: dict[str, Any] = {}
+    logging.getLogger("prefect.task_runs").addFilter(_without_empty_traceback)
+
+    def unfinished(stages: list[str]) -> Callable[[], list[str]]:
+        return lambda: [name for name in stages if not _is_up_to_date(futures[name])]
+
     for stage, upstream in read_plan(root).items():
         retried = stage == NETWORK_STAGE
         runner = run_stage.with_options(
@@ -84,27 +100,38 @@ def run_plan(root: Path) -> PlanResult:
             retries=len(RETRY_DELAYS) if retried else 0,
             retry_delay_seconds=RETRY_DELAYS if retried else 0,
         )
-        waited = [futures[name] for name in upstream]
         futures[stage] = runner.submit(
-            stage, str(root), wait_for=waited, return_state=False
+            stage,
+            str(root),
+            unfinished(upstream),
+            wait_for=[allow_failure(futures[name]) for name in upstream],
+            return_state=False,
         )
     for future in futures.values():
         future.wait()
-    states = {stage: future.state for stage, future in futures.items()}
-    completed = {
-        stage: state.result() for stage, state in states.items() if state.is_completed()
-    }
-    # A stage behind a failed one has not failed: it never started.
-    failed = {
-        stage: state.message or state.name
-        for stage, state in states.items()
-        if state.is_failed() or state.is_crashed() or state.is_cancelled()
-    }
-    if SCORER in completed:
-        report.publish_metrics(root)
-    if {JUDGE} & {*completed, *failed} and (root / paths.VERDICT).is_file():
-        report.publish_verdict(root)
-    return PlanResult(completed, failed, _message(completed, failed))
+    return PlanResult(
+        completed={
+            stage: future.state.result()
+            for stage, future in futures.items()
+            if _is_up_to_date(future)
+        },
+        failed={
+            stage: future.state.message or future.state.name
+            for stage, future in futures.items()
+            if not future.state.is_completed()
+        },
+    )
+
+
+def _without_empty_traceback(record: logging.LogRecord) -> bool:
+    """Prefect asks for a traceback where none is: it would log "NoneType: None"."""
+    if record.exc_info == (None, None, None):
+        record.exc_info = None
+    return True
+
+
+def _is_up_to_date(future: Any) -> bool:
+    return bool(future.state.is_completed() and future.state.name != SKIPPED)
 
 
 def _is_network(_task: Any, _run: Any, state: State[Any]) -> bool:
@@ -112,29 +139,32 @@ def _is_network(_task: Any, _run: Any, state: State[Any]) -> bool:
 
 
 @task(cache_policy=NO_CACHE, retry_condition_fn=_is_network)
-def run_stage(stage: str, root: str) -> State[Any]:
+def run_stage(stage: str, root: str, unfinished: Callable[[], list[str]]) -> State[Any]:
     """Brings one stage up to date; its outcome is the name of the task's state.
 
     Args:
         stage: Its name in `dvc.yaml`.
         root: The repository.
+        unfinished: Names the stages before it that did not complete.
     """
+    if missing := unfinished():
+        return Completed(name=SKIPPED, message=f"{missing[0]} did not complete")
     logger = get_run_logger()
-    heard: list[str] = []
+    lines: list[str] = []
 
-    def hear(line: str) -> None:
-        heard.append(line)
+    def on_line(line: str) -> None:
+        lines.append(line)
         logger.info("%s", line)
 
     begin = monotonic()
     words = processes.dvc("repro", "--single-item", stage)
-    code = processes.run(words, cwd=Path(root), heard=hear)
+    code = processes.run(words, cwd=Path(root), on_line=on_line)
     seconds = round(monotonic() - begin, 1)
-    printed = "\n".join(heard)
+    printed = "\n".join(lines)
     if code:
-        return _failure(stage, Path(root), printed, code)
-    said = [name for name, pattern in OUTCOMES.items() if pattern.search(printed)]
-    outcome = said[-1] if said else "Completed"
+        return _failure(stage, printed, code)
+    matches = [name for name, pattern in OUTCOMES.items() if pattern.search(printed)]
+    outcome = matches[-1] if matches else "Completed"
     return Completed(
         name=outcome,
         message=f"{outcome.lower()}, {seconds} s",
@@ -142,21 +172,16 @@ def run_stage(stage: str, root: str) -> State[Any]:
     )
 
 
-def _failure(stage: str, root: Path, printed: str, code: int) -> State[Any]:
-    """Why a stage failed: its own sentence, or else DVC's."""
+def _failure(stage: str, printed: str, code: int) -> State[Any]:
+    """Why a stage did not complete, by its own sentence or else DVC's."""
     exited = EXITED.search(printed)
-    if stage == JUDGE and (root / paths.VERDICT).is_file():
-        return Failed(message=report.verdict(root))
-    sentences = re.findall(r"^(?:error|ERROR): (.*)", printed, re.MULTILINE)
-    reason = sentences[0] if sentences else f"ended with {code}"
-    name = NETWORK_FAILED if exited and int(exited[1]) == TRY_AGAIN else None
-    return Failed(name=name or "Failed", message=f"{stage}: {reason}")
-
-
-def _message(completed: dict[str, StageResult], failed: dict[str, str]) -> str:
-    if failed:
-        return "\n".join(failed.values())
-    outcomes = [result.outcome for result in completed.values()]
-    counts = [f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes)]
-    seconds = sum(result.seconds for result in completed.values())
-    return f"{len(outcomes)} stages up to date: {', '.join(counts)}; {seconds:.0f} s"
+    code = int(exited[1]) if exited else code
+    if code in INTERRUPTED:
+        epochs = EPOCH.findall(printed)
+        then = f"the next run goes on from epoch {epochs[-1]}" if epochs else ""
+        message = f"{stage}: interrupted; {then or 'the next run repeats it'}"
+        return Failed(name="Interrupted", message=message)
+    found = OWN_SENTENCE.search(printed) or DVC_SENTENCE.search(printed)
+    reason = found[1].strip() if found else f"ended with {code}"
+    name = NETWORK_FAILED if code == TRY_AGAIN else "Failed"
+    return Failed(name=name, message=f"{stage}: {reason.removeprefix(f'{stage}: ')}")

@@ -10,6 +10,8 @@ from stages.core.params import (
     Section,
     load_params,
     parse_params,
+    parse_text,
+    text_with_values,
 )
 from tests.conftest import ROOT, with_overrides
 
@@ -141,3 +143,32 @@ def test_numbers_read_as_dvc_reads_them(tmp_path, shipped_values):
     text = re.sub(r"learning_rate: [\d.]+", "learning_rate: 1e-3", text)
     (tmp_path / "params.yaml").write_text(text)
     assert load_params().train.learning_rate == 0.001
+
+
+def test_an_override_changes_its_own_line_only():
+    text = (ROOT / "params.yaml").read_text("utf-8")
+    assert text_with_values(text, {}) == text
+    changed = text_with_values(text, {"train.epochs": 3, "gate.min.dice.mean": 0.5})
+    lines = zip(text.splitlines(), changed.splitlines(), strict=True)
+    different = [new for old, new in lines if new != old]
+    assert [line.split("#")[0].split() for line in different] == [
+        ["epochs:", "3"],
+        ["mean:", "0.5"],
+    ]
+    assert parse_text(changed).train.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("train.epoch", 3, "train.epoch is not a known key"),
+        ("trains.epochs", 3, "trains is not a known key"),
+        ("train.epochs", "3", "train.epochs must be a valid integer, found '3'"),
+        ("train.epochs.most", 3, "epochs is a value, not a section"),
+        ("split.validation_fraction", 2.0, "must be less than 1"),
+    ],
+)
+def test_an_override_that_does_not_fit_is_one_sentence(name, value, words):
+    text = (ROOT / "params.yaml").read_text("utf-8")
+    with pytest.raises(PipelineError, match=words):
+        text_with_values(text, {name: value})

@@ -1,8 +1,8 @@
-"""Studies: what to set for a data set and a question, one file each, found by name.
+"""Studies: the params for a data set and a question, one file each, found by name.
 
-`NAME.yaml` holds `about`, one line for people, and `params`: values by dotted name, as
-`dvc exp run -S` takes them. What a file leaves out stays as `params.yaml` has it.
-`python -m stages.tools.study NAME` runs one; the Prefect flows take the same names.
+`NAME.yaml` holds `about`, one line for people, and `params`, values by dotted name.
+Every other value stays as in `params.yaml`. `lungfield study NAME` runs one; the
+Prefect flows take the same names.
 """
 
 from collections.abc import Mapping
@@ -41,25 +41,3 @@ def load(name: str) -> Study:
     plugins.check("study", name, names())
     text = (FOLDER / f"{name}.yaml").read_text("utf-8")
     return Study(name, **YAML(typ="safe", pure=True).load(text))
-
-
-def applied(values: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of what `params.yaml` holds, with params by dotted name set in it.
-
-    Raises:
-        PipelineError: If a name is not there.
-    """
-    copy: dict[str, Any] = {**values}
-    for name, value in params.items():
-        *parents, last = name.split(".")
-        section = copy
-        for parent in parents:
-            inner = section.get(parent)
-            if not isinstance(inner, dict):
-                raise PipelineError(
-                    f"params.yaml has no {name}; correct the name (dvc params diff "
-                    "shows what is there)"
-                )
-            section[parent] = section = {**inner}
-        section[last] = value
-    return copy

@@ -15,11 +15,11 @@ import pytest
 
 from stages.core import paths, studies
 from stages.core.errors import PipelineError
-from stages.core.params import Params, parse_params
+from stages.core.params import Params, parse_params, with_values
 from stages.datasets import layouts
 from stages.export import export
 from stages.nn.inference import load_model
-from tests.conftest import ROOT, run_to_verdict, with_overrides
+from tests.conftest import ROOT, run_to_verdict
 from tests.trees import SIDE, write_covid_qu_ex, write_lgg, write_radiography
 
 # What a study says stays, but for where the data are and how large everything is.
@@ -66,7 +66,7 @@ TREES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
 
 def params_of(name: str, shipped: dict[str, Any], **small: Any) -> Params:
     return parse_params(
-        with_overrides(studies.applied(shipped, studies.load(name).params), small)
+        with_values(with_values(shipped, studies.load(name).params), small)
     )
 
 
@@ -252,13 +252,3 @@ def test_an_unknown_study_names_those_there_are() -> None:
         PipelineError, match="no study 'nope'; choose one of article, covid"
     ):
         studies.load("nope")
-
-
-def test_a_param_that_is_not_there_is_one_sentence(
-    shipped_values: dict[str, Any],
-) -> None:
-    with pytest.raises(PipelineError, match=r"has no train\.epochs\.most"):
-        studies.applied(shipped_values, {"train.epochs.most": 1})
-    changed = studies.applied(shipped_values, {"gate.min.dice.mean": 0.5})
-    assert changed["gate"]["min"]["dice"]["mean"] == 0.5
-    assert shipped_values["gate"]["min"]["dice"]["mean"] == 0.95

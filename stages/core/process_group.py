@@ -1,10 +1,10 @@
-"""Runs a command that may not outlive who started it.
+"""Runs a command that ends with the process that started it.
 
-`python leash.py COMMAND ...` holds on to standard input. When its other end closes,
-because somebody let go or was killed, the whole process group is interrupted, as by
-Ctrl-C: DVC then removes its locks and a stage keeps what it has finished.
+`python process_group.py COMMAND ...` reads standard input until its end. The end comes
+when the starter closes the pipe or dies, even by SIGKILL. Then the whole process group
+is interrupted, as by Ctrl-C: DVC removes its locks and a stage keeps what it has done.
 
-It is run by its path and imports nothing of the project, so that it starts at once.
+It is started by its path and imports nothing of the project, so it starts at once.
 """
 
 import os
@@ -13,24 +13,24 @@ import subprocess
 import sys
 import threading
 
-# What to send, and how many seconds to wait for it to help. A caller waits longer.
+# Signals to send, and seconds to wait after each. Callers wait longer than the sum.
 STEPS = ((signal.SIGINT, 15.0), (signal.SIGTERM, 5.0))
 
 
 def main() -> None:
-    """Runs the words after the file's name; exits as they do."""
-    # A handler, not SIG_IGN: the command would inherit that, and never be interrupted.
+    """Runs the command in the arguments and exits with its code."""
+    # A handler instead of SIG_IGN, which the command would inherit.
     for number, _ in STEPS:
         signal.signal(number, lambda *_: None)
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
     threading.Thread(target=_watch, args=(child,), daemon=True).start()
     code = child.wait()
-    os.killpg(0, signal.SIGTERM)  # what the command left running
+    os.killpg(0, signal.SIGTERM)  # processes that the command left running
     sys.exit(code if code >= 0 else 128 - code)
 
 
 def _watch(child: subprocess.Popen[bytes]) -> None:
-    """Waits until nobody holds the other end, then ends the group."""
+    """Waits until standard input ends, then ends the process group."""
     while os.read(0, 1):
         pass
     for number, wait_s in STEPS:

@@ -1,4 +1,4 @@
-"""Whether there are newer data than the last commit was trained on."""
+"""Are there newer data than those that the last commit was trained on?"""
 
 import json
 import subprocess
@@ -9,17 +9,17 @@ from typing import Any
 from stages.core import files
 from stages.core.errors import PipelineError
 from stages.core.params import IngestParams
+from stages.core.processes import dvc, environment
 from stages.datasets.sources import kaggle
-from stages.flow.processes import dvc, environment
 
 
 @dataclass(frozen=True)
-class News:
-    """What is new.
+class Update:
+    """The newer data.
 
     Attributes:
-        name: Short and unique, such as `v6`; "" if nothing is new.
-        sentence: The same for people.
+        name: Short and unique, such as `v6`; "" if there are none.
+        sentence: A description for people.
         values: Params to set, by dotted name.
     """
 
@@ -28,8 +28,8 @@ class News:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def look(root: Path, params: IngestParams) -> News:
-    """Asks the source, in seconds, without fetching anything.
+def find(root: Path, params: IngestParams) -> Update:
+    """Asks the source, in seconds, without a download.
 
     Args:
         root: The repository.
@@ -37,7 +37,7 @@ def look(root: Path, params: IngestParams) -> News:
 
     Raises:
         NetworkError: If Kaggle does not answer.
-        PipelineError: If Kaggle refuses to, or the folder is missing.
+        PipelineError: If Kaggle refuses, or the folder is missing.
     """
     match params.source:
         case "kaggle":
@@ -45,23 +45,23 @@ def look(root: Path, params: IngestParams) -> News:
         case "folder":
             return _folder(root, params.folder)
         case _:
-            return News("", f"nothing new: {params.source} pairs are drawn from params")
+            return Update("", f"nothing new: {params.source} pairs come from params")
 
 
-def _kaggle(params: IngestParams) -> News:
+def _kaggle(params: IngestParams) -> Update:
     pinned, newest = params.kaggle.version, kaggle.newest_version(params.kaggle)
     if newest <= pinned:
-        return News(
+        return Update(
             "", f"nothing new: {params.kaggle.dataset} is still at version {newest}"
         )
-    return News(
+    return Update(
         f"v{newest}",
         f"{params.kaggle.dataset} has version {newest}, params.yaml pins {pinned}",
         {"ingest.kaggle.version": newest},
     )
 
 
-def _folder(root: Path, folder: str) -> News:
+def _folder(root: Path, folder: str) -> Update:
     if not (root / folder).exists():
         raise PipelineError(
             f"ingest.folder {folder} does not exist; put the data there or correct "
@@ -76,7 +76,7 @@ def _folder(root: Path, folder: str) -> News:
     )
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise PipelineError(f"dvc status cannot tell what is new: {reason[0]}")
+        raise PipelineError(f"dvc status cannot compare the data: {reason[0]}")
     changed = {
         path
         for entry in json.loads(done.stdout or "{}").get("ingest", [])
@@ -84,6 +84,6 @@ def _folder(root: Path, folder: str) -> News:
         for path in entry.get("changed deps", {})
     }
     if folder not in changed:
-        return News("", f"nothing new: {folder} is as it was")
+        return Update("", f"nothing new: {folder} is unchanged")
     content = files.sha256(root / folder)[:8]
-    return News(f"folder-{content}", f"{folder} has changed, it is now {content}")
+    return Update(f"folder-{content}", f"{folder} has changed, it is now {content}")

@@ -1,0 +1,201 @@
+"""Runs beside the working tree: a Git worktree that shares DVC's cache.
+
+A run there starts from a commit, so anyone gets the same result from that commit, and
+no result is computed twice. `keep` saves what it gave as a DVC experiment.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dvc.repo import Repo
+
+from stages.core import files, git, paths, processes
+from stages.core.errors import PipelineError
+from stages.core.params import parse_text, text_with_values
+
+FOLDER = paths.WORK / "worktrees"
+
+
+def committed_params(root: Path, values: dict[str, Any]) -> str:
+    """The text of the last commit's `params.yaml` with values set in it.
+
+    Args:
+        root: The checkout.
+        values: Params by dotted name.
+
+    Raises:
+        PipelineError: If a value does not fit, or no commit has the file.
+    """
+    text = committed(root, paths.PARAMS)
+    if text is None:
+        raise PipelineError(
+            f"{paths.PARAMS} is not committed yet, and an experiment starts from the "
+            "last commit; commit it first"
+        )
+    return text_with_values(text, values)
+
+
+def committed(root: Path, path: Path) -> str | None:
+    """A file's text in the last commit; None where that has no such file."""
+    done = git.run("show", f"HEAD:./{path.as_posix()}", cwd=root)
+    return None if done.returncode else done.stdout.decode("utf-8", "replace")
+
+
+@contextlib.contextmanager
+def checkout(root: Path, params: str, *, revision: str = "HEAD") -> Iterator[Path]:
+    """Checks a commit out beside the working tree, with these params.
+
+    The worktree is removed at the end. A killed run leaves it, and the next run of the
+    same commit and params goes on in it from the checkpoints there.
+
+    Args:
+        root: The checkout that the user works in; it is not touched.
+        params: The text of `params.yaml` in the worktree.
+        revision: The commit to check out.
+
+    Yields:
+        The pipeline's folder in the worktree.
+
+    Raises:
+        PipelineError: If another process runs the same commit and params.
+    """
+    commit = git.output("rev-parse", "--verify", f"{revision}^{{commit}}", cwd=root)
+    prefix = git.output("rev-parse", "--show-prefix", cwd=root)
+    name = hashlib.sha256(json.dumps([commit, params]).encode()).hexdigest()[:12]
+    top = root / FOLDER / name
+    top.parent.mkdir(parents=True, exist_ok=True)
+    with top.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PipelineError(
+                "an experiment with the same commit and params is running; wait for "
+                "it, or cancel it and run this again"
+            ) from None
+        if not _is_at(top, commit):
+            _remove(root, top)
+            git.output(
+                *("worktree", "add", "--force", "--detach", str(top), commit), cwd=root
+            )
+        folder = top / prefix
+        (folder / paths.PARAMS).write_text(params, "utf-8", newline="\n")
+        _share_cache(root, folder)
+        _link_source(root, folder, parse_text(params).ingest.folder)
+        try:
+            yield folder
+        except Exception:
+            _remove(root, top)
+            raise
+        _remove(root, top)
+
+
+def keep(folder: Path, *, name: str, message: str) -> str:
+    """Saves a worktree's params, lock and outputs as a DVC experiment.
+
+    Args:
+        folder: What `checkout` gave.
+        name: `dvc exp show` lists it, `dvc exp apply NAME` fetches it.
+        message: Of the experiment's commit.
+
+    Returns:
+        The experiment's commit.
+
+    Raises:
+        PipelineError: If DVC cannot save it.
+    """
+    git.output("add", "--all", cwd=folder)  # else DVC leaves new files out
+    words = ("exp", "save", "--quiet", "--force", "--name", name, "--message", message)
+    done = subprocess.run(
+        processes.dvc(*words),
+        cwd=folder,
+        env=processes.environment(),
+        capture_output=True,
+    )
+    if done.returncode:
+        reason = git.last_line(done.stderr) or "no reason given"
+        raise PipelineError(f"`dvc exp save` failed: {reason}")
+    head = git.output("rev-parse", "HEAD", cwd=folder)
+    found = experiment(folder, head, name)
+    assert found is not None
+    return found
+
+
+def commit(folder: Path, message: str) -> str:
+    """Commits a worktree's params, lock and outputs; returns the commit.
+
+    Args:
+        folder: What `checkout` gave.
+        message: Of the commit.
+    """
+    git.output("add", "--all", cwd=folder)
+    words = ("--quiet", "--allow-empty", "--no-verify", "-m", message)
+    git.output("commit", *words, cwd=folder)
+    return git.output("rev-parse", "HEAD", cwd=folder)
+
+
+def experiment(root: Path, base: str, name: str) -> str | None:
+    """The commit of an experiment on a base commit; None if there is none."""
+    reference = f"refs/exps/{base[:2]}/{base[2:]}/{name}"
+    words = ("for-each-ref", "--format=%(objectname)", reference)
+    return git.output(*words, cwd=root) or None
+
+
+def _is_at(top: Path, commit: str) -> bool:
+    """Whether a killed run left a whole worktree of that commit."""
+    if not (top / ".git").is_file():
+        return False
+    done = git.run("rev-parse", "HEAD", cwd=top)
+    return done.returncode == 0 and done.stdout.decode().strip() == commit
+
+
+def _remove(root: Path, top: Path) -> None:
+    files.remove(top)
+    git.output("worktree", "prune", cwd=root)
+
+
+def _share_cache(root: Path, folder: Path) -> None:
+    """Gives a worktree the checkout's own cache and remotes, wherever they are."""
+    local = root / ".dvc" / "config.local"
+    if local.is_file():  # it may hold a remote's credentials
+        shutil.copy2(local, folder / ".dvc" / "config.local")
+    with Repo(root) as repo:
+        cache = repo.cache.local_cache_dir
+        remotes = {name: facts["url"] for name, facts in repo.config["remote"].items()}
+    with Repo(folder) as repo, repo.config.edit("local") as config:
+        config["cache"]["dir"] = cache
+        for name, url in remotes.items():
+            config["remote"].setdefault(name, {})["url"] = url
+
+
+def _link_source(root: Path, folder: Path, name: str) -> None:
+    """Puts the source folder, which Git ignores, where the worktree expects it."""
+    source, target = root / name, folder / name
+    if Path(name).is_absolute() or not source.exists():
+        return
+    if ".." in Path(name).parts:
+        raise PipelineError(
+            f"ingest.folder should be absolute or inside the repository for an "
+            f"experiment, found {name}; write its absolute path"
+        )
+    if source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link(str(source), str(target))
+    else:
+        shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    """A hard link; a copy where the file systems differ."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

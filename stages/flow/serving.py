@@ -1,0 +1,191 @@
+"""Serves the deployments of `prefect.yaml` from one process.
+
+On the server that Prefect's settings name; without one, on a server of its own on
+loopback, which ends with this process and keeps its history in PREFECT_HOME.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.context import get_settings_context
+from prefect.deployments.runner import RunnerDeployment
+from prefect.runner import Runner
+from prefect.schedules import Cron
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_PORT,
+    temporary_settings,
+)
+from prefect.types.entrypoint import EntrypointType
+from ruamel.yaml import YAML
+
+from stages.core import process_group
+from stages.core.errors import NetworkError, PipelineError
+
+logger = logging.getLogger(__name__)
+
+DEPLOYMENTS = Path("prefect.yaml")
+LOOPBACK = "127.0.0.1"
+SERVER_SETTINGS = {
+    # Its default of 10 s ends in "database is locked" on a busy machine.
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    # In a server's memory, leases end with it while their slots stay taken.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    ),
+}
+START_S = 180  # a cold start takes 10 to 24 s on an idle machine
+RESTART_S = 5
+
+
+class _Runner(Runner):
+    """Prefect's runner, ended by SIGTERM as by Ctrl-C: the schedules are paused."""
+
+    def handle_sigterm(self, *_: Any) -> None:
+        # Prefect's own handler never awaits its clean-up.
+        signal.raise_signal(signal.SIGINT)
+
+
+def serve() -> None:
+    """Serves until interrupted; then the schedules pause.
+
+    Raises:
+        PipelineError: If `prefect.yaml` is missing or the server does not start.
+        NetworkError: If the server that the settings name does not answer.
+    """
+    found = deployments(DEPLOYMENTS)
+    with server() as url, temporary_settings({PREFECT_API_URL: url}):
+        runner = _Runner()
+        for deployment in found:
+            runner.add_deployment(deployment)
+            logger.info("serving %s/%s", deployment.flow_name, deployment.name)
+        logger.info("see %s; Ctrl-C ends it", url.removesuffix("/api"))
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(runner.start())
+
+
+def deployments(path: Path) -> list[RunnerDeployment]:
+    """The deployments of a `prefect.yaml`, without their work pools.
+
+    Raises:
+        PipelineError: If the file is missing.
+    """
+    try:
+        plan = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(
+            f"{path} is missing here; run from the root of the repository"
+        ) from None
+    return [_deployment(facts) for facts in plan["deployments"]]
+
+
+def _deployment(facts: dict[str, Any]) -> RunnerDeployment:
+    module, name = facts["entrypoint"].rsplit(".", 1)
+    flow = getattr(importlib.import_module(module), name)
+    made: RunnerDeployment = flow.to_deployment(
+        facts["name"],
+        description=facts.get("description"),
+        parameters=facts.get("parameters"),
+        schedules=[
+            Cron(each["cron"], timezone=each["timezone"]) for each in facts["schedules"]
+        ],
+        concurrency_limit=ConcurrencyLimitConfig(**facts["concurrency_limit"]),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    made.entrypoint = facts["entrypoint"]
+    return made
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """The address of a server's API: the user's, or that of one started here.
+
+    A server that was started here and dies is started again.
+
+    Raises:
+        PipelineError: If the one started here does not answer in time.
+        NetworkError: If the user's does not answer.
+    """
+    if url := PREFECT_API_URL.value():
+        if not _answers(url):
+            raise NetworkError(
+                f"Prefect's server {url} (from {_origin()}) does not answer; start it, "
+                "correct the address, or unset it to use a server of this command's own"
+            )
+        yield url
+        return
+    url = f"http://{LOOPBACK}:{PREFECT_SERVER_API_PORT.value()}/api"
+    if _answers(url):
+        yield url
+        return
+    ends = threading.Event()
+    processes = [_start_server(url)]
+
+    def keep_running() -> None:
+        while not ends.is_set():
+            code = processes[-1].wait()
+            if not ends.wait(RESTART_S):
+                logger.warning("Prefect's server ended (%d); starting it again", code)
+                processes.append(_start_server(url))
+
+    keeper = threading.Thread(target=keep_running, daemon=True)
+    try:
+        deadline = time.monotonic() + START_S
+        while not _answers(url):
+            if processes[0].poll() is not None or time.monotonic() > deadline:
+                raise PipelineError(
+                    f"Prefect's server should answer at {url} but does not; see above, "
+                    "or choose another port with PREFECT_SERVER_API_PORT"
+                )
+            time.sleep(0.25)
+        keeper.start()
+        yield url
+    finally:
+        ends.set()
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
+
+
+def _start_server(url: str) -> subprocess.Popen[bytes]:
+    """Starts a server in a process group that ends with this process.
+
+    A group of its own, so that Ctrl-C pauses the schedules before the server ends.
+    """
+    words = ["-m", "prefect", "server", "start", "--host", LOOPBACK, "--analytics-off"]
+    return subprocess.Popen(
+        [sys.executable, "-I", process_group.__file__, sys.executable, *words],
+        env={**SERVER_SETTINGS, **os.environ, "PREFECT_API_URL": url},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _answers(url: str) -> bool:
+    with (
+        temporary_settings({PREFECT_API_URL: url}),
+        get_client(sync_client=True) as client,
+    ):
+        return client.api_healthcheck() is None
+
+
+def _origin() -> str:
+    """Where the address of the server was set."""
+    if "PREFECT_API_URL" in os.environ:
+        return "the variable PREFECT_API_URL"
+    return f"Prefect's profile {get_settings_context().profile.name}"
