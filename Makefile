@@ -16,6 +16,12 @@ unexport PYTHONDONTWRITEBYTECODE
 # Stages are `python -m stages.NAME`: that python is the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# A variable's text as one word of the shell, which interprets nothing in it.
+quoted = '$(subst ','\'',$(value $(1)))'
+# Exported, it would be expanded, and `$(shell ...)` in it run.
+unexport BASE HEAD OUT STUDY SET VERSION STAGE DATA EPOCHS FOLDS JOBS REPORT SEED INPUTS BENCH
+option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup gpu repro schedule pull review experiments ablation folds study serve release bench faults fuzz audit docs test lint format types lock clean
 
@@ -55,10 +61,10 @@ repro: setup gpu  ## Run the pipeline: ingest, validate, split, train, evaluate,
 
 # make study STUDY=article SET="train.epochs=2 train.batch_size=4"
 study: setup  ## Run a study as a DVC experiment: make study STUDY=article
-	@$(BIN)/python -m stages.tools.study $(or $(STUDY),$(study),--help) $(foreach setting,$(SET),--set '$(setting)')
+	@$(BIN)/lungfield study $(if $(value STUDY),$(call quoted,STUDY)) $(foreach setting,$(value SET),--set '$(subst ','\'',$(setting))')
 
 schedule: setup  ## Serve the flows on their schedules; see http://127.0.0.1:4200
-	$(BIN)/python -m stages.flow
+	$(BIN)/lungfield schedule
 
 pull: setup  ## Fetch outputs and former runs, if a DVC remote is configured
 	@if [ -z "$$($(BIN)/dvc remote list)" ]; then echo "no DVC remote is configured: what is missing is made here"; \
@@ -67,33 +73,33 @@ pull: setup  ## Fetch outputs and former runs, if a DVC remote is configured
 BASE ?= main
 OUT ?= .
 review: setup  ## Compare with a Git revision, image by image: make review BASE=main
-	@$(BIN)/python -m stages.review "$(BASE)" $(if $(HEAD),"$(HEAD)") --out "$(OUT)"
+	@$(BIN)/python -m stages.review $(call quoted,BASE) $(call option,,HEAD) --out $(call quoted,OUT)
 	@# On a forge, the review is the job's summary too.
-	@if [ -n "$$GITHUB_STEP_SUMMARY" ]; then cat "$(OUT)/review.md" >> "$$GITHUB_STEP_SUMMARY"; fi
+	@if [ -n "$$GITHUB_STEP_SUMMARY" ]; then cat $(call quoted,OUT)/review.md >> "$$GITHUB_STEP_SUMMARY"; fi
 
 EPOCHS ?= 20
 FOLDS ?= 5
 # Where they write: below data/.work, unless OUT names another folder.
-SWEEP_OUT = $(if $(filter-out .,$(OUT)),--out "$(OUT)")
+SWEEP_OUT = $(if $(filter-out .,$(value OUT)),--out $(call quoted,OUT))
 ablation: setup  ## Does deep supervision help? 18 runs: make ablation DATA=set.zip EPOCHS=20
-	@$(BIN)/python -m benchmarks.ablation $(if $(DATA),"$(DATA)") --epochs $(EPOCHS) $(SWEEP_OUT)
+	@$(BIN)/python -m benchmarks.ablation $(call option,,DATA) --epochs $(call quoted,EPOCHS) $(SWEEP_OUT)
 
 folds: setup  ## Cross-validation, each fold an experiment: make folds DATA=set.zip FOLDS=5
-	@$(BIN)/python -m stages.tools.folds $(if $(DATA),"$(DATA)") --folds $(FOLDS) $(SWEEP_OUT)
+	@$(BIN)/lungfield folds $(call option,,DATA) --folds $(call quoted,FOLDS) $(SWEEP_OUT)
 
 experiments: setup  ## Compare dvc exp runs: Dice with intervals against multiply-adds
-	@$(BIN)/python -m stages.tools.experiments
+	@$(BIN)/lungfield experiments
 
 bench: setup  ## Measure, each figure beside a limit or a peer: make bench BENCH="input noop"
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 SEED ?= 1
 faults: setup  ## Do 200 faults to running stages: make faults SEED=2
-	@$(BIN)/python -m tests.faults --seed $(SEED) $(if $(JOBS),--jobs $(JOBS)) $(if $(REPORT),--out "$(REPORT)")
+	@$(BIN)/python -m tests.faults --seed $(call quoted,SEED) $(call option,--jobs,JOBS) $(call option,--out,REPORT)
 
 INPUTS ?= 100000
 fuzz: setup  ## Try 100,000 spoilt files on all that reads: make fuzz INPUTS=5000
-	@$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
+	@$(BIN)/python -m tests.fuzz --inputs $(call quoted,INPUTS) --seed $(call quoted,SEED)
 
 audit: setup  ## Known weaknesses of the locked packages, by pip-audit (needs the network)
 	@# Strict: a package that could not be looked up was not audited.
@@ -108,7 +114,7 @@ serve: setup  ## A page over the exported model: http://127.0.0.1:8000
 	@$(BIN)/lungfield serve data/export/unet.onnx
 
 release: setup  ## Tag a model version: make release VERSION=1.2.0 STAGE=prod
-	@$(BIN)/python -m stages.tools.release "$(VERSION)" $(if $(STAGE),--stage "$(STAGE)")
+	@$(BIN)/lungfield release $(call quoted,VERSION) $(call option,--stage,STAGE)
 
 test: setup  ## Run the tests; ALL=1: the long ones, too
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(ALL),--nightly)

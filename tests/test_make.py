@@ -84,3 +84,12 @@ def test_dvc_finds_the_environment_without_activating_it():
         text=True,
     )
     assert shown.stdout.startswith(sys.prefix)
+
+
+@pytest.mark.parametrize("variable", ["BASE", "OUT", "STUDY", "VERSION", "DATA"])
+def test_a_variable_reaches_no_shell(machine, variable, tmp_path):
+    installed(machine)
+    target = {"STUDY": "study", "VERSION": "release", "DATA": "folds"}
+    hostile = f"$(shell touch {tmp_path}/a) $$(touch {tmp_path}/b)`touch {tmp_path}/c`'"
+    make(machine, target.get(variable, "review"), f"{variable}={hostile}")
+    assert not [name for name in "abc" if (tmp_path / name).exists()]
