@@ -187,6 +187,144 @@ def provenance(
     check(file)
 
 
+Data = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Labelled data: a folder or a zip [default: the source in params.yaml].",
+        show_default=False,
+    ),
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option("--class", help="A class to read, repeatable [default: all]."),
+]
+
+
+@app.command()
+def study(
+    name: Annotated[
+        str | None, typer.Argument(help="A study; without one, they are listed.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A param, set on top of it."),
+    ] = None,
+) -> None:
+    """Run a study, such as the article's, as a named DVC experiment.
+
+    It sets the study's values in params.yaml and runs `dvc exp run`.
+    Example: lungfield study article --set ingest.source=folder
+    --set ingest.folder=set.zip
+    """
+    from stages.tools import study as room
+
+    if name is None:
+        room.list_studies()
+    else:
+        raise typer.Exit(room.study(name, settings or []))
+
+
+@app.command()
+def folds(
+    data: Data = None,
+    classes: Classes = None,
+    count: Annotated[int, typer.Option("--folds", min=2, help="Number of folds.")] = 5,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder.")] = Path(
+        "data/.work/folds"
+    ),
+) -> None:
+    """Cross-validate: score every image once, by a model that never saw it.
+
+    Each fold runs on the last commit and is kept as a DVC experiment; a fold that
+    exists is not repeated. OUT gets folds.md, the table, and per_image.csv.
+    """
+    from stages.tools.folds import run
+
+    run(data, classes or [], count, out)
+
+
+@app.command()
+def experiments(
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The picture.")
+    ] = Path("experiments.svg"),
+    num: Annotated[
+        int | None,
+        typer.Option("-n", "--num", min=1, help="Include runs of the last N commits."),
+    ] = None,
+    all_commits: Annotated[
+        bool, typer.Option("--all-commits", help="Include runs of every commit.")
+    ] = False,
+) -> None:
+    """Compare `dvc exp` runs: Dice with its interval, params that differ.
+
+    A star marks the runs that no other beats in both Dice and multiply-adds; the
+    picture shows them. Keep a run that failed at the gate with `dvc exp save`.
+    """
+    from stages.tools.experiments import run
+
+    run(out, num=num, all_commits=all_commits)
+
+
+@app.command()
+def release(
+    version: Annotated[str, typer.Argument(help="Such as 1.2.0.")],
+    stage: Annotated[
+        str | None,
+        typer.Option(help="A stage to assign the version to, such as prod."),
+    ] = None,
+) -> None:
+    """Tag a model version: changelog, commit and GTO tags; nothing is pushed.
+
+    It refuses unless everything is committed, the outputs match dvc.lock, the gate has
+    passed and CHANGELOG.md lists something new.
+    """
+    import datetime
+
+    from stages.tools.release import release
+
+    today = datetime.datetime.now(datetime.UTC).date()
+    typer.echo(release(version, stage=stage, today=today).next_steps())
+
+
+@app.command()
+def verify(
+    stage: Annotated[
+        str | None, typer.Option(help="Build this stage alone [default: all].")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="A new folder that keeps both builds.")
+    ] = None,
+) -> None:
+    """Build the last commit twice in clean clones and compare every output.
+
+    Exit code 1 where the two builds differ, or where they differ from a dvc.lock that
+    was made on a processor like this one.
+    """
+    from stages.tools.verify import run
+
+    run(stage, keep)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine and this checkout, and say what to do about each problem.
+
+    It asks no network and changes nothing. Exit code 1 where something is broken.
+    """
+    from stages.tools.doctor import run
+
+    run()
+
+
+@app.command()
+def schedule() -> None:
+    """Serve the Prefect flows on the schedules in prefect.yaml."""
+    from stages.flow.serving import serve
+
+    serve()
+
+
 def main() -> None:
     """Runs the command line; errors end in one sentence."""
     if "_LUNGFIELD_COMPLETE" in os.environ:  # the shell asks for completions

@@ -1,32 +1,25 @@
-"""Many `dvc exp` runs, best Dice first: `python -m stages.tools.experiments`.
+"""Compares many `dvc exp` runs in a table and a picture, best Dice first.
 
-Prints what DVC's own table cannot: the interval beside the mean, only the params in
-which the runs differ, and which runs no other beats in both Dice and work. Writes the
-picture of that, `experiments.svg`: Dice against multiply-adds.
-
-A run that fails at the gate is not kept by `dvc exp run`; `dvc exp save` right after
-it keeps it.
+It shows what DVC's own table cannot: the interval beside the mean, only the params in
+which the runs differ, and the runs that no other beats in both Dice and computation.
 """
 
-import argparse
 import json
 import math
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.core import paths
+from stages.core import files, git, paths, processes
 from stages.core.charts import SERIES, figure, short_numbers, standalone
-from stages.core.errors import PipelineError, run
-from stages.core.tables import flatten
+from stages.core.errors import PipelineError
+from stages.core.tables import flatten, text
 
 
 @dataclass(frozen=True)
 class Run:
-    """One commit or experiment, as `dvc exp show` tells of it."""
+    """One commit or experiment of `dvc exp show`."""
 
     name: str
     params: dict[str, Any]
@@ -34,22 +27,59 @@ class Run:
     low: float
     high: float
     passed: bool | None  # the gate's verdict
-    multiply_adds: float  # NaN if nothing was exported
+    multiply_adds: float  # per image; NaN if nothing was exported
 
     @property
     def has_point(self) -> bool:
-        """Whether it has a place in the picture."""
+        """Whether it can be drawn."""
         return math.isfinite(self.dice) and math.isfinite(self.multiply_adds)
 
 
-def runs(shown: list[dict[str, Any]]) -> list[Run]:
-    """Runs in what `dvc exp show --json` printed, best Dice first; no queued ones."""
+def run(out: Path, *, num: int | None, all_commits: bool) -> None:
+    """Prints the table and draws the picture.
+
+    Args:
+        out: The SVG file to write.
+        num: Include runs of the last `num` commits; None takes HEAD alone.
+        all_commits: Include runs of every commit.
+
+    Raises:
+        PipelineError: If DVC fails, or no run can be drawn.
+    """
+    words = ["--all-commits"] if all_commits else []
+    words += [] if num is None else ["--num", str(num)]
+    found = read(show(words))
+    print(table(found))
+    draw(found, out)
+    print(f"\n* no other run is as good for less computation; see {out}")
+
+
+def show(words: list[str]) -> list[dict[str, Any]]:
+    """The records that `dvc exp show --json` prints.
+
+    Raises:
+        PipelineError: If DVC fails.
+    """
+    done = subprocess.run(
+        processes.dvc("exp", "show", "--json", *words),
+        capture_output=True,
+        env=processes.environment(),
+    )
+    if done.returncode:
+        reason = git.last_line(done.stderr) or "no reason given"
+        raise PipelineError(
+            f"`dvc exp show` failed ({reason}); run from the root of the repository"
+        )
+    return [entry for entry in json.loads(done.stdout) if isinstance(entry, dict)]
+
+
+def read(shown: list[dict[str, Any]]) -> list[Run]:
+    """The finished runs among the records of `show`, best Dice first."""
     entries = []
     for commit in shown:
         entries.append(commit)
         for experiment in commit.get("experiments") or []:
-            # The last revision of one with checkpoints.
-            entries += (experiment.get("revs") or [])[:1]
+            entries += (experiment.get("revs") or [])[:1]  # the last revision
     found: dict[str, Run] = {}
     for entry in entries:
         if entry.get("data"):
@@ -81,7 +111,7 @@ def _run(name: str, data: dict[str, Any]) -> Run:
         low=_number(dice.get("dice.ci_low")),
         high=_number(dice.get("dice.ci_high")),
         passed=passed if isinstance(passed, bool) else None,
-        # Behind a failed gate lies the export of an earlier run.
+        # After a failed gate, the export is that of an earlier run.
         multiply_adds=_number(exported.get("multiply_adds") if passed else None),
     )
 
@@ -92,7 +122,7 @@ def _number(value: Any) -> float:
 
 
 def differing(found: list[Run]) -> list[str]:
-    """Names of params in which not all runs agree, in the order of params.yaml."""
+    """Names of the params in which runs differ, in the order of `params.yaml`."""
     names = dict.fromkeys(name for one in found for name in one.params)
     return [
         name
@@ -102,7 +132,7 @@ def differing(found: list[Run]) -> list[str]:
 
 
 def front(found: list[Run]) -> set[str]:
-    """Names of the runs that no other beats: none is as good for less work.
+    """Names of the runs that no other beats: none is as good for less computation.
 
     Example:
         >>> small = Run("small", {}, 0.95, 0.94, 0.96, True, 1e6)
@@ -125,47 +155,41 @@ def front(found: list[Run]) -> set[str]:
 
 
 def table(found: list[Run]) -> str:
-    """Aligned text: a star marks runs that no other beats."""
+    """The runs as aligned text; a star marks those of `front`."""
     names, best = differing(found), front(found)
-    rows = [["", "run", "Dice", "95 % interval", "gate", "multiply-adds", *names]]
     gates = {True: "passed", False: "FAILED", None: "-"}
-    for one in found:
-        rows.append(
-            [
-                "*" if one.name in best else "",
-                one.name,
-                _text(one.dice, ".4f"),
-                f"{_text(one.low, '.4f')} to {_text(one.high, '.4f')}"
-                if math.isfinite(one.low)
-                else "-",
-                gates[one.passed],
-                _text(one.multiply_adds, ",.0f"),
-                *(json.dumps(one.params.get(name)) for name in names),
-            ]
+    rows = [
+        (
+            "*" if one.name in best else "",
+            one.name,
+            _text(one.dice, ".4f"),
+            f"{_text(one.low, '.4f')} to {_text(one.high, '.4f')}",
+            gates[one.passed],
+            _text(one.multiply_adds, ",.0f"),
+            *(json.dumps(one.params.get(name)) for name in names),
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
+        for one in found
+    ]
+    head = ("", "run", "Dice", "95 % interval", "gate", "multiply-adds", *names)
+    return text(head, rows)
 
 
 def _text(value: float, form: str) -> str:
     return f"{value:{form}}" if math.isfinite(value) else "-"
 
 
-def picture(found: list[Run]) -> str:
-    """SVG of Dice, with intervals, against multiply-adds; the front is joined.
+def draw(found: list[Run], out: Path) -> None:
+    """Draws Dice with its interval against multiply-adds; joins the front.
+
+    The same runs give the same bytes.
 
     Raises:
         PipelineError: If no run has both numbers.
     """
-    placed = [one for one in found if one.has_point]
+    placed = sorted((r for r in found if r.has_point), key=lambda r: r.multiply_adds)
     if not placed:
         raise PipelineError(
-            "no run has both a Dice and an exported model, so there is no picture to "
+            "no run has both a Dice and an exported model, so there is nothing to "
             "draw; run `dvc exp run` with a model that passes the gate"
         )
     drawn, axes = figure(width=5.0, height=3.5)
@@ -174,71 +198,14 @@ def picture(found: list[Run]) -> str:
         colour = SERIES[one.name in best]
         axes.plot([one.multiply_adds] * 2, [one.low, one.high], color=colour)
         axes.plot([one.multiply_adds], [one.dice], "D", color=colour)
-        if len(placed) <= 20:
-            at = (one.multiply_adds, one.dice)
-            axes.annotate(one.name, at, (5, 3), textcoords="offset points")
-    line = sorted((r.multiply_adds, r.dice) for r in placed if r.name in best)
+        at = (one.multiply_adds, one.dice)
+        # A pair of "$" would make a formula.
+        label = one.name.replace("$", r"\$")
+        axes.annotate(label, at, (5, 3), textcoords="offset points")
+    line = [(r.multiply_adds, r.dice) for r in placed if r.name in best]
     axes.plot(*zip(*line, strict=True), "--", color=SERIES[1], linewidth=1)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(short_numbers())
     axes.set_xlabel("multiply-adds per image")
     axes.set_ylabel("mean Dice, 95 % interval")
-    return standalone(drawn, "Dice against multiply-adds")
-
-
-def show(words: list[str]) -> list[dict[str, Any]]:
-    """What `dvc exp show --json` prints.
-
-    Raises:
-        PipelineError: If DVC fails.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "exp", "show", "--json", *words],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"DVC_NO_ANALYTICS": "1"},
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it says no more"]
-        raise PipelineError(
-            f"`dvc exp show` fails ({lines[-1].strip()}); run from the root of the "
-            "repository"
-        )
-    shown = json.loads(done.stdout)
-    return [entry for entry in shown if isinstance(entry, dict)]
-
-
-def main() -> None:
-    """Prints the table and writes the picture."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.tools.experiments",
-        description="Compare dvc exp runs: Dice with intervals, params that differ.",
-    )
-    parser.add_argument(
-        "-A", "--all-commits", action="store_true", help="runs of every commit"
-    )
-    parser.add_argument(
-        "-n", "--num", type=int, help="runs of the last N commits (default: of HEAD)"
-    )
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        default=Path("experiments.svg"),
-        metavar="FILE",
-        help="where to draw Dice against multiply-adds",
-    )
-    words = parser.parse_args()
-    passed_on = ["--all-commits"] if words.all_commits else []
-    if words.num is not None:
-        passed_on += ["--num", str(words.num)]
-    found = runs(show(passed_on))
-    print(table(found))
-    drawing = picture(found)
-    words.out.parent.mkdir(parents=True, exist_ok=True)
-    words.out.write_text(drawing, encoding="utf-8", newline="\n")
-    print(f"\n* no other run is as good for less work; see {words.out}")
-
-
-if __name__ == "__main__":
-    run(main)
+    files.write_text(out, standalone(drawn, "Dice against multiply-adds"))

@@ -1,11 +1,5 @@
-"""Cross-validation, every image scored once: `python -m stages.tools.folds [DATA]`.
+"""Cross-validation: every image is scored once, by a model that never saw it."""
 
-Each fold is a run with the params of the last commit, kept as a DVC experiment; gate
-and export are left alone. Writes `folds.md`, the table, and `per_image.csv`, every
-image with its fold and its scores.
-"""
-
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.core import arguments, files, paths
-from stages.core.errors import PipelineError, run
+from stages.core import files, paths
+from stages.core.errors import PipelineError
+from stages.core.tables import markdown
 from stages.review.comparison import RESAMPLES, SEED
 from stages.review.run_results import RunResults
 from stages.scoring.metrics import METRICS, bootstrap_interval
-from stages.tools.sweep import Planned, add_data, data_values, markdown_table, sweep
+from stages.tools.sweep import Planned, data_values, sweep
 
 NAME = "folds.md"
 TABLE = "per_image.csv"
@@ -39,11 +34,11 @@ class Row:
 
 
 def planned(data: dict[str, Any], folds: int) -> list[Planned]:
-    """A run a fold.
+    """One run per fold.
 
     Args:
         data: The params that name the data.
-        folds: How many, 2 or more.
+        folds: Number of folds.
     """
     return [
         Planned(
@@ -54,22 +49,22 @@ def planned(data: dict[str, Any], folds: int) -> list[Planned]:
 
 
 def run_name(fold: int, folds: int) -> str:
-    """Of one fold's run; folds are counted from 1 where a person reads them."""
+    """The name of a fold's run; people count folds from 1."""
     return f"fold-{fold + 1}-of-{folds}"
 
 
 def gather(done: Mapping[str, RunResults], folds: int) -> pd.DataFrame:
-    """Every image once.
+    """Every held-out image, in one table.
 
     Args:
-        done: Runs by name.
-        folds: How many there should be.
+        done: Results by run name.
+        folds: Number of folds that were planned.
 
     Returns:
         pair_id, class_name, METRICS, fold (from 1) and group; folds in order.
 
     Raises:
-        PipelineError: If an image is held out in two folds: they are not of one split.
+        PipelineError: If two folds hold out the same image: their splits differ.
     """
     tables = []
     for fold in range(folds):
@@ -88,7 +83,7 @@ def gather(done: Mapping[str, RunResults], folds: int) -> pd.DataFrame:
         table["group"] = table["pair_id"].map(groups)
         tables.append(table)
     if not tables:
-        raise PipelineError("no fold is done, so there is nothing to report")
+        raise PipelineError("no fold has finished")
     images = pd.concat(tables, ignore_index=True)
     twice = images["pair_id"].duplicated()
     if twice.any():
@@ -132,25 +127,26 @@ def _row(name: str, images: pd.DataFrame) -> Row:
 
 def page(images: pd.DataFrame, rows: list[Row], *, data: str) -> str:
     """The table as Markdown."""
-    cells = [["images", "n", "Dice", "95 % interval", "5th percentile", "lowest"]]
-    for row in rows:
-        cells.append(
-            [
-                row.name,
-                str(row.num_images),
-                f"{row.mean:.4f}",
-                f"{row.low:.4f} to {row.high:.4f}",
-                f"{row.p05:.4f}",
-                f"{row.lowest:.4f}",
-            ]
+    cells = [
+        (
+            row.name,
+            str(row.num_images),
+            f"{row.mean:.4f}",
+            f"{row.low:.4f} to {row.high:.4f}",
+            f"{row.p05:.4f}",
+            f"{row.lowest:.4f}",
         )
+        for row in rows
+    ]
     spread = images.groupby("fold")["dice"].mean().std()
     undefined = int(images[list(METRICS)].isna().any(axis=1).sum())
     parts = [
         "# Cross-validation",
         f"{data}: every image scored once, at its mask's own size, by a model that was "
         "not trained on its group.",
-        markdown_table(cells),
+        markdown(
+            ("images", "n", "Dice", "95 % interval", "5th percentile", "lowest"), cells
+        ),
         "Interval: 95 % bootstrap of the mean over groups. "
         + (
             f"Standard deviation of the folds' means: {spread:.4f}. "
@@ -162,40 +158,26 @@ def page(images: pd.DataFrame, rows: list[Row], *, data: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def main() -> None:
-    """Runs the folds that are missing, then writes the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.tools.folds",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_data(parser)
-    parser.add_argument("--folds", type=_folds, default=5, help="2 or more")
-    parser.add_argument(
-        "-o", "--out", type=Path, default=paths.WORK / "folds", help="folder"
-    )
-    given = parser.parse_args()
-    swept = sweep(planned(data_values(given.data, given.classes), given.folds))
+def run(data: Path | None, classes: list[str], folds: int, out: Path) -> None:
+    """Runs the missing folds, then writes the table and every image's scores.
+
+    Args:
+        data: Labelled data; None takes the source in `params.yaml`.
+        classes: Classes to read; an empty list reads all.
+        folds: Number of folds, 2 or more.
+        out: Folder for `folds.md` and `per_image.csv`.
+
+    Raises:
+        PipelineError: If a fold fails; the others are reported first.
+    """
+    swept = sweep(planned(data_values(data, classes), folds))
     if swept.done:
-        images = gather(swept.done, given.folds)
-        rows = rows_of(images, given.folds)
+        images = gather(swept.done, folds)
         first = next(iter(swept.done.values()))
         known = str((first.ingested or {}).get("dataset", ""))
-        name = given.data.name if given.data else known
-        files.write_csv(given.out / TABLE, images.drop(columns="group"))
-        text = page(images, rows, data=name)
-        files.write_text(given.out / NAME, text)
+        text = page(images, rows_of(images, folds), data=data.name if data else known)
+        files.write_csv(out / TABLE, images.drop(columns="group"))
+        files.write_text(out / NAME, text)
         print(text)
-        print(f"{given.out / NAME} holds this, {given.out / TABLE} every image")
+        print(f"{out / NAME} holds this, {out / TABLE} every image")
     swept.require_all()
-
-
-def _folds(text: str) -> int:
-    value = arguments.positive(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"should be at least 2, found {text}")
-    return value
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,121 +1,138 @@
-"""Byte-identical or not: `python -m stages.tools.verify [--stage NAME]`.
+"""Builds the last commit twice from scratch and compares every output's hash.
 
-Builds the last commit twice from scratch, each time in a clean clone with a cache of
-its own, in processes of its own and in another time zone, and compares the SHA-256 of
-every output: the two with each other, and with what `dvc.lock` records. With --stage,
-only that stage is built, on inputs copied from this checkout. Exit 1 where anything
-differs.
+Each build happens in a clean clone with a cache of its own and in another time zone, by
+`dvc repro --force --no-run-cache`. `dvc.lock` then holds the hash of every output.
 """
 
-import argparse
+import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.core import files, paths
-from stages.core.errors import PipelineError, run
+from stages.core import dvc_files, files, git, paths, processes, processor
+from stages.core.errors import PipelineError
 from stages.core.params import load_params
-from stages.tools import differences
+from stages.core.tables import text
 
 logger = logging.getLogger(__name__)
 
 DVC_LOCK = Path("dvc.lock")
-# A clock or a time zone in an output shows best where they are far apart.
+# A clock or a time zone in an output shows best where the two are far apart.
 ZONES = {"first": "Pacific/Auckland", "second": "America/Los_Angeles"}
-KINDS = ("outs", "metrics", "plots")
 LAST_LINES = 12
 
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a stage, built twice."""
+    """One output's MD5 in both builds and in the committed `dvc.lock`."""
 
-    stage: str
-    path: Path
-    sha256: str  # of the first build
-    difference: str  # where the second parts from it; "" where they are equal
-    recorded: str  # `same`, `differs` or `no record`, against dvc.lock
-    recorded_difference: str  # where the first build parts from the checkout's file
+    path: str
+    first: str
+    second: str
+    recorded: str  # "" where dvc.lock has no record
+
+
+def run(stage: str | None, keep: Path | None) -> None:
+    """Builds twice, prints the comparison, and removes the builds.
+
+    Args:
+        stage: Build this one alone, on inputs copied from this checkout.
+        keep: A new folder that keeps the builds.
+
+    Raises:
+        PipelineError: If an output differs, or nothing can be built.
+    """
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+            report(verify(stage, work=Path(folder)), is_like_recorded())
+        return
+    try:
+        keep.mkdir(parents=True)
+    except FileExistsError:
+        raise PipelineError(
+            f"--keep {keep} exists already; name a new folder"
+        ) from None
+    report(verify(stage, work=keep.absolute()), is_like_recorded())
 
 
 def verify(stage: str | None, *, work: Path) -> list[Output]:
-    """Builds twice and compares.
+    """Builds twice.
 
     Args:
-        stage: Only this one; None builds the whole pipeline.
+        stage: Build this one alone; None builds the whole pipeline.
         work: Empty folder for the two clones.
 
     Returns:
-        Every output, in the plan's order.
+        The outputs that were built, in the plan's order.
 
     Raises:
-        PipelineError: If this is no clean checkout of the pipeline, an input of the
-            stage is missing, or a build fails.
+        PipelineError: If this is not a checkout of the pipeline with a commit, an input
+            of the stage is missing, or a build fails.
     """
-    plan = _plan(stage)
-    clones = [_clone(work / name) for name in ZONES]
-    record = _outs(_lock(clones[0]))
-    for clone in clones:
-        _supply(clone, plan, stage)
-        _build(clone, stage)
-    rebuilt = _outs(_lock(clones[0]))
+    if not paths.PLAN.is_file():
+        raise PipelineError(f"{paths.PLAN} is missing here; run from a checkout's root")
+    git.output("rev-parse", "--verify", "HEAD")
+    plan = YAML(typ="safe", pure=True).load(paths.PLAN)["stages"]
+    if stage is not None and stage not in plan:
+        raise PipelineError(
+            f"{paths.PLAN} has no stage {stage!r}; it has {', '.join(plan)}"
+        )
+    if git.output("status", "--porcelain", "--untracked-files=no"):
+        logger.warning("uncommitted changes are left out: the builds are of HEAD")
+    built = []
+    recorded: dict[str, str] = {}
+    for name, zone in ZONES.items():
+        clone = _clone(work / name)
+        recorded = _hashes(clone)
+        _copy_inputs(clone, plan, stage)
+        _build(clone, stage, zone)
+        built.append(_hashes(clone, stage))
+    first, second = built
     return [
-        _compare(name, path, clones, record, rebuilt)
-        for name in ([stage] if stage else plan)
-        for path in _paths(plan[name])
+        Output(path, first[path], second.get(path, ""), recorded.get(path, ""))
+        for path in first
     ]
 
 
-def _plan(stage: str | None) -> dict[str, Any]:
-    """The stages of `dvc.yaml`."""
-    if not paths.PLAN.is_file() or _git("rev-parse", "--verify", "HEAD") is None:
-        raise PipelineError(
-            f"{paths.PLAN} or a Git commit is missing here; run from the root of a "
-            "checkout that has at least one commit"
-        )
-    if _git("status", "--porcelain", "--untracked-files=no"):
-        logger.warning("what is not committed is not verified: clones hold commits")
-    stages: dict[str, Any] = YAML(typ="safe", pure=True).load(paths.PLAN)["stages"]
-    if stage is not None and stage not in stages:
-        raise PipelineError(
-            f"{paths.PLAN} has no stage {stage!r}; it has {', '.join(stages)}"
-        )
-    return stages
+def is_like_recorded() -> bool:
+    """Whether the committed results come from a processor like this machine's."""
+    done = git.run("show", f"HEAD:./{paths.BUILD.as_posix()}")
+    if done.returncode:
+        return False
+    return bool(json.loads(done.stdout).get("processor") == processor.describe())
 
 
 def _clone(target: Path) -> Path:
-    done = subprocess.run(
-        ["git", "clone", "--quiet", str(Path.cwd()), str(target)],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise PipelineError(f"git cannot clone this checkout: {done.stderr.strip()}")
-    # Whatever this user's settings say: nothing is taken from another cache.
-    (target / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n")
-    return target
+    git.output("clone", "--quiet", ".", str(target))
+    clone = target / git.output("rev-parse", "--show-prefix")
+    # Whatever this user's configuration says, nothing comes from another cache.
+    (clone / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n")
+    return clone
 
 
-def _supply(clone: Path, plan: dict[str, Any], stage: str | None) -> None:
-    """Lays into a clone what Git does not hold and the build starts from."""
+def _hashes(clone: Path, stage: str | None = None) -> dict[str, str]:
+    """MD5 by path of the outputs in a clone's `dvc.lock`."""
+    lock = clone / DVC_LOCK
+    if not lock.is_file():
+        return {}
+    stages = YAML(typ="safe", pure=True).load(lock)["stages"]
+    return dvc_files.recorded_outs({stage: stages[stage]} if stage else stages)
+
+
+def _copy_inputs(clone: Path, plan: dict[str, Any], stage: str | None) -> None:
+    """Copies into a clone what the build reads and Git does not hold."""
     folder = Path(load_params().ingest.folder)
     if not folder.is_absolute() and folder.exists() and stage in (None, "ingest"):
         _copy(folder, clone / folder)
-    if stage is None:
-        return
-    made = {path for name in plan for path in _paths(plan[name])}
-    for path in map(Path, plan[stage]["deps"]):
-        if path not in made:
-            continue
+    deps = plan[stage]["deps"] if stage else []
+    for path in (Path(dep) for dep in deps if dep.startswith("data/")):
         if not path.exists():
             raise PipelineError(
                 f"{path}, which {stage} reads, is missing; run `dvc repro` (or "
@@ -133,144 +150,72 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _build(clone: Path, stage: str | None) -> None:
-    """Runs `dvc repro` in a clone, by this interpreter, without the run-cache."""
+def _build(clone: Path, stage: str | None, zone: str) -> None:
     words = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache"]
     words += ["--single-item", stage] if stage else []
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DVC_"))}
-    search = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-    log = clone.with_suffix(".log")
-    logger.info("building %s, the %s time; %s grows", stage or "all", clone.name, log)
+    log = clone / "build.log"
+    logger.info("building %s in %s, see %s", stage or "all stages", clone, log.name)
+    kept = {
+        name: value
+        for name, value in processes.environment().items()
+        if name == "DVC_NO_ANALYTICS" or not name.startswith(("PYTHON", "DVC_"))
+    }
     with log.open("wb") as file:
         done = subprocess.run(
             words,
             cwd=clone,
-            env=kept
-            | {"PATH": search, "TZ": ZONES[clone.name], "DVC_NO_ANALYTICS": "1"},
+            env=kept | {"TZ": zone},
             stdout=file,
             stderr=subprocess.STDOUT,
         )
     if done.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        print("\n".join(lines[-LAST_LINES:]), file=sys.stderr)
         raise PipelineError(
-            f"the {clone.name} build failed, its last lines are above; see what "
-            "`dvc repro` says in a clean clone"
+            "a build in a clean clone failed, its last lines are below",
+            details="\n".join(lines[-LAST_LINES:]),
         )
 
 
-def _compare(
-    stage: str,
-    path: Path,
-    clones: list[Path],
-    record: dict[Path, str],
-    rebuilt: dict[Path, str],
-) -> Output:
-    first, second = (clone / path for clone in clones)
-    sha256 = files.sha256(first)
-    equal = sha256 == files.sha256(second)
-    recorded, told = "no record", ""
-    if path in record:
-        recorded = "same" if record[path] == rebuilt.get(path) else "differs"
-    if recorded == "differs" and path.exists():
-        told = differences.first(path, first)
-    return Output(
-        stage,
-        path,
-        sha256,
-        "" if equal else differences.first(first, second) or "names",
-        recorded,
-        told,
-    )
+def report(outputs: list[Output], is_like_recorded: bool) -> None:
+    """Prints the comparison.
 
-
-def _paths(stage: dict[str, Any]) -> Iterator[Path]:
-    """The outputs of a stage of the plan; some are a name, some a name with options."""
-    for kind in KINDS:
-        for out in stage.get(kind, []):
-            yield Path(out if isinstance(out, str) else next(iter(out)))
-
-
-def _lock(clone: Path) -> dict[str, Any]:
-    path = clone / DVC_LOCK
-    if not path.is_file():
-        return {}
-    found: dict[str, Any] = YAML(typ="safe", pure=True).load(path)["stages"]
-    return found
-
-
-def _outs(lock: dict[str, Any]) -> dict[Path, str]:
-    """MD5 of every output, as DVC records it."""
-    return {
-        Path(out["path"]): out["md5"]
-        for stage in lock.values()
-        for out in stage.get("outs", [])
-    }
-
-
-def _git(*words: str) -> str | None:
-    done = subprocess.run(["git", *words], capture_output=True, text=True)
-    return None if done.returncode else done.stdout.strip()
-
-
-def report(outputs: list[Output]) -> None:
-    """Prints the table.
+    Args:
+        outputs: What `verify` gave.
+        is_like_recorded: Whether `dvc.lock` comes from a processor like this one, so
+            that its hashes have to be met.
 
     Raises:
-        PipelineError: If an output differs.
+        PipelineError: If the two builds differ, or one differs from a `dvc.lock` of a
+            processor like this one.
     """
-    width = max(len(str(output.path)) for output in outputs)
-    print(f"{'stage':<10}{'output':<{width}}  {'sha256':<12}  builds   dvc.lock")
-    for out in outputs:
-        builds = "differ" if out.difference else "same"
-        print(
-            f"{out.stage:<10}{out.path!s:<{width}}  {out.sha256[:12]}  "
-            f"{builds:<7}  {out.recorded}"
+    states = {"": "no record"}
+    rows = [
+        (
+            out.path,
+            out.first[:12],
+            "same" if out.first == out.second else "DIFFER",
+            "same"
+            if out.recorded == out.first
+            else states.get(out.recorded, "differs"),
         )
-        if out.difference:
-            print(f"{'':<10}the two builds differ: {out.difference}")
-        if out.recorded_difference:
-            print(f"{'':<10}this checkout's has otherwise: {out.recorded_difference}")
-    unequal = [out for out in outputs if out.difference]
+        for out in outputs
+    ]
+    head = ("output", "MD5", "builds", str(DVC_LOCK))
+    print(text(head, rows))
+    unequal = [out.path for out in outputs if out.first != out.second]
     if unequal:
         raise PipelineError(
             f"{len(unequal)} of {len(outputs)} outputs differ between two builds on "
-            f"one machine, first {unequal[0].path} ({unequal[0].difference}); "
-            f"stages.{unequal[0].stage} lets in a clock, an address or an order"
+            f"this machine, first {unequal[0]}; keep both with --keep and compare them "
+            "with diffoscope"
         )
-    other = [out for out in outputs if out.recorded == "differs"]
+    other = [out.path for out in outputs if out.recorded not in ("", out.first)]
+    if other and is_like_recorded:
+        raise PipelineError(
+            f"{len(other)} of {len(outputs)} outputs differ from {DVC_LOCK}, first "
+            f"{other[0]}, though both builds agree: run `dvc repro` and commit, or "
+            f"compare the threads and libraries in {paths.BUILD}"
+        )
+    print(f"all {len(outputs)} outputs of the two builds are the same, byte for byte")
     if other:
-        raise PipelineError(
-            f"{len(other)} of {len(outputs)} outputs are not what dvc.lock records, "
-            f"first {other[0].path}; both builds agree, so code, params or data were "
-            "changed without `dvc repro`, or another processor or number of threads "
-            "made the record (compare data/model/build.json)"
-        )
-    print(f"all {len(outputs)} outputs are the same, byte for byte")
-
-
-def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.tools.verify",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--stage", help="build this one only")
-    parser.add_argument("--keep", type=Path, help="new folder that keeps the builds")
-    given = parser.parse_args()
-    if given.keep is None:
-        with tempfile.TemporaryDirectory(prefix="verify-") as folder:
-            report(verify(given.stage, work=Path(folder)))
-        return
-    try:
-        given.keep.mkdir(parents=True)
-    except FileExistsError:
-        raise PipelineError(
-            f"--keep {given.keep} exists already; name a new folder"
-        ) from None
-    report(verify(given.stage, work=given.keep.absolute()))
-
-
-if __name__ == "__main__":
-    run(main)
+        print(f"{len(other)} differ from {DVC_LOCK}, which another processor made")

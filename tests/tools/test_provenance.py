@@ -59,7 +59,7 @@ def test_a_checkouts_own_file(checkout, capsys):
     facts, _ = json.JSONDecoder().raw_decode(printed)
     assert facts == provenance.read(checkout)
     assert printed.count("  same ") == len(provenance.INPUTS)
-    assert "data/export.json has this file" in printed
+    assert "data/export.json of this checkout lists this file" in printed
     assert "the good model: this file" in printed
 
 
@@ -75,7 +75,7 @@ def test_a_file_of_an_earlier_commit(checkout, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "differs  data/evaluation/metrics.json" in printed
     assert "missing  data/gate/verdict.json" in printed
-    assert "data/export.json has not this file" in printed
+    assert "data/export.json of this checkout lacks this file" in printed
     assert "the good model: this file" in printed
     assert "another model" not in printed
 
@@ -87,7 +87,7 @@ def test_an_altered_file_is_refused(checkout, capsys):
     model = onnx.load(str(checkout))
     model.graph.name = "altered"
     onnx.save(model, str(checkout))
-    with pytest.raises(PipelineError, match=r"unet\.onnx is neither"):
+    with pytest.raises(PipelineError, match=r"nor any commit knows .*unet\.onnx"):
         check(checkout)
     assert "the good model: its inputs, but another file" in capsys.readouterr().out
 
@@ -111,7 +111,7 @@ def test_without_a_checkout_the_file_speaks_alone(checkout, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "m.onnx").write_bytes(checkout.read_bytes())
     done = subprocess.run(
-        [sys.executable, "-m", "stages.tools.provenance", "m.onnx"],
+        [sys.executable, "-m", "stages.cli", "provenance", "m.onnx"],
         cwd=elsewhere,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,

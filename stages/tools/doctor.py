@@ -1,0 +1,280 @@
+"""Checks whether this machine and this checkout can run the pipeline.
+
+It asks no network and changes nothing. Each finding says what to do about it.
+"""
+
+import getpass
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.core import git, paths, processes
+from stages.core.errors import PipelineError
+from stages.core.params import IngestParams, Params, TrainParams, load_params
+
+OK, NOTE, BROKEN = "ok", "note", "BROKEN"
+SETUP = "run `make setup` (it makes .venv), then use .venv/bin/python"
+GIB = 2**30
+TENSORFLOW_BYTES = 1 * GIB  # before the first image, measured on Linux
+# Floats per pixel and filter of a level that the backward pass needs: convolution,
+# batch norm and activation twice on the way down and twice on the way up, and the skip.
+ACTIVATIONS = 14
+FLOAT_BYTES = 4
+PHANTOM_PAIR_BYTES = 120_000  # PNG
+KAGGLE_BYTES = 1_300_000_000  # the largest known data set, COVID-QU-Ex, as a zip
+OUTPUT_BYTES = 1 * GIB  # outputs other than data: model, pages, exports
+COPIES = 2  # the workspace and DVC's cache
+PLUGINS = {"webdavs": "webdav"}  # names in `dvc[...]` that differ from the URL's scheme
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check."""
+
+    state: str  # OK; NOTE: it works, but know this; BROKEN: correct it
+    name: str
+    found: str
+    to_do: str = ""
+
+
+def run() -> None:
+    """Prints one line per check, and below it what to do.
+
+    Raises:
+        PipelineError: If something is broken.
+    """
+    broken = []
+    for finding in examine():
+        print(f"{finding.state:<7} {finding.name:<10} {finding.found}", flush=True)
+        if finding.to_do:
+            print(f"{'':<19}-> {finding.to_do}", flush=True)
+        if finding.state == BROKEN:
+            broken.append(finding.name)
+    if broken:
+        raise PipelineError(f"correct {', '.join(broken)} first, see the lines with ->")
+
+
+def examine() -> Iterator[Finding]:
+    """Runs the checks one after the other."""
+    yield user()
+    yield packages()
+    yield gpu()
+    params: Params | None = None
+    try:
+        params = load_params()
+        yield Finding(OK, "params", "every key is known and within its bounds")
+    except PipelineError as error:
+        yield Finding(BROKEN, "params", str(error), "correct params.yaml")
+    if params is not None:
+        yield memory(params.train)
+        yield disk(params.ingest)
+        yield kaggle(params.ingest)
+    yield checkout()
+    yield record()
+    yield remote()
+    yield leftovers()
+
+
+def user() -> Finding:
+    """A name and a home folder, which DVC needs; a container's user may have none."""
+    try:
+        name, home = getpass.getuser(), Path.home()
+    except (KeyError, OSError, RuntimeError):
+        found = f"user {os.getuid()} has no name or no home folder"
+        return Finding(BROKEN, "user", found, "export USER=any HOME=/a/writable/folder")
+    return Finding(OK, "user", f"{name}, {home}")
+
+
+def packages(lock: Path = paths.LOCK) -> Finding:
+    """Compares Python and the installed packages with the lock, by uv."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        return Finding(BROKEN, "python", f"{python} instead of 3.11 to 3.13", SETUP)
+    uv = Path(sys.executable).with_name("uv")
+    words = ["pip", "sync", "--dry-run", "--offline", "--no-cache", str(lock)]
+    done = subprocess.run(
+        [str(uv) if uv.exists() else "uv", *words, "--python", sys.executable],
+        capture_output=True,
+        text=True,
+    )
+    # Other packages that are installed, this project's own among them, do no harm.
+    missing = re.findall(r"^ \+ (\S+)", done.stderr, re.M)
+    if done.returncode and not missing:
+        missing = [git.last_line(done.stderr.encode())]
+    if missing:
+        found = (
+            f"Python {python}; missing or of another version: {', '.join(missing[:5])}"
+        )
+        return Finding(BROKEN, "packages", found, SETUP)
+    return Finding(OK, "packages", f"Python {python} and every package of {lock}")
+
+
+def gpu() -> Finding:
+    """A GPU by its driver, and TensorFlow's libraries for it."""
+    tool = shutil.which("nvidia-smi")
+    words = ["--query-gpu=name,memory.total", "--format=csv,noheader"]
+    done = tool and subprocess.run([tool, *words], capture_output=True, text=True)
+    if not done or done.returncode:
+        return Finding(OK, "gpu", "none: everything runs on the CPU")
+    names = "; ".join(done.stdout.strip().splitlines())
+    try:
+        importlib.metadata.version("nvidia-cudnn-cu12")
+    except importlib.metadata.PackageNotFoundError:
+        found = f"{names}, but TensorFlow has no CUDA libraries here"
+        return Finding(NOTE, "gpu", found, "run `make setup GPU=1` to train on it")
+    return Finding(OK, "gpu", names)
+
+
+def memory(train: TrainParams) -> Finding:
+    """Compares free memory with an upper estimate of what a training step takes."""
+    floats = sum(
+        (train.image_size >> level) ** 2 * width
+        for level, width in enumerate(train.filters)
+    )
+    batch = floats * ACTIVATIONS * FLOAT_BYTES * train.batch_size
+    need, free = batch + TENSORFLOW_BYTES, psutil.virtual_memory().available
+    found = f"{free / GIB:.1f} GiB free, training takes about {need / GIB:.1f}"
+    if free >= need:
+        return Finding(OK, "memory", found)
+    to_do = "lower train.batch_size, train.image_size or filters, or use a GPU"
+    return Finding(NOTE, "memory", found, to_do)
+
+
+def disk(ingest: IngestParams) -> Finding:
+    """Compares free disk space with what a first run takes."""
+    match ingest.source:
+        case "phantom":
+            data = ingest.phantom.pairs * PHANTOM_PAIR_BYTES
+        case "kaggle":
+            data = KAGGLE_BYTES + KAGGLE_BYTES // COPIES
+        case _:
+            folder = Path(ingest.folder)
+            some = folder.rglob("*") if folder.is_dir() else [folder]
+            data = sum(path.stat().st_size for path in some if path.is_file())
+    need, free = data * COPIES + OUTPUT_BYTES, shutil.disk_usage(Path()).free
+    found = f"{free / GIB:.1f} GiB free, a first run takes about {need / GIB:.1f}"
+    if free >= need:
+        return Finding(OK, "disk", found)
+    to_do = "free some, or lower ingest.limit; `dvc gc -w` helps"
+    return Finding(BROKEN, "disk", found, to_do)
+
+
+def kaggle(ingest: IngestParams) -> Finding:
+    """Whether Kaggle's credentials are there; their values are never printed."""
+    if ingest.source != "kaggle":
+        return Finding(OK, "kaggle", f"{ingest.source} data need no credentials")
+    try:
+        from kagglehub.config import get_kaggle_credentials
+
+        from stages.datasets.sources.kaggle import WHERE_CREDENTIALS_GO
+
+        is_there = bool(get_kaggle_credentials())
+    except Exception as error:  # a broken file, or no home folder
+        to_do = "set KAGGLE_API_TOKEN, or make a new token"
+        found = f"credentials cannot be read ({type(error).__name__})"
+        return Finding(BROKEN, "kaggle", found, to_do)
+    if not is_there:
+        return Finding(BROKEN, "kaggle", "no credentials", WHERE_CREDENTIALS_GO)
+    path = Path(os.path.expanduser("~/.kaggle/kaggle.json"))  # noqa: PTH111 no HOME
+    if path.is_file() and path.stat().st_mode & 0o077:
+        return Finding(NOTE, "kaggle", f"others can read {path}", f"chmod 600 {path}")
+    return Finding(OK, "kaggle", "credentials are there")
+
+
+def checkout() -> Finding:
+    """A Git checkout with its history: metrics are compared across commits."""
+    try:
+        prefix = git.output("rev-parse", "--show-prefix")
+        shallow = git.output("rev-parse", "--is-shallow-repository") == "true"
+    except PipelineError as error:
+        return Finding(BROKEN, "git", str(error), "run from the root of a clone")
+    if not paths.PLAN.is_file():
+        found, to_do = f"{paths.PLAN} is missing here", "run from the root of a clone"
+        return Finding(BROKEN, "git", found, to_do)
+    if shallow:
+        found = "a shallow clone: earlier commits, and so comparisons, are missing"
+        return Finding(NOTE, "git", found, "git fetch --unshallow")
+    place = f"the folder {prefix} of a larger repository" if prefix else "a whole clone"
+    return Finding(OK, "git", place)
+
+
+def record() -> Finding:
+    """Whether `dvc.lock` can be read, and Git has it."""
+    path = Path("dvc.lock")
+    if not path.is_file():
+        return Finding(NOTE, "dvc.lock", "is missing", "run `make repro`")
+    try:
+        YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+    except (YAMLError, UnicodeError):
+        text = path.read_text("utf-8", errors="replace")
+        conflict = "<<<<<<<" in text and ">>>>>>>" in text
+        found = "holds the markers of a merge conflict" if conflict else "is not YAML"
+        to_do = (
+            "take either side (`git checkout --ours dvc.lock` or --theirs), run "
+            "`make repro`, then commit what it writes"
+        )
+        return Finding(BROKEN, "dvc.lock", found, to_do)
+    if git.run("status", "--porcelain", "--", str(path)).stdout.strip():
+        to_do = "commit it together with the files that changed it"
+        return Finding(NOTE, "dvc.lock", "differs from the last commit", to_do)
+    return Finding(OK, "dvc.lock", "is committed")
+
+
+def remote() -> Finding:
+    """Whether results can leave this machine, by `dvc doctor`."""
+    # Within a checkout, `dvc doctor` fails on the remote that it should report.
+    report, listed = _dvc("doctor", cwd="/"), _dvc("remote", "list")
+    if report is None or listed is None:
+        return Finding(BROKEN, "remote", "dvc does not run here", "see `dvc doctor`")
+    # A URL may hold a password, so only its scheme is printed.
+    schemes = {
+        name: urlsplit(url).scheme
+        for name, url in (line.split()[:2] for line in listed.splitlines())
+    }
+    supports = report.partition("Supports:")[2].partition("Config:")[0]
+    known = {"", "file", *re.findall(r"^\t(\w+)", supports, re.M)}
+    for name, scheme in schemes.items():
+        if scheme not in known:
+            found = f"{name} is {scheme}://, which this environment cannot reach"
+            to_do = f"pip install 'dvc[{PLUGINS.get(scheme, scheme)}]'"
+            return Finding(BROKEN, "remote", found, to_do)
+    if schemes:
+        return Finding(OK, "remote", ", ".join(schemes))
+    found = "none: outputs and former runs exist on this machine only"
+    to_do = "dvc remote add --default NAME URL, then dvc push --run-cache"
+    return Finding(NOTE, "remote", found, to_do)
+
+
+def leftovers() -> Finding:
+    """What interrupted stages keep: checkpoints, half-written outputs."""
+    some = [path for path in paths.WORK.rglob("*") if path.is_file()]
+    if not some:
+        return Finding(OK, "leftovers", f"{paths.WORK} is empty")
+    size = sum(path.stat().st_size for path in some)
+    found = (
+        f"{len(some)} files of {size / 2**20:.0f} MiB in {paths.WORK}; an interrupted "
+        "training goes on from them"
+    )
+    return Finding(NOTE, "leftovers", found, "`make clean` removes them")
+
+
+def _dvc(*words: str, cwd: str = ".") -> str | None:
+    """What a dvc command printed; None if it failed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        cwd=cwd,
+        capture_output=True,
+        env=processes.environment(),
+    )
+    return None if done.returncode else done.stdout.decode("utf-8", "replace").strip()
