@@ -13,7 +13,6 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.core import plugins
-from stages.core.errors import PipelineError
 
 FOLDER = Path(__file__).parent
 

@@ -299,7 +299,7 @@ def test_each_study_reads_its_archive_as_kaggle_serves_it(
     name: str, pointed: KaggleStandIn, tmp_path: Path, shipped_values: dict[str, Any]
 ) -> None:
     study = studies.load(name)
-    params = parse_params(studies.applied(shipped_values, study.params)).ingest
+    params = parse_params(with_overrides(shipped_values, dict(study.params))).ingest
     trees.WRITERS[params.layout](tmp_path / "theirs" / name)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
