@@ -5,12 +5,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# No telemetry, here or in what is started from here.
+# No telemetry from DVC and Prefect; stages/__init__.py switches off the rest.
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
-export GX_ANALYTICS_ENABLED := false
-export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Writing bytecode is what makes the second start of TensorFlow fast.
 unexport PYTHONDONTWRITEBYTECODE
 # Stages are `python -m stages.NAME`: that python is the environment's.
@@ -23,7 +21,7 @@ unexport BASE HEAD OUT STUDY SET VERSION STAGE DATA EPOCHS FOLDS JOBS REPORT SEE
 option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu repro schedule pull review experiments ablation folds study serve release bench faults fuzz audit docs test lint format types lock clean
+.PHONY: help setup gpu repro schedule pull review experiments ablation folds study tensorboard serve release bench faults fuzz audit docs test lint format types lock clean
 
 help:  ## This list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -112,6 +110,9 @@ docs: setup  ## Build the documentation: data/.work/site/index.html
 # Three workers for two cores: servers and pages are waited for.
 serve: setup  ## A page over the exported model: http://127.0.0.1:8000
 	@$(BIN)/lungfield serve data/export/unet.onnx
+
+tensorboard: setup  ## Curves of trainings, also while one runs: http://localhost:6006
+	@$(BIN)/tensorboard --logdir data/.work/tensorboard
 
 release: setup  ## Tag a model version: make release VERSION=1.2.0 STAGE=prod
 	@$(BIN)/lungfield release $(call quoted,VERSION) $(call option,--stage,STAGE)

@@ -6,6 +6,9 @@ Importing this imports TensorFlow.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import stages.nn  # noqa: F401  # before Keras: its start-up notices stay out of the log
+
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,13 +18,8 @@ from stages.core.imaging import decode_image, decode_mask, preprocess, soft_mask
 from stages.core.params import TrainParams
 from stages.datasets.pairs import Pair
 from stages.nn import dataset, models
-from stages.nn.cluster import connect
-from stages.nn.losses import supervised
-from stages.nn.training import (
-    Trainer,
-    configure_runtime,
-    seed_everything,
-)
+from stages.nn.runtime import configure_runtime, seed_everything
+from stages.nn.supervision import supervised
 
 TINY: dict[str, Any] = {
     "image_size": 32,
@@ -50,21 +48,12 @@ def arrays_of(pairs: Sequence[Pair], params: TrainParams) -> dataset.Arrays:
         image = decode_image(pair.image or b"", params.image_channels)
         images.append(preprocess(image, size))
         masks.append(soft_mask(decode_mask(pair.mask or b""), size))
-    return dataset.Arrays([p.pair_id for p in pairs], np.stack(images), np.stack(masks))
+    return dataset.Arrays(np.stack(images), np.stack(masks))
 
 
 def none_of(arrays: dataset.Arrays) -> dataset.Arrays:
     """The same, with no pair in it."""
-    return dataset.Arrays([], arrays.images[:0], arrays.masks[:0])
-
-
-def trainer_of(params: TrainParams) -> Trainer:
-    """What `train` trains with, on the devices it would use."""
-    return Trainer(
-        lambda: models.build(params, any_size=True),
-        params,
-        strategy=connect().strategy,
-    )
+    return dataset.Arrays(arrays.images[:0], arrays.masks[:0])
 
 
 def bare_step(params: TrainParams, arrays: dataset.Arrays) -> Callable[[], float]:

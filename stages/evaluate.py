@@ -21,6 +21,7 @@ from stages.core.imaging import num_components
 from stages.core.params import EvaluateParams, load_params
 from stages.datasets.pairs import read_pairs, read_splits
 from stages.nn.inference import load_model, predictor
+from stages.nn.runtime import configure_runtime
 from stages.scoring import scores
 from stages.scoring.scores import Scores
 
@@ -126,9 +127,11 @@ def _write_predictions(
 
 
 def main() -> None:
-    """Scores with the `evaluate` section of `params.yaml`."""
+    """Runs the stage with its section of `params.yaml`."""
     input_check.by_dvc()
-    evaluate(load_params().evaluate)
+    params = load_params()
+    configure_runtime(params.train.threads)
+    evaluate(params.evaluate)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ RANK = {
 }
 # The model card and the provenance tell how the model was trained and judged.
 JUDGED = {"evaluate.keep_components", "evaluate.flip_tta", "evaluate.threshold"}
-TOLD = {"export": JUDGED | {"train"}}
+# Evaluation sets up TensorFlow as the training did.
+TOLD = {"export": JUDGED | {"train"}, "evaluate": {"train.threads"}}
 TENSORFLOW_ROOMS = (
     "stages/nn",
     "stages/train",
@@ -74,11 +75,11 @@ def imported(path: Path) -> frozenset[str]:
 
 
 def project_files(module: str) -> list[Path]:
-    """The project's files that importing a dotted name loads."""
-    path = ROOT / module.replace(".", "/")
-    if path.with_suffix(".py").is_file():
-        return [path.with_suffix(".py")]
-    return [path / "__init__.py"] if (path / "__init__.py").is_file() else []
+    """The project's files that importing a dotted name loads, with its packages."""
+    parts = module.split(".")
+    places = [ROOT.joinpath(*parts[:end]) for end in range(1, len(parts) + 1)]
+    files = [place / "__init__.py" for place in places]
+    return [p for p in [*files, places[-1].with_suffix(".py")] if p.is_file()]
 
 
 def found_by_name(stage: str) -> list[Path]:

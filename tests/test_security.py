@@ -207,7 +207,7 @@ class TestHostileParquet:
 
 class TestHostileCheckpoint:
     def test_a_pickled_array_is_not_loaded(self) -> None:
-        from stages.nn.training import Checkpoint
+        from stages.nn.checkpoint import Checkpoint
 
         np.savez("checkpoint.npz", head=np.array([Payload()], object))
         assert Checkpoint(Path(), "fingerprint").load() is None

@@ -8,11 +8,16 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 import stages.train
 from stages.core import files, paths
 from stages.core.errors import PipelineError
 from stages.datasets.pairs import Pair, write_shards
+from stages.nn import dataset
+from stages.nn.checkpoint import Checkpoint
+from stages.nn.trainer import Trainer
 from stages.train import monitored, train
 from tests.conftest import ROOT, lungs, png
 
@@ -42,6 +47,13 @@ def make_data(num_train=8, num_validation=2):
     return table
 
 
+def curve(tag):
+    """Points of TensorBoard's only run: (epoch, value)."""
+    (folder,) = paths.TENSORBOARD.iterdir()
+    events = EventAccumulator(str(folder)).Reload().Tensors(tag)
+    return [(e.step, float(make_ndarray(e.tensor_proto))) for e in events]
+
+
 def hashes():
     return {path.name: files.sha256(path) for path in OUTPUTS}
 
@@ -61,6 +73,10 @@ def test_writes_a_model_its_curves_and_what_built_it(tiny_params):
     assert list(history.columns) == columns
     assert list(history["epoch"]) == [1, 2]
     assert list(history["image_size"]) == [16, 32]
+    for tag in ("loss", "dice", "learning_rate"):
+        steps, values = zip(*curve(tag), strict=True)
+        assert steps == (1, 2)
+        assert values == pytest.approx(list(history[tag]), abs=1e-6)
     gradients = pd.read_csv(paths.GRADIENTS)
     assert list(gradients.columns) == ["step", "head", "part", "gradient_norm"]
     assert set(gradients["head"]) == {0, 1}
@@ -121,7 +137,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(tiny_params, monkeypatch):
     for path in OUTPUTS:
         path.unlink()
 
-    save = stages.train.Checkpoint.save
+    save = Checkpoint.save
 
     def save_then_die(self, arrays, table):
         save(self, arrays, table)
@@ -129,23 +145,26 @@ def test_a_killed_training_goes_on_to_the_same_bytes(tiny_params, monkeypatch):
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages.train.Checkpoint, "save", save_then_die)
+        patch.setattr(Checkpoint, "save", save_then_die)
         with pytest.raises(Killed):
             train(params)
     assert not paths.MODEL.exists()
     assert (paths.CHECKPOINTS / "checkpoint.npz").exists()
 
     epochs = []
-    batches = stages.train.dataset.batches
+    batches = dataset.batches
 
-    def seen(*args, **kwargs):
-        epochs.extend(kwargs["epochs"])
-        return batches(*args, **kwargs)
+    def seen(*args):
+        epochs.extend(args[2])
+        return batches(*args)
 
-    monkeypatch.setattr(stages.train.dataset, "batches", seen)
+    monkeypatch.setattr(dataset, "batches", seen)
     train(params)
     assert epochs == list(range(epoch, 3))  # the finished ones are not run again
     assert hashes() == undisturbed
+    history = pd.read_csv(paths.HISTORY)
+    assert [step for step, _ in curve("loss")] == [1, 2, 3]
+    assert [v for _, v in curve("dice")] == pytest.approx(history["dice"], abs=1e-6)
 
 
 def test_other_params_do_not_take_up_a_checkpoint(tiny_params, monkeypatch):
@@ -155,9 +174,9 @@ def test_other_params_do_not_take_up_a_checkpoint(tiny_params, monkeypatch):
         save(self, arrays, table)
         raise Killed
 
-    save = stages.train.Checkpoint.save
+    save = Checkpoint.save
     with monkeypatch.context() as patch:
-        patch.setattr(stages.train.Checkpoint, "save", die)
+        patch.setattr(Checkpoint, "save", die)
         with pytest.raises(Killed):
             train(tiny_params().train)
     other = tiny_params(**{"train.learning_rate": 0.5}).train
@@ -196,15 +215,15 @@ def test_validation_rows_are_never_read(tiny_params):
 def test_the_best_monitored_epoch_is_kept(tiny_params, monkeypatch):
     make_data()
     scores = iter([(1.0, 0.5), (0.9, 0.8), (0.9, 0.7), (0.9, 0.6)])
-    monkeypatch.setattr(stages.train.Trainer, "evaluate", lambda *_: next(scores))
+    monkeypatch.setattr(Trainer, "evaluate", lambda *_: next(scores))
     kept = []
-    weights = stages.train.Trainer.weights
+    weights = Trainer.weights
 
     def remember(self):
         kept.append(weights(self))
         return kept[-1]
 
-    monkeypatch.setattr(stages.train.Trainer, "weights", remember)
+    monkeypatch.setattr(Trainer, "weights", remember)
     train(
         tiny_params(
             **{
@@ -248,9 +267,7 @@ def test_nothing_to_train_on_is_one_sentence(tiny_params):
 
 def test_a_loss_that_is_no_number_says_what_to_lower(tiny_params, monkeypatch):
     make_data()
-    monkeypatch.setattr(
-        stages.train.Trainer, "train_step", lambda *_: (float("nan"), 0.0)
-    )
+    monkeypatch.setattr(Trainer, "train_step", lambda *_: (float("nan"), 0.0))
     with pytest.raises(PipelineError, match=r"the loss is nan at step 0; lower"):
         train(tiny_params().train)
     assert not paths.MODEL.exists()

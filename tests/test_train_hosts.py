@@ -33,6 +33,7 @@ WORKER = """
 import os, signal, sys
 import stages.train
 from stages.core import files
+from stages.nn.trainer import Trainer
 from stages.core.errors import run
 
 def refuse(path):
@@ -46,8 +47,8 @@ def step_or_die(self, *arguments):
     return step(self, *arguments)
 
 files.replacing = files.remove = refuse
-steps, step = 0, stages.train.Trainer.train_step
-stages.train.Trainer.train_step = step_or_die
+steps, step = 0, Trainer.train_step
+Trainer.train_step = step_or_die
 run(stages.train.main)
 """
 

@@ -32,7 +32,7 @@ def bench(options: Options) -> list[Row]:
         for pair in pairs
         for side in (pair.image, pair.mask)
     ]
-    steps = dataset.steps_an_epoch(len(pairs), params.batch_size)
+    steps = dataset.steps_per_epoch(len(pairs), params.batch_size)
     even = params.model_copy(
         update={"low_resolution_fraction": 0.0, "epochs": 1_000_000}
     )

@@ -4,11 +4,8 @@ The loop with all that is in it: input pipeline, augmentation, schedule, progres
 gradient probe, a checkpoint an epoch. To be reached: 0.95 of the bare step's rate.
 """
 
-import contextlib
-import os
 import statistics
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import data, processes
@@ -46,10 +43,10 @@ def bench(options: Options) -> list[Row]:
 def _row(what: str, arrays: "Arrays", params: TrainParams) -> Row:
     """Epochs of the real loop, with bare steps between them."""
     from benchmarks import training
-    from stages import train
     from stages.nn import dataset
+    from stages.nn.checkpoint import Checkpoint
     from stages.nn.cluster import connect
-    from stages.nn.training import Checkpoint
+    from stages.nn.fit import fit
 
     step = training.bare_step(params, arrays)
     step()
@@ -67,18 +64,16 @@ def _row(what: str, arrays: "Arrays", params: TrainParams) -> Row:
             step_s.extend(seconds(step) for _ in range(BARE_STEPS))
             self.started = time.perf_counter()
 
-    trainer = training.trainer_of(params)
-    monitor = training.none_of(arrays)
-    with (
-        processes.workspace() as folder,
-        Path(os.devnull).open("w") as quiet,
-        contextlib.redirect_stdout(quiet),
-    ):
-        progress = train._fit(
-            connect(), trainer, arrays, monitor, Clock(folder, "bench")
+    with processes.workspace() as folder:
+        progress = fit(
+            params,
+            arrays,
+            training.none_of(arrays),
+            cluster=connect(),
+            checkpoint=Clock(folder, "bench"),
         )
     # The first epoch traces the graph.
-    steps = dataset.steps_an_epoch(len(arrays), params.batch_size)
+    steps = dataset.steps_per_epoch(len(arrays), params.batch_size)
     rate = params.batch_size * steps / statistics.median(epoch_s[1:])
     limit = params.batch_size / statistics.median(step_s)
     return Row(

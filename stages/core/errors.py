@@ -1,4 +1,4 @@
-"""The one error a user sees, and the one place that turns errors into exit codes."""
+"""The error that a user sees, and how errors become exit codes."""
 
 import errno
 import logging
@@ -11,21 +11,21 @@ from types import FrameType
 
 logger = logging.getLogger(__name__)
 
-# BSD's EX_TEMPFAIL: who schedules stages can tell what is worth another try.
+# BSD's EX_TEMPFAIL: tells a scheduler that another try may succeed.
 TRY_AGAIN = 75
 
 
 class PipelineError(Exception):
-    """Something the user can mend.
+    """A mistake that the user can correct.
 
-    The message is one sentence: it names the file or the key, what was expected,
-    what was found, and what to do next.
+    The message is one sentence that names the file or key, the expected and the found
+    value, and the next thing to do.
     """
 
     exit_code = 1
 
     def __init__(self, sentence: str = "", details: str = "") -> None:
-        """Takes the sentence, and lines of our own to print below it: a table."""
+        """Takes the sentence, and lines to print below it, such as a table."""
         super().__init__(sentence)
         self.details = details
 
@@ -34,7 +34,7 @@ class PipelineError(Exception):
 
 
 class NetworkError(PipelineError):
-    """The network, or who should answer over it, failed; it may work later."""
+    """The network or a remote service failed; it may work later."""
 
     exit_code = TRY_AGAIN
 
@@ -43,16 +43,14 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, as an exception."""
 
 
-_heeded: list[signal.Signals] = []  # those that `run` was not told to ignore
+_handled: list[signal.Signals] = []  # without those that the parent process ignores
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command's `main`; a mistake of the user's ends in one sentence.
+    """Runs a command's `main`: logs to standard error, a user error is one sentence.
 
-    Sets up logging to standard error. Exit codes: 0 done, 1 a sentence was
-    printed, 75 a sentence about the network was, 130 interrupted, 143 terminated.
-    Anything unforeseen keeps its traceback: that is a defect, and hiding it would
-    help nobody.
+    Exit codes: 0 success, 1 error, 75 network error, 130 interrupted, 143 terminated.
+    An unexpected exception keeps its traceback, since it is a defect.
 
     Args:
         main: The command, without arguments.
@@ -63,11 +61,11 @@ def run(main: Callable[[], None]) -> None:
     logging.basicConfig(
         level=os.environ.get("LOG_LEVEL", "INFO").upper(), handlers=[handler]
     )
-    _heed_signals()
+    _handle_signals()
     try:
         main()
     except PipelineError as error:
-        # Foreign names may hold line breaks; details are laid out by us.
+        # Names from outside may hold line breaks; `details` holds intended ones.
         sentence = " ".join(" ".join(map(str, error.args)).split())
         lines = filter(None, (sentence, error.details))
         print(f"error: {visible(chr(10).join(lines))}", file=sys.stderr)
@@ -86,7 +84,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def visible(text: str) -> str:
-    """Text in which a foreign name moves no cursor, hides nothing and turns nothing."""
+    """Escapes control and bidirectional characters in untrusted text."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode()
         for c in text
@@ -98,47 +96,46 @@ class _Visible(logging.Formatter):
         return visible(super().format(record))
 
 
-def _heed_signals() -> None:
-    """Ctrl-C and SIGTERM end the command in order; an ignored one stays ignored."""
+def _handle_signals() -> None:
+    """Makes Ctrl-C and SIGTERM end the command in order, unless they are ignored."""
     if threading.current_thread() is not threading.main_thread():
         return
-    _heeded.clear()
-    # While modules were imported, `stages/__init__.py` had them.
+    _handled.clear()
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGTERM, _terminated),
     ):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
-            _heeded.append(number)
+            _handled.append(number)
 
 
 def _terminated(number: int, _frame: FrameType | None) -> None:
-    """Ends as an interrupt does: what is half-written is cleared away."""
-    # It may come twice at once: to the whole group, and from Linux as DVC died of it.
+    """Unwinds the stack, as an interrupt does, so that partial files are removed."""
+    # The second of two may come at once: to the process group, and from DVC's death.
     signal.signal(number, signal.SIG_IGN)
-    # Not a word here: the signal may have come in the midst of writing one.
+    # No message here: the signal may have interrupted a write to standard error.
     raise _Terminated(number)
 
 
 def _last_words(sentence: str) -> None:
-    """Says it undisturbed; whoever asks again then need not wait for threads."""
-    for number in _heeded:
+    """Prints it undisturbed; a second signal then ends without waiting for threads."""
+    for number in _handled:
         signal.signal(number, signal.SIG_IGN)
     print(sentence, file=sys.stderr, flush=True)
-    for number in _heeded:
+    for number in _handled:
         signal.signal(number, signal.SIG_DFL)
 
 
 def _named(record: logging.LogRecord) -> bool:
-    """`python -m stages.train` logs as `stages.train`, not as `__main__`."""
+    """Lets `python -m stages.train` log as `stages.train` instead of `__main__`."""
     if record.name == "__main__":
         record.name = f"stages.{record.module}"
     return True
 
 
 def _system_sentence(error: Exception) -> str | None:
-    """One sentence for what the machine, not the code, refused."""
+    """A sentence for what the operating system refused, or None."""
     where = getattr(error, "filename", None) or "data/"
     number = getattr(error, "errno", None) or _number_in(str(error))
     match number:
@@ -162,6 +159,6 @@ def _system_sentence(error: Exception) -> str | None:
 
 
 def _number_in(text: str) -> int | None:
-    """TensorFlow and HDF5 tell in words alone that a disk is full."""
+    """The error number that a message describes, as TensorFlow and HDF5 raise it."""
     numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
     return next((n for n in numbers if os.strerror(n) in text), None)

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import importlib.util
 import logging
-import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -93,9 +92,8 @@ def judge(
 def library() -> Any:
     """The `great_expectations` module, silent: it sends nothing and logs warnings only.
 
-    Its import takes seconds and reads these settings, hence not at the top of a file.
+    Its import takes seconds, hence not at the top of a file.
     """
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     with _quick_imports():
         import great_expectations as gx

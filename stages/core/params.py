@@ -7,7 +7,7 @@ import copy
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,9 +43,9 @@ RENAMED = {
 }
 
 
-def _file_in(folder: Path) -> AfterValidator:
+def _one_of(names: Callable[[Path], list[str]], place: Path) -> AfterValidator:
     def check(name: str) -> str:
-        choices = plugins.names(folder)
+        choices = names(place)
         if name not in choices:
             raise ValueError(f"must be one of {', '.join(choices)}")
         return name
@@ -102,11 +102,15 @@ class PhantomParams(Section):
 class IngestParams(Section):
     """Where the image/mask pairs come from."""
 
-    source: Annotated[str, _file_in(STAGES / "datasets" / "sources")] = Field(
-        description="phantom (synthetic), folder (your own) or kaggle (downloaded)"
+    source: Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "sources")] = (
+        Field(
+            description="phantom (synthetic), folder (your own) or kaggle (downloaded)"
+        )
     )
-    layout: Annotated[str, _file_in(STAGES / "datasets" / "layouts")] = Field(
-        description="arrangement of the files: a module in stages/datasets/layouts"
+    layout: Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "layouts")] = (
+        Field(
+            description="arrangement of the files: a module in stages/datasets/layouts"
+        )
     )
     # layouts/__init__.py checks it against the layout's targets.
     target: str = Field(
@@ -256,8 +260,8 @@ class AugmentationParams(Section):
 class TrainParams(Section):
     """The network, its loss and its schedule."""
 
-    architecture: Annotated[str, _file_in(STAGES / "nn" / "models")] = Field(
-        description="network: a module in stages/nn/models"
+    architecture: Annotated[str, _one_of(plugins.names, STAGES / "nn" / "models")] = (
+        Field(description="network: a module in stages/nn/models")
     )
     image_size: int = Field(
         ge=8,
@@ -280,8 +284,8 @@ class TrainParams(Section):
         min_length=1,
         description="loss weight per decoder level, finest first; [1.0]: a plain U-Net",
     )
-    loss: Literal["bce", "dice", "bce_dice"] = Field(
-        description="bce, dice or bce_dice (their sum)"
+    loss: Annotated[str, _one_of(plugins.functions, STAGES / "nn" / "losses.py")] = (
+        Field(description="loss: a function in stages/nn/losses.py")
     )
     learning_rate: float = Field(gt=0, le=10, description="highest rate of Adam")
     learning_rate_schedule: Literal["constant", "cosine", "polynomial", "one_cycle"] = (

@@ -34,6 +34,7 @@ GRADIENTS = DATA / "model" / "gradients.csv"
 BUILD = DATA / "model" / "build.json"
 STAGE_TIMES = WORK / "stage_times.csv"
 CHECKPOINTS = WORK / "train"
+TENSORBOARD = WORK / "tensorboard"
 
 METRICS = DATA / "evaluation" / "metrics.json"
 PER_IMAGE = DATA / "evaluation" / "per_image.csv"

@@ -3,6 +3,7 @@
 Adding a file to the folder adds the part.
 """
 
+import ast
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -23,6 +24,13 @@ def names(folder: Path, suffix: str = "") -> list[str]:
         return sorted(path.stem for path in folder.glob(f"*{suffix}"))
     found = (module.name for module in iter_modules([str(folder)]))
     return sorted(name for name in found if not name.startswith("_"))
+
+
+def functions(file: Path) -> list[str]:
+    """The names of a module's public functions, not imported: losses are parts, too."""
+    body = ast.parse(file.read_text("utf-8")).body
+    found = (item.name for item in body if isinstance(item, ast.FunctionDef))
+    return [name for name in found if not name.startswith("_")]
 
 
 def check(kind: str, name: str, choices: list[str]) -> None:

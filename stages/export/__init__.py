@@ -12,6 +12,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import stages.nn  # noqa: F401  # before Keras: its start-up notices stay out of the log
+
+# isort: split
 from stages.core import files, paths, provenance
 from stages.core.errors import PipelineError
 from stages.core.imaging import Predictor

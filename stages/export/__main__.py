@@ -5,7 +5,7 @@ import tensorflow as tf
 from stages.core import errors, input_check
 from stages.core.params import load_params
 from stages.export import export
-from stages.nn.training import configure_runtime
+from stages.nn.runtime import configure_runtime
 
 
 def main() -> None:

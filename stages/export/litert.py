@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from stages.core import provenance
+from stages.core import native_log, provenance
 from stages.core.imaging import Float, Predictor
 
 
@@ -37,7 +37,10 @@ def write(network: keras.Model, path: Path, *, facts: provenance.Facts) -> None:
 
 def load(path: Path) -> Predictor:
     """Reads the file with LiteRT, on one thread."""
-    run = Interpreter(str(path), num_threads=1).get_signature_runner()
+    interpreter = Interpreter(str(path), num_threads=1)
+    with native_log.without_notices():
+        interpreter.allocate_tensors()
+    run = interpreter.get_signature_runner()
 
     def predict(images: Float) -> Float:
         return np.concatenate([run(image=one[None])["probability"] for one in images])

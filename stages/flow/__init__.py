@@ -6,12 +6,6 @@ pipeline  runs every stage, one task each, in the working tree or as an experime
 refresh   runs the pipeline on newer data, if there are any, and keeps it as a branch
 """
 
-import os
-
-# No telemetry; Prefect reads these when it is imported.
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-
 from stages.flow.flows import pipeline, refresh
 
 __all__ = ["pipeline", "refresh"]

@@ -1,9 +1,8 @@
-"""The devices that TensorFlow sees, on one host or on many, as one strategy.
+"""The devices that train together, on one host or on many, as one strategy.
 
-There is no param for it, since a laptop and a cluster share one `params.yaml`:
-`CUDA_VISIBLE_DEVICES` says which GPUs of a host take part, and `TF_CONFIG`, as cluster
-managers set it, which hosts train together. The environment cannot change the result
-beyond the rounding of sums that are added in another order.
+The environment chooses them instead of a param, since a laptop and a cluster share one
+`params.yaml`: `CUDA_VISIBLE_DEVICES` selects the GPUs of a host, and `TF_CONFIG`, as
+cluster managers set it, the hosts. Results differ by the rounding of sums alone.
 """
 
 import json
@@ -21,8 +20,8 @@ from stages.core.errors import PipelineError
 
 logger = logging.getLogger(__name__)
 
-# What a host's loss looks like to the others: its connection breaks, its heartbeats
-# stop (TensorFlow's coordination service waits 10 s for one), or a sum is aborted.
+# Raised when another host is lost: its connection breaks, its heartbeats stop for 10 s,
+# or a sum over hosts is aborted.
 LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -30,32 +29,31 @@ LOST = (
     tf.errors.DeadlineExceededError,
     tf.errors.FailedPreconditionError,
 )
-JOBS = ("chief", "worker")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Who trains together: this process and, if there are any, those on other hosts."""
+    """The hosts and devices of a training, seen from this process."""
 
     strategy: tf.distribute.Strategy
     num_hosts: int = 1
-    host: int = 0  # 0 is the chief, the only one that writes
+    host: int = 0  # 0 is the chief, which alone writes files
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes what comes of the training."""
+        """Whether this process writes the results."""
         return self.host == 0
 
     @property
     def num_replicas(self) -> int:
-        """Devices in all, each with a copy of the network."""
+        """Devices on all hosts, each with a copy of the network."""
         return int(self.strategy.num_replicas_in_sync)
 
     def share(self, batch_size: int) -> slice:
-        """The places of a global batch that are this host's.
+        """The rows of a global batch that this host makes.
 
         Raises:
-            PipelineError: If the batch cannot be cut into equal shares.
+            PipelineError: If the batch cannot be divided equally.
         """
         if batch_size % self.num_replicas:
             raise PipelineError(
@@ -67,23 +65,23 @@ class Cluster:
         return slice(self.host * size, (self.host + 1) * size)
 
     def gather(self, number: int = 0) -> list[int]:
-        """Every host's number, the chief's first; waits until all have come here."""
+        """Every host's number, the chief's first; waits until all hosts call it."""
         if self.num_hosts == 1:
             return [number]
-        everyones = tf.function(
+        gathered = tf.function(
             lambda: self.strategy.gather(
                 self.strategy.run(lambda: tf.constant([number], tf.int64)), axis=0
             )
         )
-        every = everyones().numpy()  # one a replica
-        return [int(n) for n in every[:: self.num_replicas // self.num_hosts]]
+        per_replica = gathered().numpy()
+        return [int(n) for n in per_replica[:: self.num_replicas // self.num_hosts]]
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Says in one sentence that another host was lost.
+        """Turns the loss of another host into one sentence.
 
         Raises:
-            PipelineError: If it was.
+            PipelineError: If a host was lost.
         """
         try:
             yield
@@ -98,9 +96,9 @@ class Cluster:
             ) from None
 
     def facts(self) -> dict[str, Any]:
-        """What is used, without names or addresses of hosts."""
+        """Strategy and devices for `build.json`, without names of hosts."""
         names = [d.name for d in tf.config.list_logical_devices()]
-        if self.num_hosts > 1:  # each sees all, its own first
+        if self.num_hosts > 1:
             strategy = "MultiWorkerMirroredStrategy"
         elif self.num_replicas > 1:
             strategy = "MirroredStrategy"
@@ -110,21 +108,21 @@ class Cluster:
             "strategy": strategy,
             "hosts": self.num_hosts,
             "replicas": self.num_replicas,
-            "devices": sorted(names),
+            "devices": sorted(names),  # TensorFlow lists a host's own first
         }
 
 
-@cache  # TensorFlow is one a process, and its cluster cannot be joined twice
+@cache  # a process can join a cluster once
 def connect() -> Cluster:
     """Joins the cluster that `TF_CONFIG` names, or takes the devices of this host.
 
-    With other hosts it must come before any work of TensorFlow's; it returns when all
-    of them are there.
+    With several hosts, call it before TensorFlow does any work; it returns when all of
+    them are there.
 
     Raises:
-        PipelineError: If `TF_CONFIG` is wrong, or the others do not come.
+        PipelineError: If `TF_CONFIG` is wrong, or the other hosts do not come.
     """
-    # It tells of every sum over devices that it lays into a graph.
+    # At INFO, TensorFlow logs every sum over devices that it adds to a graph.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     num_hosts, host = hosts(os.environ.get("TF_CONFIG", ""))
     if num_hosts > 1:
@@ -138,62 +136,48 @@ def connect() -> Cluster:
                 f"({reason}); check the addresses, that nothing else uses its port, "
                 "and start all of them within an hour"
             ) from None
-        cluster = Cluster(strategy, num_hosts, host)
     else:
         listed = tf.config.list_logical_devices
         devices = [d.name for d in listed("GPU") or listed("CPU")]
-        cluster = Cluster(
+        strategy = (
             tf.distribute.MirroredStrategy(devices)
             if len(devices) > 1
             else tf.distribute.get_strategy()
         )
+    cluster = Cluster(strategy, num_hosts, host)
     facts = cluster.facts()
-    logger.info(
-        "%s; replicas: %d, hosts: %d (%s)",
-        facts["strategy"],
-        facts["replicas"],
-        facts["hosts"],
-        ", ".join(facts["devices"]),
-    )
+    logger.info("%s: %s", facts["strategy"], ", ".join(facts["devices"]))
     return cluster
 
 
 def hosts(text: str) -> tuple[int, int]:
-    """How many hosts a `TF_CONFIG` names, and which of them this one is, from 0.
+    """The number of hosts in a `TF_CONFIG`, and the place of this one among them.
 
     Args:
         text: `{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker",
-            "index": 0}}`; a `chief` may stand beside the workers. None: one host.
+            "index": 0}}`, where a `chief` may stand beside the workers; empty for one
+            host.
 
     Raises:
-        PipelineError: If it is anything else.
+        PipelineError: If it has another form.
     """
-    if not text.strip():
-        return 1, 0
     try:
-        value = json.loads(text)
-        cluster, task = value.get("cluster") or {}, value.get("task") or {}
-        sizes = {job: len(list(addresses)) for job, addresses in cluster.items()}
-        job, index = task.get("type"), int(task.get("index", 0))
+        value = json.loads(text.strip() or "{}")
+        jobs, task = value.get("cluster", {}), value.get("task", {})
+        places = [
+            (job, index)
+            for job in ("chief", "worker")
+            for index in range(len(jobs.get(job, [])))
+        ]
+        if jobs.keys() - {"chief", "worker"} or ("chief", 1) in places:
+            raise ValueError("a job other than worker and one chief")
+        if len(places) <= 1:
+            return 1, 0
+        return len(places), places.index((task.get("type"), int(task.get("index", 0))))
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise PipelineError(
             'TF_CONFIG should be JSON such as {"cluster": {"worker": ["host1:2222", '
-            '"host2:2222"]}, "task": {"type": "worker", "index": 0}}, '
-            f"found {text[:80]!r}; set it so, or unset it"
+            '"host2:2222"]}, "task": {"type": "worker", "index": 0}}, with at most one '
+            "chief beside the workers, no parameter servers, and this host's own task, "
+            f"found {text[:160]!r}; set it so, or unset it"
         ) from None
-    if sum(sizes.values()) <= 1:
-        return 1, 0
-    unknown = sorted(set(map(str, sizes)) - set(JOBS))
-    if unknown or sizes.get("chief", 0) > 1:
-        raise PipelineError(
-            "TF_CONFIG should name hosts as worker, and at most one as chief, found "
-            f"{', '.join(unknown) or 'several chiefs'}: every host trains, there are "
-            "no parameter servers; set it so"
-        )
-    if job not in sizes or not 0 <= index < sizes[job]:
-        raise PipelineError(
-            f"TF_CONFIG should say which of its hosts this is, found the task type "
-            f"{job!r} and index {index} for {sizes}; set both"
-        )
-    first = sizes.get("chief", 0) if job == "worker" else 0
-    return sum(sizes.values()), first + index

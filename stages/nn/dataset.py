@@ -1,4 +1,4 @@
-"""Pairs to training batches: decoded once, shuffled and augmented by seed and step."""
+"""From pairs to training batches: decoded once, shuffled and augmented by seed."""
 
 import functools
 import os
@@ -29,18 +29,17 @@ from stages.datasets.pairs import Pair, read_shard, shard_paths
 
 @dataclass(frozen=True)
 class Arrays:
-    """Pairs at the network's size, as uint8: a quarter of what floats would take."""
+    """Pairs at the network's size, as uint8: a quarter of the size of floats."""
 
-    pair_ids: list[str]
     images: Grey  # (N, S, S, C)
     masks: Grey  # (N, S, S, 1), share of foreground, 0 to 255
 
     def __len__(self) -> int:
-        return len(self.pair_ids)
+        return len(self.images)
 
     def halved(self) -> "Arrays":
         """The same pairs at half the size, each pixel the mean of four."""
-        return Arrays(self.pair_ids, _halved(self.images), _halved(self.masks))
+        return Arrays(_halved(self.images), _halved(self.masks))
 
 
 def _halved(pixels: Grey) -> Grey:
@@ -60,7 +59,7 @@ def load_arrays(
     """Decodes and preprocesses pairs on all cores, each once.
 
     Args:
-        pair_ids: What to load; the result is in this order.
+        pair_ids: The pairs to load; the result is in this order.
         image_size: Side of the network's input, pixels.
         channels: 1 or 3.
         ingested: The shards.
@@ -75,14 +74,14 @@ def load_arrays(
     def load(pair: Pair) -> None:
         place = places[pair.pair_id]
         try:
-            image = decode_image(pair.content()[0], channels)
-            masks[place] = soft_mask(decode_mask(pair.content()[1]), image_size)
+            image, mask = pair.content()
+            images[place] = preprocess(decode_image(image, channels), image_size)
+            masks[place] = soft_mask(decode_mask(mask), image_size)
         except UnreadableImageError as error:
             raise PipelineError(
                 f"{pair.pair_id}: accepted by validate but cannot be decoded "
                 f"({error}); run `dvc repro` so that both see the same data"
             ) from None
-        images[place] = preprocess(image, image_size)
 
     found = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -94,77 +93,86 @@ def load_arrays(
             f"{paths.SPLIT_PAIRS} names; run `dvc repro` so that both come from the "
             "same data"
         )
-    return Arrays(list(pair_ids), images, masks)
+    return Arrays(images, masks)
 
 
-def steps_an_epoch(num_pairs: int, batch_size: int) -> int:
-    """So many that every pair is seen."""
+def image_sizes(params: TrainParams) -> list[int]:
+    """The side of the images in each epoch, pixels: half of it in the first ones."""
+    low = round(params.low_resolution_fraction * params.epochs)
+    size = params.image_size
+    return [size // 2] * low + [size] * (params.epochs - low)
+
+
+def steps_per_epoch(num_pairs: int, batch_size: int) -> int:
+    """The number of steps that see every pair."""
     return -(-num_pairs // batch_size)
 
 
 def epoch_order(
     num_pairs: int, *, batch_size: int, seed: int, epoch: int
 ) -> NDArray[np.int64]:
-    """Which pairs each step of an epoch takes, (steps, batch_size).
+    """The pairs of each step of an epoch, (steps, batch_size).
 
-    Every pair once; the last batch is filled with the epoch's first pairs, so that
-    none is dropped and batch norm never sees a batch of one. From seed and epoch
-    alone: a resumed run draws what the undisturbed one would have.
+    Every pair once; the epoch's first pairs fill the last batch, so that none is
+    dropped and batch norm never sees a batch of one. Drawn from seed and epoch alone,
+    so that a resumed run draws the same.
     """
     order = np.random.default_rng([seed, epoch]).permutation(num_pairs)
-    steps = steps_an_epoch(num_pairs, batch_size)
+    steps = steps_per_epoch(num_pairs, batch_size)
     return np.resize(order, steps * batch_size).reshape(steps, batch_size)
 
 
-def batches(
-    arrays: Arrays,
-    *,
-    batch_size: int,
-    seed: int,
-    epochs: range,
-    augmentation: AugmentationParams,
-    share: slice = slice(None),
-) -> tf.data.Dataset:
-    """Training batches of some epochs: images (B, S, S, C), masks (B, S, S, 1).
-
-    Both float32 in [0, 1]. Augmentation is drawn from (seed, epoch, step): parallel
-    workers cannot change it, nor can an epoch that was begun elsewhere. Batches are
-    made ahead of the steps that take them, those of the next epoch too.
-
-    Several hosts draw the same order and the same augmentation of the whole batch, and
-    each makes its own places of it. That is sharding, but not by file: a host with
-    files of its own would meet other pairs in other batches than one process does, and
-    with unequal files batches of unequal size. Hence every host holds all pairs, at
-    the network's size as uint8 (S x S x (C + 1) bytes each), and an epoch's augmenting
-    is what is divided.
+def training_batches(
+    arrays: Arrays, params: TrainParams, *, first: int = 0, share: slice = slice(None)
+) -> Iterator[Any]:
+    """All batches of a training from epoch `first` on, from 0, small images first.
 
     Args:
         arrays: All training pairs, the same on every host.
-        batch_size: B, over all hosts.
-        seed: Of the order and the augmentation.
-        epochs: Which ones, from 0; each is `steps_an_epoch` batches.
-        augmentation: How far.
-        share: The places of each batch to make; all by default.
+        params: The `train` section.
+        first: The first epoch.
+        share: The rows of each batch to make; all by default.
+
+    Yields:
+        Images (B, S, S, C) and masks (B, S, S, 1), float32 in [0, 1].
     """
-    steps = steps_an_epoch(len(arrays), batch_size)
-    places = range(batch_size)[share]
-    # Known sizes and slices would give other bits: factors are merged elsewhere then.
-    part = None if len(places) == batch_size else (places, batch_size)
+    low = image_sizes(params).count(params.image_size // 2)
+    if first < low:
+        yield from batches(arrays.halved(), params, range(first, low), share)
+    yield from batches(arrays, params, range(max(first, low), params.epochs), share)
+
+
+def batches(
+    arrays: Arrays, params: TrainParams, epochs: range, share: slice = slice(None)
+) -> tf.data.Dataset:
+    """Batches of some epochs at one size; arguments and values as `training_batches`.
+
+    Augmentation is drawn from (seed, epoch, step): neither parallel workers nor a
+    resumed epoch can change it. Batches are made ahead of the steps that take them.
+
+    Several hosts draw the same order and the same augmentation of the whole batch, and
+    each makes its own rows of it. Sharding by file would put other pairs together in a
+    batch than one process does.
+    """
+    size, seed = params.batch_size, params.seed
+    steps = steps_per_epoch(len(arrays), size)
+    rows_made = range(size)[share]
+    # None for a whole batch, whose graph then has no slices; with slices, TensorFlow
+    # merges factors elsewhere, which changes the last bits.
+    part = None if len(rows_made) == size else (rows_made, size)
 
     def order(epoch: np.int64) -> NDArray[np.int64]:
-        drawn = epoch_order(
-            len(arrays), batch_size=batch_size, seed=seed, epoch=int(epoch)
-        )
+        drawn = epoch_order(len(arrays), batch_size=size, seed=seed, epoch=int(epoch))
         return drawn[:, share]
 
     def gather(rows: NDArray[np.int64]) -> tuple[Grey, Grey]:
         return arrays.images[rows], arrays.masks[rows]
 
-    # Called stateful, these two would be done in the train step's own time: TensorFlow
-    # looks ahead only where order cannot matter, once its ops are deterministic.
+    # Stateful functions would run within the train step's own time: under determinism,
+    # TensorFlow prefetches only where order cannot matter.
     def steps_of(epoch: tf.Tensor) -> tf.data.Dataset:
         rows = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
-        rows = tf.ensure_shape(rows, (steps, len(places)))
+        rows = tf.ensure_shape(rows, (steps, len(rows_made)))
         columns = (tf.fill([steps], epoch), tf.range(steps), rows)
         return tf.data.Dataset.from_tensor_slices(columns)
 
@@ -174,41 +182,24 @@ def batches(
         images, masks = tf.numpy_function(
             gather, [rows], [tf.uint8, tf.uint8], stateful=False
         )
-        images = tf.ensure_shape(images, (len(places), *arrays.images.shape[1:]))
-        masks = tf.ensure_shape(masks, (len(places), *arrays.masks.shape[1:]))
+        images = tf.ensure_shape(images, (len(rows_made), *arrays.images.shape[1:]))
+        masks = tf.ensure_shape(masks, (len(rows_made), *arrays.masks.shape[1:]))
         draw = tf.stack([seed * 100_003 + tf.cast(epoch, tf.int32), step])
-        return _traced(augmentation, part)(images, masks, draw)
+        return _traced(params.augmentation, part)(images, masks, draw)
 
     dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(steps_of)
     dataset = dataset.map(make, num_parallel_calls=2, deterministic=True)
-    # With nothing left to tune, its thread is a second that the stream's end waits for.
+    # Nothing is left to tune; the tuner's thread would delay the end by a second.
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(2).with_options(options)
-
-
-def training_batches(
-    arrays: Arrays, params: TrainParams, *, first: int = 0, share: slice = slice(None)
-) -> Iterator[Any]:
-    """All batches of a training from an epoch on, the early ones at half the size."""
-    small = round(params.low_resolution_fraction * params.epochs)
-    draw = functools.partial(
-        batches,
-        batch_size=params.batch_size,
-        seed=params.seed,
-        augmentation=params.augmentation,
-        share=share,
-    )
-    if first < small:
-        yield from draw(arrays.halved(), epochs=range(first, small))
-    yield from draw(arrays, epochs=range(max(first, small), params.epochs))
 
 
 @functools.cache
 def _traced(
     params: AugmentationParams, part: tuple[range, int] | None
 ) -> Callable[..., Any]:
-    """`augment` as one function: an epoch need not trace it again."""
+    """`augment`, traced once for all epochs."""
     return tf.function(
         lambda images, masks, seed: augment(
             images, masks, seed=seed, params=params, part=part
@@ -225,15 +216,15 @@ def augment(
     params: AugmentationParams,
     part: tuple[range, int] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Moves image and mask together; bends the image's greys. Never upside down.
+    """Moves image and mask together and changes the image's greys.
 
     Args:
         images: (B, S, S, C) uint8.
         masks: (B, S, S, 1) uint8, share of foreground, 0 to 255.
         seed: (2,) int32; the same seed gives the same batch.
-        params: How far.
-        part: The places of a larger batch that these are, and its size; what they draw
-            does not depend on who makes the others.
+        params: The `train.augmentation` section.
+        part: These rows' places in a larger batch, and its size; each row draws the
+            same on whichever host makes it.
 
     Returns:
         Images and masks, same shapes, float32 in [0, 1].
@@ -256,11 +247,11 @@ def augment(
     def each(value: tf.Tensor) -> tf.Tensor:
         return value[:, None, None, None]
 
-    # A power, as what it is three times sooner; black stays black.
+    # x**gamma as exp(gamma * log x): three times faster, and 0 stays 0.
     exponents = each(tf.exp(draw(-params.gamma, params.gamma)))
     images = tf.exp(exponents * tf.math.log(images))
     if params.bias_field:
-        # Uneven exposure: a smooth field over the picture.
+        # Uneven exposure: a smooth field over the image.
         field = draw(-params.bias_field, params.bias_field, (4, 4, 1))
         finer = tf.image.resize(tf.eye(4)[None, :, :, None], (size, 4), "bicubic")
         images *= 1 + _both_ways(finer[0, :, :, 0], field)
@@ -269,7 +260,7 @@ def augment(
     brightness = each(draw(-params.brightness, params.brightness))
     images = (images - mean) * contrast + mean + brightness
     if params.blur:
-        # A share of the 3x3 mean twice over: softer detectors, resampled pictures.
+        # A share of the 3x3 mean applied twice: softer detectors, resampled images.
         soft = _both_ways(tf.constant(_mean_of_neighbours(size)), images)
         images += each(draw(0.0, params.blur)) * (soft - images)
     if params.noise:
@@ -277,7 +268,7 @@ def augment(
         noise = mine(tf.random.stateless_normal([batch, *images.shape[1:]], key))
         images += each(draw(0.0, params.noise)) * noise
     if params.invert_probability:
-        # Some archives store films the other way round (MONOCHROME1).
+        # Some archives store inverted films (MONOCHROME1).
         inverted = each(draw(0.0, 1.0)) < params.invert_probability
         images = tf.where(inverted, 1 - images, images)
     return tf.clip_by_value(images, 0, 1), masks
@@ -286,7 +277,7 @@ def augment(
 def _both_ways(matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """A matrix (S, R) applied to columns and to rows: (B, R, R, C) to (B, S, S, C).
 
-    Two products are more than thirty times faster here than pooling one channel.
+    Two products are thirty times faster on a CPU than pooling one channel.
     """
     size, rows = matrix.shape
     channels = values.shape[-1]
@@ -298,7 +289,7 @@ def _both_ways(matrix: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 
 
 def _mean_of_neighbours(size: int) -> NDArray[np.float32]:
-    """Takes a row of pixels to the mean of three neighbours, twice over, (S, S)."""
+    """The matrix (S, S) that averages three neighbours, applied twice."""
     near = np.abs(np.subtract.outer(np.arange(size), np.arange(size))) <= 1
     once = near / near.sum(axis=1, keepdims=True)
     return (once @ once).astype(np.float32)
@@ -324,9 +315,9 @@ def _affine(draw, size: float, params: AugmentationParams) -> tf.Tensor:  # type
 def _warp(
     images: tf.Tensor, masks: tf.Tensor, transforms: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Bilinear; what comes from outside the picture is black and not foreground.
+    """Bilinear; pixels from outside the image are black background.
 
-    By OpenCV, on uint8: much sooner than TensorFlow's own on floats.
+    OpenCV on uint8 is much faster than TensorFlow on floats.
     """
 
     def warp(

@@ -139,7 +139,7 @@ def _params(data: bytes) -> None:
 
 def _checkpoint(data: bytes) -> None:
     """A spoilt checkpoint is as good as none."""
-    from stages.nn.training import Checkpoint
+    from stages.nn.checkpoint import Checkpoint
 
     _file("checkpoint.npz", data)
     if Checkpoint(folder(), "fingerprint").load() is None:

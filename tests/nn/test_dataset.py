@@ -25,9 +25,9 @@ STILL = {
 
 
 @pytest.fixture
-def augmentation(tiny_params):
+def settings(tiny_params):
     def build(**values):
-        return tiny_params(**{"train.augmentation": STILL | values}).train.augmentation
+        return tiny_params(**{"train.augmentation": STILL | values}).train
 
     return build
 
@@ -36,7 +36,6 @@ def augmentation(tiny_params):
 def arrays():
     pictures = [lungs(seed, image_size=32, mask_size=32) for seed in range(10)]
     return dataset.Arrays(
-        [f"p{i}" for i in range(10)],
         np.stack([image[..., None] for image, _ in pictures]),
         np.stack([mask[..., None] for _, mask in pictures]),
     )
@@ -79,7 +78,7 @@ def test_a_pair_that_is_not_there_is_named_as_a_mismatch(tmp_path):
         )
 
 
-def test_every_pair_once_an_epoch_and_the_last_batch_is_full():
+def test_every_pair_once_per_epoch_and_the_last_batch_is_full():
     order = dataset.epoch_order(10, batch_size=4, seed=1, epoch=0)
     assert order.shape == (3, 4)
     assert sorted(order.ravel()[:10]) == list(range(10))
@@ -91,64 +90,50 @@ def test_every_pair_once_an_epoch_and_the_last_batch_is_full():
 
 def test_half_the_size_is_the_mean_of_four():
     pixels = np.array([[0, 255, 7, 7], [255, 255, 8, 8]], np.uint8)
-    pairs = dataset.Arrays(["a"], pixels[None, :, :, None], pixels[None, :, :, None])
+    pairs = dataset.Arrays(pixels[None, :, :, None], pixels[None, :, :, None])
     assert pairs.halved().images[0, :, :, 0].tolist() == [[191, 8]]  # 191.25, 7.5
     assert pairs.halved().masks.dtype == np.uint8
 
 
-def test_batches_without_augmentation_are_the_pairs(arrays, augmentation):
-    batches = list(
-        dataset.batches(
-            arrays,
-            batch_size=4,
-            seed=1,
-            epochs=range(2, 3),
-            augmentation=augmentation(),
-        )
-    )
-    order = dataset.epoch_order(10, batch_size=4, seed=1, epoch=2)
+def test_batches_without_augmentation_are_the_pairs(arrays, settings):
+    params = settings()
+    order = dataset.epoch_order(10, batch_size=4, seed=params.seed, epoch=2)
+    batches = dataset.batches(arrays, params, range(2, 3))
     for rows, (images, masks) in zip(order, batches, strict=True):
         np.testing.assert_allclose(images, arrays.images[rows] / 255.0, atol=2e-5)
         np.testing.assert_allclose(masks, arrays.masks[rows] / 255.0, atol=2e-5)
 
 
-def test_the_same_seed_and_epoch_give_the_same_batches(arrays, tiny_params):
-    def draw(*epochs):
-        epochs = range(epochs[0], epochs[-1] + 1)
-        return np.concatenate(
-            [
-                images
-                for images, _ in dataset.batches(
-                    arrays,
-                    batch_size=4,
-                    seed=1,
-                    epochs=epochs,
-                    augmentation=tiny_params().train.augmentation,
-                )
-            ]
-        )
+def drawn(arrays, params, epochs, share=slice(None)):
+    batches = dataset.batches(arrays, params, epochs, share)
+    return np.stack([np.concatenate(batch, axis=-1) for batch in batches])
 
-    assert np.array_equal(draw(0), draw(0))
-    assert not np.array_equal(draw(0), draw(1))
+
+def test_the_same_seed_and_epoch_give_the_same_batches(arrays, tiny_params):
+    params = tiny_params().train
+    both = drawn(arrays, params, range(2))
+    assert np.array_equal(both[:3], drawn(arrays, params, range(1)))
     # Whether an epoch is the first of a run or comes after others.
-    assert np.array_equal(draw(0, 1), np.concatenate([draw(0), draw(1)]))
+    assert np.array_equal(both[3:], drawn(arrays, params, range(1, 2)))
+    assert not np.array_equal(both[:3], both[3:])
 
 
 def test_shares_together_are_the_whole_batch(arrays, tiny_params):
-    def draw(share):
-        batches = dataset.batches(
-            arrays,
-            batch_size=4,
-            seed=1,
-            epochs=range(1),
-            augmentation=tiny_params().train.augmentation,
-            share=share,
-        )
-        return [np.concatenate([i, m], axis=-1) for i, m in batches]
+    whole, first, second = (
+        drawn(arrays, tiny_params().train, range(1), share)
+        for share in (slice(None), slice(0, 2), slice(2, 4))
+    )
+    np.testing.assert_allclose(whole, np.concatenate([first, second], 1), atol=1e-6)
 
-    halves = zip(draw(slice(0, 2)), draw(slice(2, 4)), strict=True)
-    for whole, parts in zip(draw(slice(None)), halves, strict=True):
-        np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-6)
+
+def test_a_training_begins_with_small_images(arrays, settings):
+    changes = {"low_resolution_fraction": 0.4, "epochs": 5}
+    params = settings().model_copy(update=changes)
+    assert dataset.image_sizes(params) == [16, 16, 32, 32, 32]
+    sizes = [images.shape[1] for images, _ in dataset.training_batches(arrays, params)]
+    assert sizes == [16] * 6 + [32] * 9
+    resumed = dataset.training_batches(arrays, params, first=1)
+    assert [images.shape[1] for images, _ in resumed] == [16] * 3 + [32] * 9
 
 
 @pytest.mark.parametrize(
@@ -161,25 +146,25 @@ def test_shares_together_are_the_whole_batch(arrays, tiny_params):
         {"flip_probability": 1.0},
     ],
 )
-def test_image_and_mask_move_together(arrays, augmentation, moves):
-    """A picture of its own mask stays a picture of its own mask."""
+def test_image_and_mask_move_together(arrays, settings, moves):
+    """An image of its own mask stays one."""
     images, moved = dataset.augment(
         arrays.masks,
         arrays.masks,
         seed=tf.constant([1, 2]),
-        params=augmentation(**moves),
+        params=settings(**moves).augmentation,
     )
     np.testing.assert_allclose(images, moved, atol=1e-6)
     assert np.abs(moved - arrays.masks / 255).max() > 0.5
     assert (np.asarray(moved).mean((1, 2, 3)) > 0.1).all()
 
 
-def test_a_flip_is_a_flip_and_never_upside_down(arrays, augmentation):
+def test_a_flip_is_a_flip_and_never_upside_down(arrays, settings):
     _, moved = dataset.augment(
         arrays.images,
         arrays.masks,
         seed=tf.constant([1, 2]),
-        params=augmentation(flip_probability=1.0),
+        params=settings(flip_probability=1.0).augmentation,
     )
     np.testing.assert_allclose(moved, arrays.masks[:, :, ::-1] / 255, atol=1e-5)
 
@@ -196,12 +181,12 @@ def test_a_flip_is_a_flip_and_never_upside_down(arrays, augmentation):
         {"invert_probability": 1.0},
     ],
 )
-def test_greys_change_and_masks_do_not(arrays, augmentation, greys):
+def test_greys_change_and_masks_do_not(arrays, settings, greys):
     bent, kept = dataset.augment(
         arrays.images,
         arrays.masks,
         seed=tf.constant([1, 2]),
-        params=augmentation(**greys),
+        params=settings(**greys).augmentation,
     )
     np.testing.assert_allclose(kept, arrays.masks / 255, atol=1e-5)
     assert np.abs(bent - arrays.images / 255).max() > 0.02

@@ -11,9 +11,9 @@ from stages.core import plugins
 from stages.core.params import STAGES
 from stages.export import size
 from stages.nn import models
+from stages.nn.gradients import part_of
 from stages.nn.inference import load_model, predictor, probabilities
-from stages.nn.losses import supervised
-from stages.nn.training import part_of
+from stages.nn.supervision import supervised
 
 ARCHITECTURES = plugins.names(STAGES / "nn" / "models")
 

@@ -4,20 +4,17 @@ processor into logical devices only before its first work.
 
 import json
 import sys
+from itertools import islice
 
 import numpy as np
 import tensorflow as tf
 
 from stages.core.params import TrainParams
-from stages.nn import dataset, models
+from stages.nn import dataset
 from stages.nn.cluster import Cluster, connect
-from stages.nn.training import (
-    GradientProbe,
-    Trainer,
-    configure_runtime,
-    finite_together,
-    seed_everything,
-)
+from stages.nn.gradients import GradientProbe
+from stages.nn.runtime import configure_runtime, seed_everything
+from stages.nn.trainer import Trainer, finite_together
 from tests.conftest import lungs
 
 STEPS = 20
@@ -29,7 +26,7 @@ def pictures(count: int) -> dataset.Arrays:
     images, masks = (
         np.stack([p[..., None] for p in k]) for k in zip(*drawn, strict=True)
     )
-    return dataset.Arrays([f"p{i}" for i in range(count)], images, masks)
+    return dataset.Arrays(images, masks)
 
 
 def is_idle(name: str) -> bool:
@@ -43,22 +40,14 @@ def is_idle(name: str) -> bool:
 
 
 def trained(params: TrainParams, cluster: Cluster) -> dict:
-    """What comes of a training: weights by their path, scores, the probe's rows."""
+    """Results of a training: weights by their path, scores, the probe's rows."""
     seed_everything(1)
     arrays = pictures(10)
-    trainer = Trainer(lambda: models.build(params), params, strategy=cluster.strategy)
-    step = 0
-    while step < STEPS:
-        for batch in dataset.batches(
-            arrays,
-            batch_size=params.batch_size,
-            seed=1,
-            epochs=range(step, step + 1),
-            augmentation=params.augmentation,
-            share=cluster.share(params.batch_size),
-        ):
-            trainer.train_step(batch, params.learning_rate)
-            step += 1
+    trainer = Trainer(params, cluster.strategy)
+    share = cluster.share(params.batch_size)
+    batches = dataset.batches(arrays, params, range(STEPS), share)
+    for batch in islice(batches, STEPS):
+        trainer.train_step(batch, params.learning_rate)
     trainer.set_state(trainer.state())
     probe = GradientProbe(trainer, arrays.images[:3], arrays.masks[:3])
     names = [v.path for v in trainer.model.weights]
@@ -70,7 +59,7 @@ def trained(params: TrainParams, cluster: Cluster) -> dict:
 
 
 def overflow(cluster: Cluster) -> list:
-    """Gradients of both devices, finite on the first alone, once they are together."""
+    """Gradients of both devices after `finite_together`; finite on the first alone."""
 
     def together() -> list:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group

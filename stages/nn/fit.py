@@ -1,0 +1,164 @@
+"""The training loop, from arrays of pairs to weights."""
+
+import logging
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from stages.core.errors import PipelineError
+from stages.core.params import TrainParams
+from stages.nn import dataset
+from stages.nn.checkpoint import Checkpoint
+from stages.nn.cluster import Cluster
+from stages.nn.gradients import GradientProbe
+from stages.nn.report import Report
+from stages.nn.runtime import seed_everything
+from stages.nn.trainer import Trainer, learning_rate_at
+
+logger = logging.getLogger(__name__)
+
+PROBE_PAIRS = 4
+
+
+@dataclass
+class Progress:
+    """A training after some epochs; with the trainer's state, a checkpoint."""
+
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    # Rows of step, head, part, norm.
+    gradients: list[tuple[int, int, str, float]] = field(default_factory=list)
+    best_dice: float = -1.0
+    best_epoch: int = 0
+    # Of the best monitored epoch; at the end of the last one, if none is monitored.
+    weights: list[np.ndarray] = field(default_factory=list)
+
+
+def fit(
+    params: TrainParams,
+    pairs: dataset.Arrays,
+    monitor: dataset.Arrays,
+    *,
+    cluster: Cluster,
+    checkpoint: Checkpoint,
+    curves: Path | None = None,
+) -> Progress:
+    """Trains a network, from its last checkpoint if there is one.
+
+    Args:
+        params: The `train` section.
+        pairs: To train on; all of them on every host.
+        monitor: Their Dice chooses the epoch whose weights are kept; may be empty.
+        cluster: The devices.
+        checkpoint: Where the state after each epoch is kept.
+        curves: A folder for TensorBoard, or None.
+
+    Returns:
+        Weights, history and gradient norms, the same bytes whether it was interrupted
+        or not.
+
+    Raises:
+        PipelineError: If the loss is not finite, or hosts see different checkpoints.
+    """
+    seed_everything(params.seed, deterministic=not params.jit_compile)
+    trainer = Trainer(params, cluster.strategy)
+    progress = _resumed(trainer, checkpoint, cluster)
+    probe = GradientProbe(
+        trainer, pairs.images[:PROBE_PAIRS], pairs.masks[:PROBE_PAIRS]
+    )
+    batches = dataset.training_batches(
+        pairs, params, first=progress.epoch, share=cluster.share(params.batch_size)
+    )
+    steps_per_epoch = dataset.steps_per_epoch(len(pairs), params.batch_size)
+    steps = steps_per_epoch * params.epochs
+    logger.info(
+        "%s: %s parameters; %d epochs of %d steps",
+        params.architecture,
+        f"{trainer.model.count_params():,}",
+        params.epochs,
+        steps_per_epoch,
+    )
+    costs = [size**2 for size in dataset.image_sizes(params)]
+    curves = curves if cluster.is_chief else None
+    with closing(Report(costs, progress.history, curves)) as report:
+        while progress.epoch < params.epochs and not _is_stalled(progress, params):
+            sums, rate, size = np.zeros(2), 0.0, 0
+            first = progress.epoch * steps_per_epoch
+            for step, batch in enumerate(islice(batches, steps_per_epoch), first):
+                interval = params.gradient_log_interval
+                if interval and step % interval == 0:
+                    progress.gradients += [(step, *row) for row in probe.norms()]
+                rate = learning_rate_at(step, steps, params)
+                loss, dice = (float(v) for v in trainer.train_step(batch, rate))
+                if not np.isfinite(loss):
+                    raise PipelineError(
+                        f"train: the loss is {loss} at step {step}; lower "
+                        f"train.learning_rate ({params.learning_rate}) and run "
+                        "`dvc repro`"
+                    )
+                sums += (loss, dice)
+                size = batch[0].shape[1]
+                report.step(progress.epoch, steps_per_epoch)
+            progress.epoch += 1
+            row = {
+                "epoch": progress.epoch,
+                "image_size": size,
+                "loss": sums[0] / steps_per_epoch,
+                "dice": sums[1] / steps_per_epoch,
+                "learning_rate": rate,
+            }
+            if len(monitor):
+                loss, dice = trainer.evaluate(monitor.images, monitor.masks)
+                row |= {"monitor_loss": loss, "monitor_dice": dice}
+                if dice > progress.best_dice:
+                    progress.best_dice, progress.best_epoch = dice, progress.epoch
+                    progress.weights = trainer.weights()
+            progress.history.append(row)
+            if cluster.is_chief:
+                _save(checkpoint, trainer, progress)
+            report.epoch(row)
+    if not len(monitor):
+        progress.weights = trainer.weights()
+        return progress
+    logger.info(
+        "the weights of epoch %d are kept: monitored Dice %.4f",
+        progress.best_epoch,
+        progress.best_dice,
+    )
+    return progress
+
+
+def _resumed(trainer: Trainer, checkpoint: Checkpoint, cluster: Cluster) -> Progress:
+    """Restores trainer and progress, the same on every host."""
+    progress = Progress()
+    if (saved := checkpoint.load()) is not None:
+        arrays, table = saved
+        trainer.set_state(arrays["state"])
+        progress = Progress(**table, weights=arrays.get("weights", []))
+        logger.info(
+            "going on after epoch %d of %d", progress.epoch, trainer.params.epochs
+        )
+    epochs = cluster.gather(progress.epoch)
+    if len(set(epochs)) > 1:
+        raise PipelineError(
+            f"train: every host should see the same checkpoint, found some after the "
+            f"epochs {epochs}; have them share data/.work and start all of them again"
+        )
+    return progress
+
+
+def _save(checkpoint: Checkpoint, trainer: Trainer, progress: Progress) -> None:
+    table = asdict(replace(progress, weights=[]))
+    del table["weights"]
+    checkpoint.save({"state": trainer.state(), "weights": progress.weights}, table)
+
+
+def _is_stalled(progress: Progress, params: TrainParams) -> bool:
+    patience = params.early_stopping_patience
+    if not patience or progress.epoch - progress.best_epoch < patience:
+        return False
+    logger.info("no better monitored Dice for %d epochs; stopping early", patience)
+    return True

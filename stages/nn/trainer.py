@@ -1,0 +1,248 @@
+"""A network, its optimiser and its compiled step, on one device or many."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from stages.core.errors import PipelineError
+from stages.core.params import TrainParams
+from stages.nn import models
+from stages.nn.runtime import precision
+from stages.nn.supervision import hard_dice, supervised
+
+
+def learning_rate_at(step: int, steps: int, params: TrainParams) -> float:
+    """Learning rate of a step.
+
+    A linear warm-up over `warmup_fraction` of the steps, then by name: `constant`;
+    `cosine` down to 0; `polynomial` `(1 - t)^0.9`, as in nnU-Net; `one_cycle`, which
+    starts at 1/25 of the peak and ends at 1/10,000 of it (Smith 2018).
+
+    Args:
+        step: From 0.
+        steps: In the whole training.
+        params: learning_rate, learning_rate_schedule, warmup_fraction.
+    """
+    peak = params.learning_rate
+    warmup = round(params.warmup_fraction * steps)
+    one_cycle = params.learning_rate_schedule == "one_cycle"
+    if step < warmup:
+        low = peak / 25 if one_cycle else 0.0
+        return low + (peak - low) * (step + 1) / warmup
+    progress = (step - warmup) / max(steps - warmup, 1)
+    match params.learning_rate_schedule:
+        case "constant":
+            return peak
+        case "polynomial":
+            return peak * (1 - progress) ** 0.9
+        case _:
+            low = peak / 10_000 if one_cycle else 0.0
+            return low + (peak - low) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class Trainer:
+    """A network and its optimiser, with compiled steps for every device."""
+
+    def __init__(
+        self, params: TrainParams, strategy: tf.distribute.Strategy | None = None
+    ) -> None:
+        """Builds the network, for images of any size, and its optimiser.
+
+        Args:
+            params: The train section.
+            strategy: Default is one device.
+
+        Raises:
+            PipelineError: If XLA is asked of several devices.
+        """
+        self.params = params
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self._num_replicas = self.strategy.num_replicas_in_sync
+        if params.jit_compile and self._num_replicas > 1:
+            raise PipelineError(
+                "train.jit_compile should be false with several devices, found true: "
+                "XLA compiles no sum over them here; set it to false, or let one "
+                "device be seen (CUDA_VISIBLE_DEVICES)"
+            )
+        with self.strategy.scope(), precision(params.precision):
+            self.model = models.build(params, any_size=True)
+            for layer in self.model.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    # Else each device would normalise by its own share of the batch,
+                    # and the result would depend on their number.
+                    layer.synchronized = self._num_replicas > 1
+            optimizer = keras.optimizers.Adam(
+                learning_rate=params.learning_rate,
+                beta_1=params.beta_1,
+                beta_2=params.beta_2,
+                use_ema=params.ema_momentum > 0,
+                ema_momentum=params.ema_momentum or 0.99,
+                ema_overwrite_frequency=None,
+            )
+            if params.precision == "mixed_float16":
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            optimizer.build(self.model.trainable_variables)
+            self.optimizer = optimizer
+        self._train = tf.function(self._train_step)
+        self._evaluate = tf.function(self._evaluate_step, reduce_retracing=True)
+
+    def train_step(
+        self, batch: Any, learning_rate: float
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """One step over the global batch.
+
+        Args:
+            batch: Images (B, S, S, C) and masks (B, S, S, 1); each of several hosts
+                passes its own rows.
+            learning_rate: For this step.
+
+        Returns:
+            Mean loss and mean Dice over the global batch.
+        """
+        if self._num_replicas > 1:
+            images, masks = batch
+            local = len(self.strategy.extended.worker_devices)
+            size = len(images) // local
+
+            def part(replica: int) -> Any:
+                rows = slice(replica % local * size, (replica % local + 1) * size)
+                return images[rows], masks[rows]
+
+            batch = self._spread(part)
+        return self._train(batch, tf.constant(learning_rate, tf.float32))
+
+    def _spread(self, part: Callable[[int], Any]) -> Any:
+        """Gives each device its part, by its place among all devices."""
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: part(context.replica_id_in_sync_group)
+        )
+
+    def _train_step(self, batch: Any, learning_rate: tf.Tensor) -> Any:
+        self.optimizer.learning_rate.assign(learning_rate)
+        sums = self.strategy.run(self._replica_step, args=(batch,))
+        return [
+            self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+            / self.params.batch_size
+            for value in sums
+        ]
+
+    def _replica_step(self, batch: Any) -> Any:
+        compute = self._forward_backward
+        if self.params.jit_compile:
+            compute = tf.function(compute, jit_compile=True)
+        gradients, loss, dice = compute(*batch)
+        if self.params.precision == "mixed_float16" and self._num_replicas > 1:
+            gradients = finite_together(gradients)
+        # apply() sums the gradients over replicas.
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return loss, dice
+
+    def _forward_backward(self, images: tf.Tensor, masks: tf.Tensor) -> Any:
+        with tf.GradientTape() as tape:
+            losses, dice = self._losses(images, masks, training=True)
+            # The mean over the global batch, whatever share this replica holds.
+            loss = tf.reduce_sum(losses) / self.params.batch_size
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, self.model.trainable_variables)
+        return gradients, tf.reduce_sum(losses), tf.reduce_sum(dice)
+
+    def _losses(self, images: tf.Tensor, masks: tf.Tensor, *, training: bool) -> Any:
+        """Loss and Dice per image, each (B,)."""
+        params = self.params
+        levels = models.levels(self.model(images, training=training))
+        losses = supervised(
+            masks, levels, loss=params.loss, weights=params.supervision_weights
+        )
+        return losses, hard_dice(masks, tf.cast(levels[0], tf.float32))
+
+    def evaluate(self, images: np.ndarray, masks: np.ndarray) -> tuple[float, float]:
+        """Mean loss and Dice of uint8 arrays at the network's size.
+
+        With averaged weights, if `ema_momentum` is above 0.
+        """
+        size = self.params.batch_size
+        losses, dices = [], []
+        with self.averaged_weights():
+            for start in range(0, len(images), size):
+                rows = np.arange(start, min(start + size, len(images)))
+                each = -(-len(rows) // self._num_replicas)
+                # Devices take equally many rows: the last ones take some again.
+                taken = np.resize(rows, each * self._num_replicas)
+
+                def part(replica: int, taken: Any = taken, each: int = each) -> Any:
+                    places = taken[replica * each : (replica + 1) * each]
+                    return tuple(
+                        tf.cast(values[places], tf.float32) / 255
+                        for values in (images, masks)
+                    )
+
+                loss, dice = self._evaluate(self._spread(part))
+                losses.append(loss.numpy()[: len(rows)])
+                dices.append(dice.numpy()[: len(rows)])
+        return (
+            float(np.concatenate(losses).mean()),
+            float(np.concatenate(dices).mean()),
+        )
+
+    def _evaluate_step(self, parts: Any) -> Any:
+        values = self.strategy.run(
+            lambda images, masks: self._losses(images, masks, training=False), parts
+        )
+        return [self.strategy.gather(value, axis=0) for value in values]
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Puts averaged weights in place for a while, if they are averaged."""
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not optimizer.use_ema:
+            yield
+            return
+        variables = self.model.trainable_variables
+        saved = [v.numpy() for v in variables]
+        averages = optimizer._model_variables_moving_average
+        for variable, average in zip(variables, averages, strict=True):
+            variable.assign(average)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, saved, strict=True):
+                variable.assign(value)
+
+    def weights(self) -> list[np.ndarray]:
+        """The weights that ship: averaged, with the batch-norm statistics."""
+        with self.averaged_weights():
+            return self.model.get_weights()
+
+    def state(self) -> list[np.ndarray]:
+        """Everything that a resumed training needs, as arrays."""
+        variables = [*self.model.variables, *self.optimizer.variables]
+        return [variable.numpy() for variable in variables]
+
+    def set_state(self, values: list[np.ndarray]) -> None:
+        """Restores a `state` of the same network.
+
+        Raises:
+            ValueError: If the values are of another network.
+        """
+        variables = [*self.model.variables, *self.optimizer.variables]
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def finite_together(gradients: list[Any]) -> list[Any]:
+    """Makes gradients finite on every device, or on none.
+
+    A non-finite gradient lowers the loss scale, and Keras has each device look at its
+    own gradients alone: their scales would diverge.
+    """
+    # A sum of zeros, or NaN if a gradient is not finite.
+    marks = [tf.reduce_sum(tf.cast(g, tf.float32) * 0) for g in gradients]
+    mark = tf.distribute.get_replica_context().all_reduce(
+        tf.distribute.ReduceOp.SUM, tf.add_n(marks)
+    )
+    return [g + tf.cast(mark, g.dtype) for g in gradients]
