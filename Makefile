@@ -5,10 +5,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# No telemetry from DVC and Prefect; stages/__init__.py switches off the rest.
+# No telemetry, here or in what is started from here.
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+export GX_ANALYTICS_ENABLED := false
 # Writing bytecode is what makes the second start of TensorFlow fast.
 unexport PYTHONDONTWRITEBYTECODE
 # Stages are `python -m stages.NAME`: that python is the environment's.
