@@ -22,19 +22,20 @@ on 345 real radiographs of one class (COVID-19 Radiography Database, Viral Pneum
     largest group at a threshold of    0 to 48   56   64   72    80    of 256 bits
                                              2    4    7   41   146    of 345 pairs
 
-Hence `near_copy_bits: 24`, half the way to the nearest unrelated two. The number of
-such pairs falls fourfold every 8 bits, so that in all 21,165 radiographs (224 million
-pairs) some dozens may meet by chance at 24 bits, which joins as many pairs of groups;
-they would begin to chain at about 52.
+Hence `near_duplicate_max_distance: 24`, half the way to the nearest unrelated two. The
+number of such pairs falls fourfold every 8 bits, so that in all 21,165 radiographs (224
+million pairs) some dozens may meet by chance at 24 bits, which joins as many pairs of
+groups; they would begin to chain at about 52.
 
-With `use_given` the sides are those that the data set itself draws (train, validation,
-test). Two of the three make the contract's two: `given_held_out: validation` trains on
-train, holds validation out and leaves test out of both, for a last word; with `test`,
-train and validation are trained on and test is held out, as published figures have it.
-Published sides leak: where copies, or a patient, lie on several sides, only the pairs
-on the most sheltered one stay there (test before validation before train) and the
-others are left out, so that the held-out side is still the one others score. Nothing
-moves from one side to another; what is left out is counted and listed.
+With `use_official_split` the sides are those that the data set itself draws (train,
+validation, test). Two of the three make the contract's two: `official_held_out:
+validation` trains on train, holds validation out and leaves test out of both, for a
+last word; with `test`, train and validation are trained on and test is held out, as
+published figures have it. Published sides leak: where copies, or a patient, lie on
+several sides, only the pairs on the most sheltered one stay there (test before
+validation before train) and the others are left out, so that the held-out side is still
+the one others score. Nothing moves from one side to another; what is left out is
+counted and listed.
 """
 
 import logging
@@ -93,11 +94,13 @@ def split(
         PipelineError: If there is no table, a pair lacks the side that should be kept,
             or one of the sides would be empty.
     """
-    table = _read(quality, use_given=params.use_given)
-    labels, copies = _group(table, near_copy_bits=params.near_copy_bits)
+    table = _read(quality, use_official_split=params.use_official_split)
+    labels, copies = _group(
+        table, near_duplicate_max_distance=params.near_duplicate_max_distance
+    )
     table["group"] = _names(table["pair_id"], labels)
     given: dict[str, Any] = {}
-    if params.use_given:
+    if params.use_official_split:
         table, given = _given_sides(table, params)
     else:
         table["split"] = _sides(table, params)
@@ -116,9 +119,9 @@ def split(
     return out
 
 
-def _read(path: Path, *, use_given: bool) -> pd.DataFrame:
+def _read(path: Path, *, use_official_split: bool) -> pd.DataFrame:
     """The accepted pairs in natural order, with the columns of `_COLUMNS`."""
-    columns = [*_COLUMNS, "given_split"] if use_given else list(_COLUMNS)
+    columns = [*_COLUMNS, "given_split"] if use_official_split else list(_COLUMNS)
     try:
         table = pq.read_table(path, columns=columns).to_pandas()
     except FileNotFoundError:
@@ -140,7 +143,7 @@ def _read(path: Path, *, use_given: bool) -> pd.DataFrame:
 
 
 def _group(
-    table: pd.DataFrame, *, near_copy_bits: int
+    table: pd.DataFrame, *, near_duplicate_max_distance: int
 ) -> tuple[Labels, dict[str, Any]]:
     """Numbers the groups: what shares a patient, an exact copy or a near copy.
 
@@ -163,7 +166,7 @@ def _group(
     )
     num_near = 0
     listed: list[tuple[int, int, int]] = []
-    for first, second, distances in _near(hashes, near_copy_bits):
+    for first, second, distances in _near(hashes, near_duplicate_max_distance):
         first, second = firsts[first], firsts[second]
         labels = _join(labels, first, second)
         num_near += len(first)
@@ -278,15 +281,15 @@ def _given_sides(
     strange = ~given.isin(_GIVEN)
     if strange.any():
         raise PipelineError(
-            f"split.use_given needs the data set's own sides, but {int(strange.sum())} "
-            f"of {len(table)} accepted pairs have none, such as "
-            f"{table['pair_id'][strange].iloc[0]!r}; set split.use_given to false"
+            "split.use_official_split needs the data set's own sides, but "
+            f"{int(strange.sum())} of {len(table)} accepted pairs have none, such as "
+            f"{table['pair_id'][strange].iloc[0]!r}; set it to false"
         )
     shelter = given.map({name: rank for rank, name in enumerate(_GIVEN)})
     leaks = shelter < shelter.groupby(table["group"]).transform("max")
     train, validation = SPLITS
-    roles = {"train": train, params.given_held_out: validation}
-    if params.given_held_out == "test":
+    roles = {"train": train, params.official_held_out: validation}
+    if params.official_held_out == "test":
         roles["validation"] = train
     # A copy on two sides that are both trained on gives nothing away.
     side = given.map(roles).fillna("set aside")
@@ -301,7 +304,7 @@ def _given_sides(
         )
     values = {
         "given": {
-            "held_out": params.given_held_out,
+            "held_out": params.official_held_out,
             "num_left_out": len(left_out),
             "num_set_aside": int((~leaks & (side == "set aside")).sum()),
             "left_out": [
@@ -315,10 +318,10 @@ def _given_sides(
         if not (kept["split"] == wanted).any():
             held = ", ".join(f"{name} {int((given == name).sum())}" for name in _GIVEN)
             raise PipelineError(
-                f"split.use_given with given_held_out {params.given_held_out} leaves "
-                f"no pair for {wanted}: on its own sides the data set has {held} "
+                f"split.official_held_out {params.official_held_out} leaves no pair "
+                f"for {wanted}: on its own sides the data set has {held} "
                 f"pairs, {len(left_out)} of them left out as copies; hold out another "
-                "side, or set split.use_given to false"
+                "side, or set split.use_official_split to false"
             )
     return kept, values
 

@@ -131,7 +131,7 @@ def test_what_belongs_together_is_on_one_side(tiny_params: Build, seed: int) -> 
     put(table, "COVID-9", group="patient 1")
     # One bit more than the bound is another picture.
     put(table, "COVID-12", image_phash=flipped(phash["COVID-1"], 25))
-    found = sides(tiny_params, table, near_copy_bits=24, seed=seed)
+    found = sides(tiny_params, table, near_duplicate_max_distance=24, seed=seed)
     assert found[["COVID-4", "COVID-7", "COVID-9", "COVID-10"]].nunique() == 1
     groups = read_splits().set_index("pair_id")["group"]
     for member in ("COVID-4", "COVID-7", "COVID-9", "COVID-10"):
@@ -338,7 +338,9 @@ class TestGivenSides:
     )
     def test_are_kept(self, tiny_params: Build, held_out: str, expected) -> None:
         table = given({"A": 4}, "ttvx")
-        found = sides(tiny_params, table, use_given=True, given_held_out=held_out)
+        found = sides(
+            tiny_params, table, use_official_split=True, official_held_out=held_out
+        )
         assert dict(found) == expected
         facts = json.loads(paths.SPLIT_SUMMARY.read_text())
         assert facts["given"] == {
@@ -369,7 +371,9 @@ class TestGivenSides:
         table.loc[1, "image_sha256"] = table.loc[5, "image_sha256"]
         table.loc[[1, 2], "group"] = "patient 1"
         table.loc[3, "image_phash"] = flipped(table.loc[4, "image_phash"], 3)
-        found = sides(tiny_params, table, use_given=True, given_held_out=held_out)
+        found = sides(
+            tiny_params, table, use_official_split=True, official_held_out=held_out
+        )
         assert dict(found) == expected
         facts = json.loads(paths.SPLIT_SUMMARY.read_text())["given"]
         listed = [(row["pair"], row["side"]) for row in facts["left_out"]]
@@ -380,7 +384,7 @@ class TestGivenSides:
 
     def test_a_pair_without_a_side_is_named(self, tiny_params: Build) -> None:
         with pytest.raises(PipelineError, match=r"1 of 3 accepted pairs .* 'A-2'; set"):
-            sides(tiny_params, given({"A": 3}, "t-v"), use_given=True)
+            sides(tiny_params, given({"A": 3}, "t-v"), use_official_split=True)
         assert not paths.SPLIT_PAIRS.exists()
 
     @pytest.mark.parametrize(("marks", "side"), [("xx", "train"), ("tx", "validation")])
@@ -388,8 +392,8 @@ class TestGivenSides:
         self, tiny_params: Build, marks: str, side: str
     ) -> None:
         with pytest.raises(PipelineError, match=f"leaves no pair for {side}: on its"):
-            sides(tiny_params, given({"A": 2}, marks), use_given=True)
+            sides(tiny_params, given({"A": 2}, marks), use_official_split=True)
 
     def test_folds_are_refused(self, tiny_params: Build) -> None:
-        with pytest.raises(PipelineError, match="use_given needs folds 0"):
-            tiny_params(**{"split.use_given": True, "split.folds": 3})
+        with pytest.raises(PipelineError, match="use_official_split needs folds 0"):
+            tiny_params(**{"split.use_official_split": True, "split.folds": 3})
