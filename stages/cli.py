@@ -229,6 +229,10 @@ def folds(
     data: Data = None,
     classes: Classes = None,
     count: Annotated[int, typer.Option("--folds", min=2, help="Number of folds.")] = 5,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Instead of folds: train with this many seeds."),
+    ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder.")] = Path(
         "data/.work/folds"
     ),
@@ -237,10 +241,16 @@ def folds(
 
     Each fold runs on the last commit and is kept as a DVC experiment; a fold that
     exists is not repeated. OUT gets folds.md, the table, and per_image.csv.
-    """
-    from stages.tools.folds import run
 
-    run(data, classes or [], count, out)
+    With --seeds, it measures how far the training's seed alone moves Dice, and writes
+    data/seed_noise.json, which the review reads; commit that file.
+    """
+    from stages.tools import folds as room
+
+    if seeds is None:
+        room.run(data, classes or [], count, out)
+    else:
+        room.run_seeds(data, classes or [], seeds, out)
 
 
 @app.command()

@@ -10,10 +10,13 @@ import pandas as pd
 
 from stages.core import files, paths
 from stages.core.errors import PipelineError
+from stages.core.params import load_params
 from stages.core.tables import markdown
 from stages.review.comparison import RESAMPLES, SEED
 from stages.review.run_results import RunResults
+from stages.scoring import seed_noise
 from stages.scoring.metrics import METRICS, bootstrap_interval
+from stages.scoring.seed_noise import SeedNoise
 from stages.tools.sweep import Planned, data_values, sweep
 
 NAME = "folds.md"
@@ -181,3 +184,38 @@ def run(data: Path | None, classes: list[str], folds: int, out: Path) -> None:
         print(text)
         print(f"{out / NAME} holds this, {out / TABLE} every image")
     swept.require_all()
+
+
+def run_seeds(data: Path | None, classes: list[str], num_seeds: int, out: Path) -> None:
+    """Trains with several seeds and writes how far they alone move the mean Dice.
+
+    Args:
+        data: Labelled data; None takes the source in `params.yaml`, and writes
+            `data/seed_noise.json` for the review.
+        classes: Classes to read; an empty list reads all.
+        num_seeds: Number of seeds, 2 or more, counted from `train.seed`.
+        out: Folder for `seed_noise.json`, where data are given.
+
+    Raises:
+        PipelineError: If a run fails.
+    """
+    first = load_params().train.seed
+    values = data_values(data, classes)
+    swept = sweep(
+        Planned(f"seed-{seed}", values | {"train.seed": seed})
+        for seed in range(first, first + num_seeds)
+    )
+    swept.require_all()
+    results = list(swept.done.values())
+    noise = SeedNoise(
+        dataset=str((results[0].ingested or {}).get("dataset", "")),
+        num_images=len(results[0].per_image),
+        dice={
+            name.removeprefix("seed-"): float(result.metrics["dice"]["mean"])
+            for name, result in swept.done.items()
+        },
+    )
+    path = paths.SEED_NOISE if data is None else out / paths.SEED_NOISE.name
+    seed_noise.write(noise, path)
+    print(noise.sentence())
+    print(f"{path} holds this")

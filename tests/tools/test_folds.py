@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from stages.core import paths
 from stages.core.errors import PipelineError
+from stages.scoring import seed_noise
 from stages.tools import folds
 from stages.tools.sweep import data_values
 from tests.conftest import radiography_tree, with_overrides
@@ -25,12 +26,13 @@ import json, os, sys
 from pathlib import Path
 from ruamel.yaml import YAML
 
-params = YAML(typ="safe").load(Path("params.yaml").read_text())["split"]
+values = YAML(typ="safe").load(Path("params.yaml").read_text())
+params, seed = values["split"], values["train"]["seed"]
 if os.environ.get("BROKEN_FOLD") == str(params["fold"]):
     sys.exit("error: this fold is broken")
 ids = range({images})
-held = [i for i in ids if i % params["folds"] == params["fold"]]
-dice = {dice}
+held = [i for i in ids if i % (params["folds"] or 2) == params["fold"]]
+dice = [value + 0.01 * (seed - 11) for value in {dice}]
 
 
 def write(name, text):
@@ -62,7 +64,7 @@ def plan(tmp_path, tiny_values, monkeypatch) -> Path:
     metrics = [paths.METRICS, paths.PER_IMAGE, paths.INGESTED_SUMMARY]
     stage = {
         "cmd": "python fake.py",
-        "params": ["split"],
+        "params": ["split", "train.seed"],
         "outs": [str(paths.SPLIT_PAIRS)],
         "metrics": [{str(path): {"cache": False}} for path in metrics],
     }
@@ -134,6 +136,17 @@ def test_a_broken_fold_is_named_and_the_next_call_runs_it_alone(
     assert git("status", "--porcelain") == "?? out/"
     assert paths.VERDICT.is_file()
     assert git("worktree", "list").count("\n") == 0
+
+
+def test_seeds_are_measured_and_read_back(plan, capsys):
+    folds.run_seeds(None, [], 3, Path("out"))
+    assert "over 3 seeds" in capsys.readouterr().out
+    noise = seed_noise.read()
+    assert list(noise.dice) == ["11", "12", "13"]
+    # Twice the t quantile's 4.30 times sqrt(2) for each 0.01 of deviation.
+    assert noise.standard_deviation == pytest.approx(0.01, abs=1e-6)
+    assert noise.largest_difference == pytest.approx(4.3027 * 2**0.5 * 0.01, rel=1e-4)
+    assert git("status", "--porcelain") == f"?? {paths.SEED_NOISE}"
 
 
 def test_a_folder_is_read_wherever_runs_happen(tmp_path, tiny_values):
