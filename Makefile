@@ -22,7 +22,7 @@ unexport BASE HEAD OUT STUDY SET VERSION STAGE DATA EPOCHS FOLDS JOBS REPORT SEE
 option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu repro schedule pull review experiments ablation folds study tensorboard serve release bench faults fuzz audit docs test lint format types lock clean
+.PHONY: help setup gpu repro schedule pull push review experiments ablation folds study tensorboard serve release bench faults fuzz audit docs test lint format types lock clean
 
 help:  ## This list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,14 +65,20 @@ study: setup  ## Run a study as a DVC experiment: make study STUDY=article
 schedule: setup  ## Serve the flows on their schedules; see http://127.0.0.1:4200
 	$(BIN)/lungfield schedule
 
+# A forge has a remote's settings and credentials as one secret: .dvc/config.local.
+REMOTE = if [ -n "$$DVC_CONFIG_LOCAL" ]; then printf '%s\n' "$$DVC_CONFIG_LOCAL" > .dvc/config.local; fi; \
+	if [ -z "$$($(BIN)/dvc remote list)" ]; then echo "no DVC remote is configured"; exit; fi
+
 pull: setup  ## Fetch outputs and former runs, if a DVC remote is configured
-	@if [ -z "$$($(BIN)/dvc remote list)" ]; then echo "no DVC remote is configured: what is missing is made here"; \
-	else $(BIN)/dvc pull --run-cache --allow-missing || echo "the DVC remote did not answer: what is missing is made here" >&2; fi
+	@$(REMOTE); $(BIN)/dvc pull --run-cache --allow-missing || echo "the DVC remote did not answer: missing outputs are made here" >&2
+
+push: setup  ## Send outputs and runs to the DVC remote, if one is configured
+	@$(REMOTE); $(BIN)/dvc push --run-cache
 
 BASE ?= main
 OUT ?= .
 review: setup  ## Compare with a Git revision, image by image: make review BASE=main
-	@$(BIN)/python -m stages.review $(call quoted,BASE) $(call option,,HEAD) --out $(call quoted,OUT)
+	@$(BIN)/lungfield review --out $(call quoted,OUT) -- $(call quoted,BASE) $(call option,,HEAD)
 	@# On a forge, the review is the job's summary too.
 	@if [ -n "$$GITHUB_STEP_SUMMARY" ]; then cat $(call quoted,OUT)/review.md >> "$$GITHUB_STEP_SUMMARY"; fi
 

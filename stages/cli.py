@@ -173,6 +173,36 @@ def serve(
 
 
 @app.command()
+def review(
+    base: Annotated[str, typer.Argument(help="Git revision to compare with.")],
+    head: Annotated[
+        str | None,
+        typer.Argument(help="Git revision to judge [default: the working tree]."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder for both reports.")
+    ] = Path(),
+    listed: Annotated[
+        int, typer.Option("-k", min=0, help="Number of regressions and gains to list.")
+    ] = 6,
+    panels: Annotated[
+        int, typer.Option(min=0, help="Number of changed images to picture.")
+    ] = 200,
+    pull: Annotated[
+        bool, typer.Option("--pull", help="Fetch missing outputs from the DVC remote.")
+    ] = False,
+) -> None:
+    """Compare two revisions: metrics, images, data, params and code.
+
+    Reads Git and the DVC cache and runs no stage. OUT gets review.md, for a comment,
+    and review.html, one page with pictures.
+    """
+    from stages.review import run
+
+    run(base, head, out, listed=listed, num_panels=panels, pull=pull)
+
+
+@app.command()
 def provenance(
     file: Annotated[
         Path, typer.Argument(help=".onnx, .tflite or the folder of a SavedModel")

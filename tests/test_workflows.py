@@ -1,209 +1,173 @@
-"""The forge's workflows: their form, their rights, and that their commands exist."""
+"""The forge's workflows: valid, with the least rights, and their commands exist."""
 
+import os
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from yamllint import linter
-from yamllint.config import YamlLintConfig
 
 from tests.conftest import ROOT
 
 FOLDER = ROOT / ".github" / "workflows"
-FILES = sorted(FOLDER.glob("*.yaml"))
-LINT = """
-extends: default
-rules:
-  line-length: {max: 100}
-  document-start: disable
-  truthy: {check-keys: false}
-  comments: {min-spaces-from-content: 1}
-"""
-# As the public workflow schema has them; what we do not use is left out on purpose.
-TOP = {"name", "on", "permissions", "concurrency", "jobs"}
-EVENTS = {"pull_request", "push", "schedule", "workflow_dispatch", "workflow_run"}
-JOB = {"name", "if", "runs-on", "timeout-minutes", "permissions", "steps"}
-STEP = {"name", "id", "if", "uses", "with", "run", "env", "continue-on-error"}
-RIGHTS = {"read", "write", "none"}
-SCOPES = {"actions", "contents", "issues", "pull-requests"}
-ACTIONS = {"cache", "checkout", "download-artifact", "setup-python", "upload-artifact"}
-# What the expression language offers and these files use.
-CONTEXTS = {"github", "runner", "steps"}
-FUNCTIONS = {"cancelled", "hashFiles"}
+FILES = {path.stem: path for path in FOLDER.glob("*.yaml")}
+ACTION = re.compile(r"uses: (\S+)@[0-9a-f]{40} # v[\d.]+")
 
 
-def load(path):
+def load(name):
     """YAML 1.2, in which `on` is a word."""
-    return YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+    return YAML(typ="safe", pure=True).load(FILES[name].read_text("utf-8"))
 
 
-def jobs():
-    return [
-        pytest.param(job, id=f"{path.stem}-{name}")
-        for path in FILES
-        for name, job in load(path)["jobs"].items()
-    ]
+def steps(name):
+    return [step for job in load(name)["jobs"].values() for step in job["steps"]]
 
 
-def steps():
-    return [step for param in jobs() for step in param.values[0]["steps"]]
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check-jsonschema --builtin-schema vendor.github-workflows FILES",
+        "check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml",
+        "zizmor --offline --no-progress .github",
+    ],
+)
+def test_form_and_safety(command):
+    program, *words = command.replace(
+        "FILES", " ".join(map(str, FILES.values()))
+    ).split()
+    words = [Path(sys.executable).with_name(program), *words]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_workflows_are_there():
-    names = ["audit.yaml", "nightly.yaml", "pipeline.yaml", "review-comment.yaml"]
-    assert [path.name for path in FILES] == names
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_form(path):
-    problems = linter.run(path.read_text("utf-8"), YamlLintConfig(LINT))
-    assert not [str(problem) for problem in problems]
-    workflow = load(path)
-    assert set(workflow) == TOP
-    assert workflow["name"] == path.stem
-    assert set(workflow["on"]) <= EVENTS
-    assert set(workflow["concurrency"]) == {"group", "cancel-in-progress"}
-    for cron in workflow["on"].get("schedule", []):
-        assert re.fullmatch(r"(\S+ ){4}\S+", cron["cron"])
-
-
-@pytest.mark.parametrize("job", jobs())
-def test_form_of_jobs_and_steps(job):
-    assert set(job) <= JOB
-    assert re.fullmatch(r"ubuntu-\d\d\.\d\d", job["runs-on"])
-    assert 0 < job["timeout-minutes"] <= 120
-    assert set(job.get("permissions", {})) <= SCOPES
-    assert set(job.get("permissions", {}).values()) <= RIGHTS
-    ids = [step["id"] for step in job["steps"] if "id" in step]
-    assert len(ids) == len(set(ids))
-    for step in job["steps"]:
-        assert set(step) <= STEP
-        assert ("uses" in step) != ("run" in step)
-        assert "uses" in step or "name" in step
-        assert all(
-            isinstance(v, str | int | bool) for v in step.get("with", {}).values()
-        )
-    used = re.findall(r"steps\.(\w+)\.", str(job))
-    assert set(used) <= set(ids)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_expressions_use_what_there_is(path):
-    for expression in re.findall(r"\$\{\{(.*?)\}\}", path.read_text("utf-8")):
-        words = re.sub(r"'[^']*'", "", expression)
-        assert set(re.findall(r"([a-zA-Z]+)\(", words)) <= FUNCTIONS
-        assert set(re.findall(r"(?<![\w.])([a-z]+)\.", words)) <= CONTEXTS
-
-
-def test_actions_are_pinned_by_commit():
-    pins = {}
-    for path in FILES:
-        for line in path.read_text("utf-8").splitlines():
-            if "uses:" not in line:
-                continue
-            match = re.fullmatch(
-                r"\s*(?:- )?uses: actions/([a-z-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)",
-                line,
-            )
-            assert match, line
-            assert match[1] in ACTIONS
-            pins.setdefault(match[1], set()).add((match[2], match[3]))
-    assert set(pins) == ACTIONS
-    assert all(len(pin) == 1 for pin in pins.values()), "one action, one version"
-
-
-def test_rights_are_the_least():
-    workflows = {path.stem: load(path) for path in FILES}
-    assert workflows["pipeline"]["permissions"] == {"contents": "read"}
-    assert workflows["nightly"]["permissions"] == {"contents": "read"}
-    assert workflows["audit"]["permissions"] == {"contents": "read"}
-    assert workflows["review-comment"]["permissions"] == {}
-    for name in ("pipeline", "nightly", "audit"):
-        assert not any("permissions" in job for job in workflows[name]["jobs"].values())
-        text = (FOLDER / f"{name}.yaml").read_text("utf-8")
-        # A fork's code runs there: it must meet no token.
-        assert "secrets." not in text
-        assert "github.token" not in text
-        assert "pull_request_target" not in text
-    comment = workflows["review-comment"]["jobs"]["comment"]
-    assert comment["permissions"] == {
-        "actions": "read",
-        "contents": "read",
-        "pull-requests": "write",
+def test_every_action_is_pinned_once():
+    text = "".join(path.read_text("utf-8") for path in FILES.values())
+    lines = {
+        line.strip().removeprefix("- ")
+        for line in text.splitlines()
+        if " uses: " in line
     }
-    # Only trusted code runs beside the token: the default branch's, never the head's.
-    assert workflows["review-comment"]["on"] == {
+    names = [ACTION.fullmatch(line)[1] for line in lines]
+    assert len(names) == len(set(names)), "one action, one version"
+
+
+def test_a_forks_code_meets_no_token():
+    for name in ("pipeline", "nightly", "audit"):
+        workflow = load(name)
+        assert workflow["permissions"] == {"contents": "read"}
+        assert not any("permissions" in job for job in workflow["jobs"].values())
+        assert "github.token" not in FILES[name].read_text("utf-8")
+    # Only the default branch's code runs beside a token that may write.
+    comment = load("review-comment")
+    assert comment["on"] == {
         "workflow_run": {"workflows": ["pipeline"], "types": ["completed"]}
     }
-    assert "ref" not in comment["steps"][0]["with"]
+    assert "ref" not in steps("review-comment")[0]["with"]
+    # The credentials of a DVC remote reach the steps that talk to it, and no other.
+    holders = [step for step in steps("pipeline") if "secrets." in str(step)]
+    assert {step["run"] for step in holders} == {"make pull", "make push"}
 
 
-def test_whole_history_and_no_token_left_behind():
-    checkouts = [
-        s for s in steps() if s.get("uses", "").startswith("actions/checkout@")
-    ]
-    assert len(checkouts) == len(jobs())
-    for step in checkouts:
-        assert step["with"] == {"fetch-depth": 0, "persist-credentials": False}
-
-
-def test_nothing_foreign_reaches_a_shell():
-    for step in steps():
-        assert "${{" not in step.get("run", "")
-
-
-def test_commands_live_in_the_repository():
+def test_make_targets_exist():
     targets = set(
         re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
     )
-    for step in steps():
-        command = step.get("run")
-        if command is None:
-            continue
-        assert "\n" not in command
-        if match := re.fullmatch(r"make ([a-z]+)(?: [A-Z]+=[\w^]+)*", command):
-            assert match[1] in targets
-        else:
-            match = re.fullmatch(r"python -m stages\.tools\.(\w+) [\w./]+", command)
-            assert match, command
-            assert (ROOT / "stages" / "tools" / f"{match[1]}.py").is_file()
+    commands = [step.get("run", "") for name in FILES for step in steps(name)]
+    used = {match[1] for c in commands if (match := re.match(r"make ([a-z]+)", c))}
+    assert {"repro", "review", "test", "audit"} <= used <= targets
 
 
-def test_packages_are_audited_every_week_and_every_one_of_them():
-    workflow = load(FOLDER / "audit.yaml")
-    (when,) = workflow["on"]["schedule"]
-    assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", when["cron"])
-    assert {"run": "make audit", "name": "Known weaknesses"} in steps()
-    done = subprocess.run(
-        ["make", "-n", "audit"], cwd=ROOT, capture_output=True, text=True, check=True
+def test_the_bare_machine_runs_the_tests():
+    jobs = load("pipeline")["jobs"]
+    rows = jobs["test"]["strategy"]["matrix"]["include"]
+    assert {row["python"]: row["container"] for row in rows} == {
+        "3.11": "",
+        "3.13": "debian:13",
+    }
+
+
+GH = """#!/bin/bash
+# A stand-in of GitHub's command line: answers, and notes what it was asked.
+printf '%s\\n' "$*" >> "$CALLS"
+case "$*" in
+  *" -X GET "*/pulls*) echo "$PULL" ;;
+  *artifacts*) echo 42 ;;
+  *git/ref/heads*) exit 1 ;;
+  *git/trees*|*git/commits*) echo 0123 ;;
+  "pr comment"*) cat body.md > "$POSTED" ;;
+esac
+"""
+
+
+@pytest.fixture
+def post(tmp_path):
+    """Posts a review with a stand-in of `gh`; gives the comment and the calls."""
+    program = tmp_path / "bin" / "gh"
+    program.parent.mkdir()
+    program.write_text(GH)
+    program.chmod(0o755)
+
+    def run(text, *, pull="7", picture=b"", check=True):
+        folder = tmp_path / "review"
+        folder.mkdir()
+        (folder / "review.md").write_text(text, encoding="utf-8")
+        if picture:
+            (folder / "review.png").write_bytes(picture)
+        environment = os.environ | {
+            "PATH": f"{program.parent}:{os.environ['PATH']}",
+            "CALLS": str(tmp_path / "calls"),
+            "POSTED": str(tmp_path / "posted"),
+            "PULL": pull,
+            "GITHUB_REPOSITORY": "o/r",
+            "GITHUB_SERVER_URL": "https://forge.example",
+            "RUN_ID": "1",
+            "HEAD_SHA": "a" * 40,
+            "HEAD_OWNER": "stranger",
+            "HEAD_BRANCH": "fix/Ünïcode $(touch pwned)",
+        }
+        script = ROOT / ".github" / "post_review.sh"
+        words = ["bash", str(script), "review"]
+        subprocess.run(words, cwd=tmp_path, env=environment, check=check)
+        posted = tmp_path / "posted"
+        calls = (tmp_path / "calls").read_text()
+        return posted.read_text("utf-8") if posted.exists() else None, calls
+
+    return run
+
+
+def test_the_posted_text_mentions_nobody_and_fits(post):
+    body, calls = post("## ❌ The gate failed @team\n\n@someone\n" + "@é" * 70_000)
+    assert re.search(r"@\w", body) is None
+    assert len(body) < 65_536
+    assert "https://forge.example/o/r/actions/runs/1/artifacts/42" in body
+    assert "--edit-last --create-if-none" in calls
+    status = calls.splitlines()[-1]
+    assert "state=failure" in status
+    assert f"statuses/{'a' * 40}" in status
+    assert "description=❌ The gate failed @\u200bteam" in status
+
+
+def test_a_picture_is_shown_from_a_branch(post):
+    body, calls = post(
+        "## 🟢 Better\n\nrest\n", picture=b"\x89PNG\r\n\x1a\n" + bytes(40)
     )
-    assert "pip-audit --requirement requirements.lock" in done.stdout
-    # Without it, what could not be looked up would count as sound.
-    assert "--strict" in done.stdout
-
-
-def test_make_review_says_what_the_workflow_means():
-    words = ["make", "-n", "review", "BASE=HEAD^1", "OUT=review"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert 'stages.review "HEAD^1"  --out "review"' in done.stdout
-    assert 'cat "review/review.md" >> "$GITHUB_STEP_SUMMARY"' in done.stdout
-    words = ["make", "-n", "review"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert 'stages.review "main"  --out "."' in done.stdout
-
-
-def test_the_artifact_that_one_uploads_is_the_one_the_other_fetches():
-    pipeline, comment = (
-        load(FOLDER / f) for f in ("pipeline.yaml", "review-comment.yaml")
+    assert (
+        f"https://forge.example/o/r/blob/review-pictures/{'a' * 40}.png?raw=true"
+        in body
     )
-    assert comment["on"]["workflow_run"]["workflows"] == [pipeline["name"]]
-    upload = pipeline["jobs"]["repro"]["steps"][-1]["with"]
-    fetch = comment["jobs"]["comment"]["steps"][-2]["with"]
-    assert upload["name"] == fetch["name"]
-    assert comment["jobs"]["comment"]["steps"][-1]["run"].endswith("review/review.md")
+    assert body.startswith("## 🟢 Better\n")
+    assert "refs/heads/review-pictures" in calls
+    assert "state=success" in calls
 
 
-def test_the_linter_finds_what_is_wrong():
-    text = "on: \n   push: [ main]\n"
-    assert list(linter.run(text, YamlLintConfig(LINT)))
+def test_what_is_no_picture_or_no_pull_request_posts_less(post):
+    body, calls = post("## 🟢 Better\n", picture=b"<svg onload=alert(1)>")
+    assert "review-pictures" not in body + calls
+
+
+def test_without_a_pull_request_nothing_is_posted(post):
+    body, calls = post("## 🟢 Better\n", pull="")
+    assert body is None
+    assert len(calls.splitlines()) == 1

@@ -1,13 +1,14 @@
 """What a change did to the model, image by image, and whether it is more than noise.
 
-Compares two Git revisions from what Git and the DVC cache hold, and runs no stage:
-`python -m stages.review BASE [HEAD]` writes `review.md` for a comment and
-`review.html` for a reader.
+Compares two Git revisions by what Git and the DVC cache hold, and runs no stage.
+`lungfield review` writes `review.md` for a comment and `review.html` for a reader.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from stages.core import paths
+from stages.core import files, paths
+from stages.core.errors import PipelineError
 from stages.review.changes import Changes, changes
 from stages.review.comparison import (
     BETTER,
@@ -65,6 +66,38 @@ class Review:
     best: list[str]
     panels: dict[str, Panel]
     num_unpictured: int  # changed images left without a panel
+
+
+def run(
+    base: str, head: str | None, out: Path, *, listed: int, num_panels: int, pull: bool
+) -> None:
+    """Writes `review.md` and `review.html` and prints the verdict.
+
+    Args:
+        base: A Git revision.
+        head: A Git revision; None is the working tree.
+        out: Folder for both.
+        listed: Number of regressions, and of gains, to list.
+        num_panels: Number of changed images to picture, most changed first.
+        pull: Whether to fetch missing outputs from the DVC remote.
+
+    Raises:
+        PipelineError: If a revision is unknown or holds nothing to compare, or if
+            `out` cannot be a folder.
+    """
+    from stages.review import markdown, page
+
+    found = review(base, head, k=listed, num_panels=num_panels, pull=pull)
+    reports = {"review.md": markdown.render(found), "review.html": page.render(found)}
+    for name, text in reports.items():
+        try:
+            files.write_text(out / name, text)
+        except (FileExistsError, NotADirectoryError):
+            raise PipelineError(
+                f"--out {out} should be a folder, but a file is in its way; choose "
+                "another"
+            ) from None
+    print(f"{markdown.headline(found)}\n{out / 'review.html'}")
 
 
 def review(

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stages.review import Review
-from stages.review.comment import LIMIT, MARKER
 from stages.review.comparison import (
     BETTER,
     EQUAL,
@@ -19,6 +18,7 @@ from stages.review.table import ABSENT, Row, interval, minus
 from stages.review.text import code, escaped
 from stages.scoring.metrics import number, signed
 
+LIMIT = 65_000  # characters; GitHub refuses a comment of more than 65,536
 # Metrics that a reader sees without unfolding anything, beside those with a bound.
 _FIRST = (
     *("dice.mean", "dice.p05", "dice.min", "iou.mean", "hd95_px.mean", "assd_px.mean"),
@@ -60,7 +60,6 @@ def gate_word(passed: bool | None) -> str:
 
 def _lines(review: Review, most: int) -> list[str]:
     return [
-        MARKER,
         *_verdict(review),
         *_what_changed(review, most),
         *_metrics(review, most),

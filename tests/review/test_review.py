@@ -14,7 +14,7 @@ import pytest
 from stages.core import paths
 from stages.core.errors import PipelineError
 from stages.review import comparison, markdown, page, review
-from stages.review.comment import LIMIT
+from stages.review.markdown import LIMIT
 from tests.review.review_repo import ReviewRepository, written
 
 MINUS = "\N{MINUS SIGN}"
@@ -250,7 +250,7 @@ def test_results_that_are_not_of_this_code_are_said_to_be(repository, reviewed):
 def test_command_writes_the_same_bytes_each_time(repository):
     plan, commits = repository.plan, repository.commits
     plan.git("checkout", "-q", commits["base"])
-    words = ("stages.review", commits["base"], commits["worse"])
+    words = ("stages.cli", "review", commits["base"], commits["worse"])
     lock = (repository.root / "dvc.lock").read_bytes()
     done = plan.run(*words)
     assert done.stdout.startswith(f"worse: mean Dice {MINUS}")
@@ -339,7 +339,7 @@ def test_a_repository_that_cannot_be_compared_is_one_sentence(
 
     commits = repository.commits
     clone = repository.clone(tmp_path / "clone")
-    done = clone.run("stages.review", "nonsense", check=False)
+    done = clone.run("stages.cli", "review", "nonsense", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: Git revision 'nonsense' is unknown here")
     assert len(done.stderr.strip().splitlines()) == 1
@@ -374,7 +374,7 @@ def test_a_repository_that_cannot_be_compared_is_one_sentence(
         (paths.METRICS, '{"dice": {"mean": 1}}', "should be the summary of"),
         (paths.METRICS, '{"dice": {"mean": "x"}}', "dice.mean is 'x'"),
         (paths.PER_IMAGE, b"\xff\xfe\x00", "should be a table"),
-        (paths.PER_IMAGE, "pair_id,class_name,dice\n", "it has no column iou"),
+        (paths.PER_IMAGE, "pair_id,class_name,iou\n", "it has no column dice"),
         (
             paths.PER_IMAGE,
             "pair_id,class_name,dice,iou,hd95_px,assd_px\na,b,much,1,1,1\n",
