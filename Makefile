@@ -17,8 +17,6 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # A variable's text as one word of the shell, which interprets nothing in it.
 quoted = '$(subst ','\'',$(value $(1)))'
-# Exported, it would be expanded, and `$(shell ...)` in it run.
-unexport BASE HEAD OUT STUDY SET VERSION STAGE DATA EPOCHS FOLDS JOBS REPORT SEED INPUTS BENCH
 option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 
 .DEFAULT_GOAL := help
@@ -148,3 +146,7 @@ lock:  ## Resolve requirements.lock anew from pyproject.toml
 
 clean:  ## Remove half-written outputs and checkpoints (data/.work)
 	rm -rf data/.work
+
+# Exported, a variable would be expanded, and `$(shell ...)` in it run. At the end, since
+# `?=` takes an unexported name for a defined one.
+unexport BASE HEAD OUT STUDY SET VERSION STAGE DATA EPOCHS FOLDS JOBS REPORT SEED INPUTS BENCH
