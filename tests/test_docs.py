@@ -9,7 +9,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 
+from stages.cli import app
 from stages.core.params import Params
 from tests.conftest import ROOT
 from tests.core.test_params import descriptions
@@ -87,3 +89,13 @@ def test_params_that_pages_name_exist(path):
     for name in re.findall(rf"`((?:{sections})\.[a-z_.]+)`", path.read_text("utf-8")):
         is_file = name.endswith((".json", ".py"))
         assert is_file or any(f"{key}.".startswith(f"{name}.") for key in known), name
+
+
+@pytest.mark.parametrize("path", [*TOP, *DOCS], ids=lambda path: path.name)
+def test_commands_that_pages_name_exist(path):
+    text = path.read_text("utf-8")
+    commands = {f"lungfield {name}" for name in get_command(app).commands}
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    named = re.findall(r"^(?:> )?((?:lungfield|make) [a-z]+)", text, re.M)
+    named += re.findall(r"`((?:lungfield|make) [a-z]+)", text)
+    assert set(named) <= commands | {f"make {target}" for target in targets}
