@@ -5,7 +5,9 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
+from stages.core.charts import STYLE
 from stages.core.params import ValidateParams
 from stages.datasets.pairs import natural_key
 from stages.validate import charts, thumbnails
@@ -76,8 +78,7 @@ def write(
             num_copy_groups=len(copies(table)),
             num_noted=len(noted),
             params=params,
-            chart_width=charts.WIDTH,
-            chart_height=charts.HEIGHT,
+            chart_style=Markup(STYLE),
         )
     )
     folder.mkdir(parents=True)
