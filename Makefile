@@ -108,7 +108,7 @@ audit: setup  ## Known weaknesses of the locked packages, by pip-audit (needs th
 	@# Strict: a package that could not be looked up was not audited.
 	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
-docs: setup  ## Build the documentation: data/.work/site/index.html
+docs: setup  ## Build the documentation: site/index.html
 	$(BIN)/python docs/reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
