@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from stages.core import files, paths
 from stages.core.errors import PipelineError, run
-from stages.scoring.metrics import bootstrap_interval
+from stages.scoring.metrics import confidence_interval
 from stages.tools.sweep import Planned, data_values, sweep
 
 # Finest first, half the weight per level down, as in arXiv 2110.03352.
@@ -125,7 +125,7 @@ def _shown(difference: pd.DataFrame, done: Runs) -> str:
     if splits is not None:
         ids = splits.set_index("pair_id")["group"].reindex(ids).to_numpy(object)
     pooled = difference.mean(axis=1).to_numpy(np.float64)
-    low, high = bootstrap_interval(
+    low, high = confidence_interval(
         pooled, ids, resamples=RESAMPLES, seed=RESAMPLING_SEED
     )
     signs = set(np.sign(difference.mean()))

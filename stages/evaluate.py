@@ -95,12 +95,13 @@ def evaluate(
             params.keep_components,
         )
 
-    per_image = table[["pair_id", "class_name", "group"]].merge(
+    known = ["pair_id", "group", *(part for part in scores.PARTS if part in table)]
+    per_image = table[known].merge(
         pd.DataFrame(scored.rows), on="pair_id", validate="one_to_one"
     )
     metrics = scores.summarise(per_image, params)
-    files.write_json(metrics_path, metrics)
-    files.write_csv(per_image_path, per_image.drop(columns="group"))
+    files.write_json(metrics_path, metrics, sort_keys=False)
+    files.write_csv(per_image_path, per_image[scores.columns(per_image)])
     files.write_csv(threshold_path, scored.threshold_curve())
     _write_predictions(predictions_path, per_image["pair_id"], scored.masks)
     ranks = scores.pictured(per_image, params)

@@ -177,7 +177,7 @@ def test_pictures_are_of_the_worst_the_median_and_the_best(tiny_params):
     assert few == {"a": "worst"}
 
 
-def test_by_class_and_intervals(tiny_params):
+def test_parts_and_intervals(tiny_params):
     table = pd.DataFrame(
         {
             "pair_id": ["a", "b", "c"],
@@ -189,9 +189,14 @@ def test_by_class_and_intervals(tiny_params):
     )
     metrics = summarise(table, tiny_params().evaluate)
     assert metrics["by_class"]["COVID"]["dice"]["mean"] == pytest.approx(0.9)
-    assert metrics["by_class"]["Viral Pneumonia"]["num_images"] == 1
-    # One group: nothing to resample, so the interval is its mean.
-    assert metrics["by_class"]["COVID"]["dice"]["ci_low"] == pytest.approx(0.9)
-    assert (
-        metrics["dice"]["ci_low"] < metrics["dice"]["mean"] < metrics["dice"]["ci_high"]
-    )
+    assert metrics["by_class"]["Viral Pneumonia"] == {"dice": {"mean": 0.5}}
+    dice = metrics["dice"]
+    assert 0 <= dice["ci_low"] < dice["mean"] < dice["ci_high"] <= 1
+    assert next(iter(metrics)) == "dice"
+    table["site"] = ["A", "B", "B"]
+    assert summarise(table, tiny_params().evaluate)["by_site"]["B"] == {
+        "dice": {"mean": 0.75}
+    }
+    # One group has no interval, and a gate on it fails.
+    one = summarise(table[:2], tiny_params().evaluate)["dice"]
+    assert np.isnan(one["ci_low"])

@@ -115,10 +115,20 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON with sorted keys; numbers that are no number become `null`."""
+def write_json(path: Path, value: Any, *, sort_keys: bool = True) -> None:
+    """Writes JSON; NaN and infinities become `null`.
+
+    Args:
+        path: The file.
+        value: What to write.
+        sort_keys: False keeps the order, where readers of the file show it.
+    """
     text = json.dumps(
-        _plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
+        _plain(value),
+        indent=2,
+        sort_keys=sort_keys,
+        ensure_ascii=False,
+        allow_nan=False,
     )
     write_text(path, text + "\n")
 

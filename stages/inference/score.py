@@ -132,6 +132,7 @@ def score(
         pd.DataFrame(scored.rows), on="pair_id", validate="one_to_one"
     )
     metrics = scores.summarise(per_image, evaluate) | {
+        "threshold": evaluate.threshold,
         "num_skipped": len(reading.problems),
         "model_sha256": files.sha256(model_path),
         "data": {
@@ -149,8 +150,8 @@ def score(
         per_image=per_image,
         masks=scored.masks,
     )
-    files.write_csv(out / "per_image.csv", per_image.drop(columns="group"))
-    files.write_json(out / "metrics.json", metrics)
+    files.write_csv(out / "per_image.csv", per_image[scores.columns(per_image)])
+    files.write_json(out / "metrics.json", metrics, sort_keys=False)
     for problem in reading.problems:
         logger.warning("skipped %s", problem)
     return metrics

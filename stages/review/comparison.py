@@ -9,7 +9,7 @@ import pandas as pd
 from stages.core import paths
 from stages.datasets.pairs import natural_key
 from stages.review.run_results import RunResults
-from stages.scoring.metrics import METRICS, bootstrap_interval
+from stages.scoring.metrics import METRICS, confidence_interval
 
 RESAMPLES = 10_000
 SEED = 20
@@ -113,7 +113,7 @@ def _difference(rows: pd.DataFrame, name: str) -> Difference | None:
     groups = rows["group"].to_numpy(object)
     num_groups = len(set(groups[defined]))
     low, high = (
-        bootstrap_interval(values, groups, resamples=RESAMPLES, seed=SEED)
+        confidence_interval(values, groups, resamples=RESAMPLES, seed=SEED)
         if num_groups > 1
         else (float("nan"), float("nan"))
     )

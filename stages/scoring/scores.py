@@ -34,13 +34,14 @@ from stages.scoring.metrics import (
     STATISTICS,
     Masks,
     Metric,
-    bootstrap_interval,
+    confidence_interval,
     number,
 )
 from stages.scoring.overlays import overlay
 from stages.scoring.postprocess import mask_of
 
 THRESHOLDS = np.arange(1, 20) / 20
+PARTS = ("class_name", "site")  # columns by which the headline is told apart
 
 
 def predictions(
@@ -137,31 +138,29 @@ def summarise(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]
     """The scalars of metrics.json from the table of images.
 
     Args:
-        per_image: pair_id, class_name, group, and a column per metric; NaN where
-            undefined.
+        per_image: pair_id, class_name, group, maybe site, and a column per metric;
+            NaN where undefined.
         params: bootstrap_resamples, bootstrap_seed.
 
     Returns:
-        Nested by name. `num_undefined` counts images with any undefined metric: an
-        empty prediction has no surface distance, and must not improve a mean by that.
+        Nested by name, the headline first. `num_undefined` counts images with any
+        undefined metric: an empty prediction has no surface distance, and must not
+        improve a mean by that.
     """
-    metrics = {
+    metrics: dict[str, Any] = {
         name: _statistics(per_image, metric, params) for name, metric in METRICS.items()
     }
-    by_class = {
-        class_name: {
-            "num_images": len(rows),
-            HEADLINE.name: _statistics(rows, HEADLINE, params),
-        }
-        for class_name, rows in per_image.groupby("class_name", sort=True)
-    }
-    return {
-        **metrics,
-        "threshold": params.threshold,
+    metrics |= {
         "num_images": len(per_image),
         "num_undefined": int(per_image[list(METRICS)].isna().any(axis=1).sum()),
-        "by_class": by_class,
     }
+    for part in PARTS:
+        if part in per_image:
+            metrics[f"by_{part.removesuffix('_name')}"] = {
+                str(name): {HEADLINE.name: {"mean": float(rows.mean())}}
+                for name, rows in per_image.groupby(part)[HEADLINE.name]
+            }
+    return metrics
 
 
 def _statistics(
@@ -174,14 +173,21 @@ def _statistics(
         if name in STATISTICS
     }
     if INTERVAL[0] in metric.statistics:
-        interval = bootstrap_interval(
+        low, high = confidence_interval(
             values.to_numpy(np.float64),
             rows["group"].to_numpy(object),
             resamples=params.bootstrap_resamples,
             seed=params.bootstrap_seed,
         )
-        found |= dict(zip(INTERVAL, interval, strict=True))
+        ends = np.clip((low, high), 0.0, metric.largest)
+        found |= dict(zip(INTERVAL, ends, strict=True))
     return found
+
+
+def columns(per_image: pd.DataFrame) -> list[str]:
+    """The columns of per_image.csv, in its order."""
+    first = ["pair_id", PARTS[0], *METRICS]
+    return [*first, *(name for name in PARTS[1:] if name in per_image)]
 
 
 def pictured(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, str]:

@@ -15,7 +15,7 @@ from stages.core.tables import markdown
 from stages.review.comparison import RESAMPLES, SEED
 from stages.review.run_results import RunResults
 from stages.scoring import seed_noise
-from stages.scoring.metrics import METRICS, bootstrap_interval
+from stages.scoring.metrics import METRICS, confidence_interval
 from stages.scoring.seed_noise import SeedNoise
 from stages.tools.sweep import Planned, data_values, sweep
 
@@ -111,7 +111,7 @@ def rows_of(images: pd.DataFrame, folds: int) -> list[Row]:
 
 def _row(name: str, images: pd.DataFrame) -> Row:
     dice = images["dice"]
-    low, high = bootstrap_interval(
+    low, high = confidence_interval(
         dice.to_numpy(np.float64),
         images["group"].to_numpy(object),
         resamples=RESAMPLES,

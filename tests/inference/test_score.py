@@ -60,7 +60,6 @@ def test_each_mask_is_scored_at_its_own_size(tmp_path, data, tiny_params, caplog
     assert written["dice"]["mean"] == pytest.approx(table["dice"].mean(), abs=1e-6)
     assert written["num_images"] == 3
     assert (written["num_undefined"], written["num_skipped"]) == (1, 0)
-    assert written["by_class"]["Normal"]["num_images"] == 2
     assert written["data"]["same_mask_definition"] is True
     assert written["model_sha256"] == metrics["model_sha256"]
     pictures = {p.name for p in (tmp_path / "out" / "overlays").iterdir()}
@@ -113,7 +112,7 @@ def test_the_numbers_are_those_of_evaluate(tmp_path, data, tiny_params):
         assert again[name] == judged[name]
     # Groups go by content here, by split there: the interval's draws differ.
     for name in ("mean", "median", "p05", "min"):
-        assert again["iou"][name] == judged["iou"][name]
+        assert again["dice"][name] == judged["dice"][name]
     assert found["dice"]["mean"] == expected["dice"]["mean"]
     assert open_model(MODEL).mask_definition == ""
 
@@ -136,7 +135,7 @@ def test_copies_are_one_draw_of_the_interval(tmp_path, data, tiny_params):
         write_pair(top, "COVID", number, *lungs(1, image_size=32))
     metrics = run_score(tmp_path, top, tiny_params)
     assert metrics["num_images"] == 4
-    assert metrics["dice"]["ci_low"] == metrics["dice"]["ci_high"]
+    assert np.isnan(metrics["dice"]["ci_low"])
 
 
 def test_pairs_that_cannot_be_read_are_named(tmp_path, data, tiny_params, caplog):

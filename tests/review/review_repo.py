@@ -20,7 +20,7 @@ from stages.datasets.pairs import read_pairs, read_splits
 from stages.gate import gate
 from stages.ingest import ingest
 from stages.scoring.overlays import overlay
-from stages.scoring.scores import Scores, summarise
+from stages.scoring.scores import Scores, columns, summarise
 from stages.split import split
 from stages.validate import validate
 from tests.conftest import with_overrides
@@ -172,13 +172,14 @@ class ReviewRepository:
         per_image = table[["pair_id", "class_name", "group"]].merge(
             pd.DataFrame(scores.rows), on="pair_id"
         )
-        files.write_json(paths.METRICS, summarise(per_image, params.evaluate))
-        files.write_csv(paths.PER_IMAGE, per_image.drop(columns="group"))
+        metrics = summarise(per_image, params.evaluate)
+        files.write_json(paths.METRICS, metrics, sort_keys=False)
+        files.write_csv(paths.PER_IMAGE, per_image[columns(per_image)])
         files.write_csv(paths.THRESHOLD_CURVE, scores.threshold_curve())
         masks = [scores.masks[pair_id] for pair_id in per_image["pair_id"]]
         with files.replacing(paths.PREDICTIONS) as partial:
-            columns = {"pair_id": list(per_image["pair_id"]), "mask": masks}
-            pq.write_table(pa.table(columns), partial)
+            predicted = {"pair_id": list(per_image["pair_id"]), "mask": masks}
+            pq.write_table(pa.table(predicted), partial)
         with files.replacing(paths.OVERLAYS) as partial:
             partial.mkdir()
             # As evaluate does, of some alone.

@@ -9,7 +9,7 @@ from stages.scoring.metrics import (
     Masks,
     Metric,
     assd,
-    bootstrap_interval,
+    confidence_interval,
     dice,
     hd95,
     iou,
@@ -98,32 +98,48 @@ def test_refuses_masks_that_are_not_boolean_or_not_alike():
         hd95(masks(EMPTY, EMPTY[:, 1:]))
 
 
-class TestBootstrapInterval:
-    def interval(self, values, groups=None, **kwargs):
-        values = np.asarray(values, float)
-        groups = np.arange(len(values)) if groups is None else np.asarray(groups)
-        return bootstrap_interval(
-            values, groups.astype(object), **({"resamples": 2000, "seed": 1} | kwargs)
-        )
+def interval(values, groups=None, resamples=2000):
+    values = np.asarray(values, float)
+    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
+    settings = {"resamples": resamples, "seed": 1}
+    return confidence_interval(values, groups.astype(object), **settings)
 
-    def test_agrees_with_the_standard_error(self):
-        values = np.random.default_rng(0).normal(0.9, 0.05, 400)
-        low, high = self.interval(values)
-        error = 1.96 * values.std() / 20
-        assert low == pytest.approx(values.mean() - error, abs=0.001)
-        assert high == pytest.approx(values.mean() + error, abs=0.001)
 
-    def test_groups_of_equal_values_widen_it_as_fewer_values_would(self):
-        values = np.random.default_rng(0).normal(0.9, 0.05, 100)
-        low, high = self.interval(values)
-        narrow = self.interval(np.repeat(values, 4))
-        grouped = self.interval(np.repeat(values, 4), np.repeat(np.arange(100), 4))
-        assert narrow[1] - narrow[0] < 0.6 * (high - low)
-        assert grouped[1] - grouped[0] == pytest.approx(high - low, rel=0.1)
+def test_interval_agrees_with_the_standard_error():
+    values = np.random.default_rng(0).normal(0.9, 0.05, 400)
+    low, high = interval(values)
+    error = 1.97 * values.std() / 20
+    assert low == pytest.approx(values.mean() - error, abs=0.0005)
+    assert high == pytest.approx(values.mean() + error, abs=0.0005)
 
-    def test_undefined_values_are_left_out(self):
-        assert self.interval([np.nan, 0.5, 0.5]) == (0.5, 0.5)
-        assert np.isnan(self.interval([np.nan, np.nan])).all()
+
+def test_groups_of_equal_values_widen_an_interval_as_fewer_values_would():
+    values = np.random.default_rng(0).normal(0.9, 0.05, 100)
+    low, high = interval(values)
+    narrow = interval(np.repeat(values, 4))
+    grouped = interval(np.repeat(values, 4), np.repeat(np.arange(100), 4))
+    assert narrow[1] - narrow[0] < 0.6 * (high - low)
+    assert grouped == pytest.approx((low, high), rel=1e-9)
+
+
+def test_an_interval_needs_two_groups_with_a_value():
+    assert np.isnan(interval([0.5, 0.6], ["one", "one"])).all()
+    assert np.isnan(interval([np.nan, 0.5])).all()
+    assert interval([np.nan, 0.5, 0.5]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("num_groups", [5, 12, 68])
+@pytest.mark.parametrize("skewed", [True, False])
+def test_an_interval_covers_the_mean_as_often_as_it_says(num_groups, skewed):
+    """Of skewed values such as Dice, and of differences with heavy tails."""
+    draw = np.random.default_rng(num_groups)
+    size = (2000, num_groups)
+    if skewed:
+        samples, mean = 1 - np.exp(draw.normal(-3.7, 0.5, size)), 1 - np.exp(-3.575)
+    else:
+        samples, mean = draw.standard_t(3, size), 0.0
+    ends = [interval(sample, resamples=500) for sample in samples]
+    assert np.mean([low <= mean <= high for low, high in ends]) >= 0.93
 
 
 def test_a_registered_metric_appears_in_every_summary(monkeypatch, tiny_params):
