@@ -23,6 +23,7 @@ from ruamel.yaml import YAML
 
 from stages.core.params import Params, parse_params
 from stages.core.params import with_values as with_overrides
+from stages.datasets.pairs import Pair
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -213,6 +214,18 @@ def png(pixels: np.ndarray) -> bytes:
     ok, buffer = cv2.imencode(".png", pixels)
     assert ok
     return buffer.tobytes()
+
+
+def ingested_pair(name: str, image: np.ndarray, mask: np.ndarray) -> Pair:
+    """A pair of class COVID as ingest stores it."""
+    return Pair(
+        pair_id=name,
+        class_name="COVID",
+        image_path=f"{name}.png",
+        mask_path=f"{name}.png",
+        image=png(image),
+        mask=png(mask),
+    )
 
 
 def radiography_tree(

@@ -10,11 +10,10 @@ import pytest
 from stages.core import paths
 from stages.core.errors import PipelineError
 from stages.core.imaging import decode_mask
-from stages.datasets.pairs import Pair, write_shards
+from stages.datasets.pairs import write_shards
 from stages.evaluate import evaluate
 from stages.scoring.metrics import Masks, dice
-from stages.scoring.scores import THRESHOLDS, dice_at_thresholds, pictured, summarise
-from tests.conftest import lungs, png
+from tests.conftest import ingested_pair, lungs
 
 SIZE = 32
 
@@ -36,17 +35,7 @@ def scene():
     pairs, rows = [], []
 
     def add(name, image, mask, split="validation"):
-        encoded = [png(image), png(mask)]
-        pairs.append(
-            Pair(
-                pair_id=name,
-                class_name="COVID",
-                image_path=f"{name}.png",
-                mask_path=f"{name}.png",
-                image=encoded[0],
-                mask=encoded[1],
-            )
-        )
+        pairs.append(ingested_pair(name, image, mask))
         rows.append((name, "COVID", name, split))
 
     for seed in (1, 2):
@@ -150,53 +139,3 @@ def test_a_missing_model_says_what_makes_it(scene, tiny_params):
     paths.MODEL.unlink()
     with pytest.raises(PipelineError, match="run `dvc repro train`"):
         evaluate(tiny_params().evaluate)
-
-
-def test_the_threshold_curve_agrees_with_thresholding():
-    generator = np.random.default_rng(0)
-    mask, prob = (
-        generator.random((20, 20)) > 0.5,
-        generator.random((20, 20), np.float32),
-    )
-    prob[0, 0] = 0.5  # exactly on a threshold counts as lung
-    curve = dice_at_thresholds(mask, prob)
-    expected = [
-        dice(Masks(mask_true=mask, mask_pred=prob >= np.float32(t))) for t in THRESHOLDS
-    ]
-    np.testing.assert_allclose(curve, expected)
-    empty = np.zeros_like(mask)
-    assert np.isnan(dice_at_thresholds(empty, prob * 0)).all()
-
-
-def test_pictures_are_of_the_worst_the_median_and_the_best(tiny_params):
-    table = pd.DataFrame({"pair_id": list("abcdefg"), "dice": [3, 1, 2, 7, 6, 5, None]})
-    params = tiny_params().evaluate.model_copy(update={"overlays_worst": 2})
-    ranks = pictured(table, params)
-    assert ranks == {"b": "worst", "c": "worst", "a": "median", "d": "best"}
-    few = pictured(table[:1], params)
-    assert few == {"a": "worst"}
-
-
-def test_parts_and_intervals(tiny_params):
-    table = pd.DataFrame(
-        {
-            "pair_id": ["a", "b", "c"],
-            "class_name": ["COVID", "COVID", "Viral Pneumonia"],
-            "group": ["g", "g", "h"],
-            **{name: [1.0] * 3 for name in ("iou", "hd95_px", "assd_px")},
-            "dice": [0.8, 1.0, 0.5],
-        }
-    )
-    metrics = summarise(table, tiny_params().evaluate)
-    assert metrics["by_class"]["COVID"]["dice"]["mean"] == pytest.approx(0.9)
-    assert metrics["by_class"]["Viral Pneumonia"] == {"dice": {"mean": 0.5}}
-    dice = metrics["dice"]
-    assert 0 <= dice["ci_low"] < dice["mean"] < dice["ci_high"] <= 1
-    assert next(iter(metrics)) == "dice"
-    table["site"] = ["A", "B", "B"]
-    assert summarise(table, tiny_params().evaluate)["by_site"]["B"] == {
-        "dice": {"mean": 0.75}
-    }
-    # One group has no interval, and a gate on it fails.
-    one = summarise(table[:2], tiny_params().evaluate)["dice"]
-    assert np.isnan(one["ci_low"])

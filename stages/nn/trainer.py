@@ -166,34 +166,28 @@ class Trainer:
         With averaged weights, if `ema_momentum` is above 0.
         """
         size = self.params.batch_size
-        losses, dices = [], []
+        parts = []
         with self.averaged_weights():
             for start in range(0, len(images), size):
-                rows = np.arange(start, min(start + size, len(images)))
-                each = -(-len(rows) // self._num_replicas)
-                # Devices take equally many rows: the last ones take some again.
-                taken = np.resize(rows, each * self._num_replicas)
+                batch = [
+                    tf.cast(values[start : start + size], tf.float32) / 255
+                    for values in (images, masks)
+                ]
+                # Every device takes the whole batch: the first one's values are all.
+                values = self._evaluate(*batch)
+                parts.append(
+                    [
+                        self.strategy.experimental_local_results(v)[0].numpy()
+                        for v in values
+                    ]
+                )
+        loss, dice = np.concatenate(parts, axis=1).mean(axis=1)
+        return float(loss), float(dice)
 
-                def part(replica: int, taken: Any = taken, each: int = each) -> Any:
-                    places = taken[replica * each : (replica + 1) * each]
-                    return tuple(
-                        tf.cast(values[places], tf.float32) / 255
-                        for values in (images, masks)
-                    )
-
-                loss, dice = self._evaluate(self._spread(part))
-                losses.append(loss.numpy()[: len(rows)])
-                dices.append(dice.numpy()[: len(rows)])
-        return (
-            float(np.concatenate(losses).mean()),
-            float(np.concatenate(dices).mean()),
+    def _evaluate_step(self, *batch: tf.Tensor) -> Any:
+        return self.strategy.run(
+            lambda images, masks: self._losses(images, masks, training=False), batch
         )
-
-    def _evaluate_step(self, parts: Any) -> Any:
-        values = self.strategy.run(
-            lambda images, masks: self._losses(images, masks, training=False), parts
-        )
-        return [self.strategy.gather(value, axis=0) for value in values]
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:

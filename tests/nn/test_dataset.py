@@ -4,24 +4,12 @@ import tensorflow as tf
 
 from stages.core import imaging
 from stages.core.errors import PipelineError
-from stages.datasets.pairs import Pair, write_shards
+from stages.core.params import AugmentationParams
+from stages.datasets.pairs import write_shards
 from stages.nn import dataset
-from tests.conftest import lungs, png
+from tests.conftest import ingested_pair, lungs
 
-STILL = {
-    "flip_probability": 0.0,
-    "rotation_degrees": 0.0,
-    "shift_fraction": 0.0,
-    "scale_fraction": 0.0,
-    "aspect_fraction": 0.0,
-    "brightness": 0.0,
-    "contrast": 0.0,
-    "gamma": 0.0,
-    "bias_field": 0.0,
-    "blur": 0.0,
-    "noise": 0.0,
-    "invert_probability": 0.0,
-}
+STILL = dict.fromkeys(AugmentationParams.model_fields, 0.0)
 
 
 @pytest.fixture
@@ -42,19 +30,7 @@ def arrays():
 
 
 def shards(folder, count=5):
-    pairs = []
-    for i in range(count):
-        image, mask = (png(pixels) for pixels in lungs(i))
-        pairs.append(
-            Pair(
-                pair_id=f"p{i}",
-                class_name="COVID",
-                image_path=f"{i}.png",
-                mask_path=f"{i}.png",
-                image=image,
-                mask=mask,
-            )
-        )
+    pairs = [ingested_pair(f"p{i}", *lungs(i)) for i in range(count)]
     write_shards(pairs, folder, shard_pairs=2)
 
 
