@@ -117,7 +117,8 @@ serve: setup  ## A page over the exported model: http://127.0.0.1:8000
 	@$(BIN)/lungfield serve data/export/unet.onnx
 
 tensorboard: setup  ## Curves of trainings, also while one runs: http://localhost:6006
-	@$(BIN)/tensorboard --logdir data/.work/tensorboard
+	@# By Python, so that stages.nn keeps TensorFlow's notices out of the terminal.
+	@$(BIN)/python -c 'import stages.nn; from tensorboard.main import run_main; run_main()' --load_fast=false --logdir data/.work/tensorboard
 
 release: setup  ## Tag a model version: make release VERSION=1.2.0 STAGE=prod
 	@$(BIN)/lungfield release $(call quoted,VERSION) $(call option,--stage,STAGE)

@@ -77,7 +77,6 @@ def train(
             _code_and_libraries(),
             *(pairs.images, pairs.masks, monitor.images, monitor.masks),
         )
-        _agree(cluster, mark)
         progress = fit(
             params,
             pairs,
@@ -95,7 +94,7 @@ def train(
             )
             files.write_json(build_path, _build_facts(params, cluster))
             files.remove(checkpoints)
-        cluster.gather()  # a host that left sooner would look lost to the others
+        cluster.agree()  # a host that left sooner would look lost to the others
     return model_path
 
 
@@ -115,18 +114,6 @@ def _load(
         for ids in (train_ids, monitor_ids)
     )
     return pairs, monitor
-
-
-def _agree(cluster: Cluster, mark: str) -> None:
-    """Refuses hosts whose params, code or data differ from the chief's."""
-    marks = cluster.gather(int(mark[:15], 16))
-    if len(set(marks)) > 1:
-        others = sum(other != marks[0] for other in marks)
-        raise PipelineError(
-            f"train: all {cluster.num_hosts} hosts should have the same params, code, "
-            f"libraries and data, but {others} differ from the chief; have them share "
-            "its checkout, data/ included, and start all of them again"
-        )
 
 
 def monitored(table: pd.DataFrame, params: TrainParams) -> tuple[list[str], list[str]]:

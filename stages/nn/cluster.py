@@ -5,6 +5,7 @@ The environment chooses them instead of a param, since a laptop and a cluster sh
 cluster managers set it, the hosts. Results differ by the rounding of sums alone.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -64,17 +65,29 @@ class Cluster:
         size = batch_size // self.num_hosts
         return slice(self.host * size, (self.host + 1) * size)
 
-    def gather(self, number: int = 0) -> list[int]:
-        """Every host's number, the chief's first; waits until all hosts call it."""
+    def agree(self, text: str = "") -> None:
+        """Waits until all hosts call it, and compares their texts.
+
+        Args:
+            text: Everything that decides the training: params, code, data, checkpoint.
+
+        Raises:
+            PipelineError: If a host has another text.
+        """
         if self.num_hosts == 1:
-            return [number]
+            return
+        mark = int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
         gathered = tf.function(
             lambda: self.strategy.gather(
-                self.strategy.run(lambda: tf.constant([number], tf.int64)), axis=0
+                self.strategy.run(lambda: tf.constant([mark], tf.int64)), axis=0
             )
         )
-        per_replica = gathered().numpy()
-        return [int(n) for n in per_replica[:: self.num_replicas // self.num_hosts]]
+        if len(set(gathered().numpy())) > 1:
+            raise PipelineError(
+                f"train: all {self.num_hosts} hosts should have the same params, code, "
+                "libraries, data and checkpoint, found different ones; have them share "
+                "the chief's checkout, data/ included, and start all of them again"
+            )
 
     @contextmanager
     def watched(self) -> Iterator[None]:

@@ -61,11 +61,12 @@ def fit(
         or not.
 
     Raises:
-        PipelineError: If the loss is not finite, or hosts see different checkpoints.
+        PipelineError: If the loss is not finite, or the hosts differ.
     """
     seed_everything(params.seed, deterministic=not params.jit_compile)
     trainer = Trainer(params, cluster.strategy)
-    progress = _resumed(trainer, checkpoint, cluster)
+    progress = _resumed(trainer, checkpoint)
+    cluster.agree(f"{checkpoint.fingerprint} after epoch {progress.epoch}")
     probe = GradientProbe(
         trainer, pairs.images[:PROBE_PAIRS], pairs.masks[:PROBE_PAIRS]
     )
@@ -131,22 +132,14 @@ def fit(
     return progress
 
 
-def _resumed(trainer: Trainer, checkpoint: Checkpoint, cluster: Cluster) -> Progress:
-    """Restores trainer and progress, the same on every host."""
-    progress = Progress()
-    if (saved := checkpoint.load()) is not None:
-        arrays, table = saved
-        trainer.set_state(arrays["state"])
-        progress = Progress(**table, weights=arrays.get("weights", []))
-        logger.info(
-            "going on after epoch %d of %d", progress.epoch, trainer.params.epochs
-        )
-    epochs = cluster.gather(progress.epoch)
-    if len(set(epochs)) > 1:
-        raise PipelineError(
-            f"train: every host should see the same checkpoint, found some after the "
-            f"epochs {epochs}; have them share data/.work and start all of them again"
-        )
+def _resumed(trainer: Trainer, checkpoint: Checkpoint) -> Progress:
+    """Restores a trainer and its progress from a checkpoint, if there is one."""
+    if (saved := checkpoint.load()) is None:
+        return Progress()
+    arrays, table = saved
+    trainer.set_state(arrays["state"])
+    progress = Progress(**table, weights=arrays.get("weights", []))
+    logger.info("going on after epoch %d of %d", progress.epoch, trainer.params.epochs)
     return progress
 
 
