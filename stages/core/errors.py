@@ -64,6 +64,11 @@ def run(main: Callable[[], None]) -> None:
     _handle_signals()
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads the output has enough, as in `lungfield provenance FILE | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except PipelineError as error:
         # Names from outside may hold line breaks; `details` holds intended ones.
         sentence = " ".join(" ".join(map(str, error.args)).split())

@@ -158,3 +158,15 @@ def test_two_signals_at_once_are_one():
     )
     assert done.stderr == "terminated; the next run goes on from here\n"
     assert done.returncode == 143
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback():
+    code = "from stages.core.errors import run; run(lambda: print('y\\n' * 10**6))"
+    done = subprocess.run(
+        f'{sys.executable} -c "{code}" | head -n 1',
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("y\n", "")
