@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -330,13 +331,13 @@ class TestMetadata:
         planted.lay(phantom.pairs(params.ingest), folder)
         with caplog.at_level(logging.DEBUG):
             run_to_verdict(params)
+            shutil.copy(ROOT / paths.LOCK, ".")
             export(
                 params.export,
                 train=params.train,
                 threshold=params.evaluate.threshold,
                 flip_tta=params.evaluate.flip_tta,
                 keep_components=params.evaluate.keep_components,
-                requirements=ROOT / paths.LOCK,
             )
         written = {path for path in paths.DATA.rglob("*") if path.is_file()}
         shards = set(paths.INGESTED.iterdir())

@@ -15,13 +15,23 @@ from typing import Any
 # What Keras writes where a file has no date of its own; zip's own epoch.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 DATE_SAVED = "1980-01-01@00:00:00"
+# Settings that older Keras does not know, at the values that change nothing: without
+# them, Keras 3.5 and newer load the file.
+_NEWER = {
+    "input_axes": None,
+    "output_axes": None,
+    "renorm": False,
+    "renorm_clipping": None,
+    "renorm_momentum": 0.99,
+}
 
 
 def keras_archive(path: Path) -> None:
     """Rewrites a `.keras` file in place: no date, no zip times, no memory addresses.
 
     Keras writes the date it was saved, the members' times, and `shared_object_id`s
-    that are addresses; ids are numbered by first appearance instead.
+    that are addresses; ids are numbered by first appearance instead. Defaults that
+    older versions of Keras do not know are left out.
     """
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in sorted(archive.namelist())}
@@ -224,6 +234,7 @@ def _renumbered(value: Any, ids: dict[int, int]) -> Any:
             if key == "shared_object_id"
             else _renumbered(item, ids)
             for key, item in value.items()
+            if key not in _NEWER or item != _NEWER[key]
         }
     if isinstance(value, list):
         return [_renumbered(item, ids) for item in value]

@@ -428,6 +428,18 @@ class ExportParams(Section):
     max_dice_difference: Fraction = Field(
         description="largest difference of Dice that passes"
     )
+    variants: list[Literal["fp16", "int8"]] = Field(
+        description="smaller ONNX files to write as well: fp16, int8"
+    )
+    calibration_images: PositiveInt = Field(
+        description="number of training images that calibrate int8"
+    )
+    fp16_max_dice_loss: Fraction = Field(
+        description="largest loss of mean Dice that fp16 may have"
+    )
+    int8_max_dice_loss: Fraction = Field(
+        description="largest loss of mean Dice that int8 may have"
+    )
 
 
 class Params(Section):

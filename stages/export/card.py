@@ -11,6 +11,7 @@ from stages.core.errors import PipelineError
 from stages.scoring.metrics import METRICS
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+SNIPPETS = Path(__file__).with_name("snippets")
 # What Markdown or HTML would take for markup in a foreign name.
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$])")
 
@@ -32,6 +33,15 @@ def render(**values: Any) -> str:
         autoescape=False,  # Markdown: foreign text goes through `plain`
     )
     environment.filters |= {"plain": plain, "number": number, "count": count}
+
+    def snippet(name: str) -> str:
+        sizes = {key: values[f"image_{key.lower()}"] for key in ("SIZE", "CHANNELS")}
+        return with_constants(
+            (SNIPPETS / name).read_text("utf-8"),
+            {**sizes, "THRESHOLD": values["threshold"]},
+        ).strip()
+
+    environment.globals["snippet"] = snippet
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     try:
         return template.render(registry=METRICS, **values)
@@ -40,6 +50,20 @@ def render(**values: Any) -> str:
             f"the model card cannot be written ({error.message}): a summary under "
             "data/ is of another version of this project; run `dvc repro --force`"
         ) from None
+
+
+def with_constants(code: str, values: dict[str, float]) -> str:
+    """Sets `NAME = number` in a snippet.
+
+    Example:
+        >>> with_constants("const int SIZE = 128;", {"SIZE": 64})
+        'const int SIZE = 64;'
+    """
+    return re.sub(
+        rf"\b({'|'.join(values)}) = [\d.]+",
+        lambda found: f"{found[1]} = {values[found[1]]}",
+        code,
+    )
 
 
 def plain(text: Any) -> str:

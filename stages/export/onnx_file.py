@@ -5,8 +5,10 @@ norms are folded into the convolutions. The graph that TensorFlow's converter ma
 the standardisation (moments of a 5-D tensor) is silently wrong in some runtimes.
 """
 
+import logging
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import onnx
@@ -17,6 +19,8 @@ from onnx import TensorProto, helper
 
 from stages.core import canonical, provenance
 from stages.core.imaging import Float, Predictor
+
+logger = logging.getLogger(__name__)
 
 OPSET = 13
 IR_VERSION = 7  # of the release that brought operator set 13
@@ -109,5 +113,20 @@ def load(path: Path) -> Predictor:
 
     def predict(images: Float) -> Float:
         return np.asarray(session.run(["probability"], {"image": images})[0])
+
+    return predict
+
+
+def load_in_opencv(path: Path) -> Predictor | None:
+    """Reads the file with OpenCV's dnn; None if OpenCV refuses it."""
+    try:
+        network = cv2.dnn.readNetFromONNX(str(path))
+    except cv2.error as error:
+        logger.warning("OpenCV cannot read %s: %s", path.name, error.err)
+        return None
+
+    def predict(images: Float) -> Float:
+        network.setInput(images)
+        return np.asarray(network.forward())
 
     return predict

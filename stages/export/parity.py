@@ -1,9 +1,9 @@
-"""Whether an exported file answers as Keras does, on validation images."""
+"""Compares an exported file with Keras, on held-out images."""
 
 import logging
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ TIMED_S = 2.0  # a large network is timed less often
 
 @dataclass(frozen=True)
 class Reference:
-    """Validation images and Keras's answers to them."""
+    """Held-out images and the probabilities that Keras gives for them."""
 
     images: Float  # (N, S, S, C) in [0, 1]
     masks: list[Mask]  # each at its own size
@@ -49,20 +49,50 @@ class Differences:
     dice: float
 
 
-def chosen(table: pd.DataFrame, count: int) -> list[str]:
-    """At most `count` validation pairs, spread over the table and so over classes.
+def spread(table: pd.DataFrame, side: str, count: int) -> list[str]:
+    """Chooses at most `count` pairs of one side, spread over the table and its classes.
+
+    Args:
+        table: The split table.
+        side: `train` or `validation`.
+        count: Maximum number of pairs.
 
     Raises:
-        PipelineError: If there are no validation rows.
+        PipelineError: If that side has no rows.
     """
-    ids = list(table.loc[table["split"] == "validation", "pair_id"])
+    ids = list(table.loc[table["split"] == side, "pair_id"])
     if not ids:
         raise PipelineError(
-            f"{paths.SPLIT_PAIRS} should have validation rows but has none; raise "
+            f"{paths.SPLIT_PAIRS} should have {side} rows but has none; change "
             "split.validation_fraction and run `dvc repro`"
         )
     places = np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)
     return [ids[place] for place in places]
+
+
+def read(
+    pair_ids: Iterable[str], *, size: int, channels: int
+) -> Iterator[tuple[Float, Mask]]:
+    """Yields the network's input (1, S, S, C) and the mask at its own size.
+
+    Args:
+        pair_ids: The ids to read.
+        size: Side of the network's input, pixels.
+        channels: 1 or 3.
+
+    Raises:
+        PipelineError: If a pair is missing or cannot be decoded.
+    """
+    for pair in read_pairs(pair_ids):
+        try:
+            image, mask = pair.content()
+            pixels = preprocess(decode_image(image, channels), size)
+            yield to_input(pixels[None]), decode_mask(mask)
+        except UnreadableImageError as error:
+            raise PipelineError(
+                f"{pair.pair_id}: accepted by validate but cannot be decoded "
+                f"({error}); run `dvc repro` so that both see the same data"
+            ) from None
 
 
 def reference(
@@ -72,101 +102,78 @@ def reference(
     size: int,
     channels: int,
     threshold: float,
-    ingested: Path,
 ) -> Reference:
-    """Reads the images and asks Keras.
-
-    Args:
-        pair_ids: Which.
-        predict: The Keras model.
-        size: Side of the network's input, pixels.
-        channels: 1 or 3.
-        threshold: A pixel at least this probable is foreground.
-        ingested: The shards.
-
-    Raises:
-        PipelineError: If a pair is missing or cannot be decoded.
-    """
-    images, masks = [], []
-    for pair in read_pairs(pair_ids, ingested):
-        try:
-            image, mask = pair.content()
-            images.append(preprocess(decode_image(image, channels), size))
-            masks.append(decode_mask(mask))
-        except UnreadableImageError as error:
-            raise PipelineError(
-                f"{pair.pair_id}: accepted by validate but cannot be decoded "
-                f"({error}); run `dvc repro` so that both see the same data"
-            ) from None
-    batch = to_input(np.stack(images))
-    prob = np.concatenate([predict(one[None]) for one in batch])
-    return Reference(batch, masks, prob, threshold)
+    """Reads the images and predicts them with Keras; arguments as in `read`."""
+    found = list(read(pair_ids, size=size, channels=channels))
+    return Reference(
+        np.concatenate([image for image, _ in found]),
+        [mask for _, mask in found],
+        np.concatenate([predict(image) for image, _ in found]),
+        threshold,
+    )
 
 
 def compare(
-    name: str, predict: Predictor, wanted: Reference, params: ExportParams
+    name: str,
+    predict: Predictor,
+    wanted: Reference,
+    params: ExportParams,
+    batches: Iterable[int] = (1,),
 ) -> Differences:
-    """Runs a format on the reference's images, one at a time.
+    """Runs a format on the reference's images.
 
     Args:
         name: Of the format, for messages.
         predict: The format.
-        wanted: What Keras answered.
+        wanted: The answers of Keras.
         params: The bounds.
+        batches: Sizes of batch to try.
 
     Raises:
         PipelineError: If a difference is over its bound, or not a number.
     """
-    prob = np.concatenate([predict(one[None]) for one in wanted.images])
-    found = Differences(
-        probability=float(np.abs(prob - wanted.prob).max()),
-        dice=max(
-            _dice_difference(mask, here[:, :, 0], there[:, :, 0], wanted.threshold)
+    found = Differences(0, 0)
+    for size in batches:
+        starts = range(0, len(wanted.images), size)
+        prob = np.concatenate([predict(wanted.images[i : i + size]) for i in starts])
+        losses = [
+            score(mask, here[:, :, 0], wanted.threshold)
+            - score(mask, there[:, :, 0], wanted.threshold)
             for mask, here, there in zip(wanted.masks, prob, wanted.prob, strict=True)
-        ),
-    )
-    for what, value, bound, key in (
-        (
-            "probability",
-            found.probability,
-            params.max_probability_difference,
-            "max_probability_difference",
-        ),
-        ("Dice", found.dice, params.max_dice_difference, "max_dice_difference"),
-    ):
-        if not value <= bound:
-            raise PipelineError(
-                f"export: {name} differs from Keras by {value:.6f} in {what}, more "
-                f"than export.{key} ({bound:g}); nothing was exported"
-            )
+        ]
+        difference = np.abs(prob - wanted.prob).max(initial=found.probability)
+        loss = np.abs(losses).max(initial=found.dice)
+        found = Differences(float(difference), float(loss))
+        for title, value in (("probability", difference), ("Dice", loss)):
+            key = f"max_{title.lower()}_difference"
+            if not value <= (bound := getattr(params, key)):
+                raise PipelineError(
+                    f"export: {name} differs from Keras by {value:.6f} in {title} at "
+                    f"batches of {size}, more than export.{key} ({bound:g}); nothing "
+                    "was exported"
+                )
     return found
 
 
-def _dice_difference(mask: Mask, prob: Float, wanted: Float, threshold: float) -> float:
-    """How far two probability maps' Dice are apart, at the mask's own size."""
-    masks = [resize_prob(each, *mask.shape) >= threshold for each in (prob, wanted)]
-    scores = [dice(Masks(mask_true=mask, mask_pred=each)) for each in masks]
-    if np.isnan(scores).all():  # both empty, as the mask is
-        return 0.0
-    return abs(scores[0] - scores[1])
+def score(mask: Mask, prob: Float, threshold: float) -> float:
+    """Dice of a probability map (S, S) at the mask's own size; 1 if both are empty."""
+    found = resize_prob(prob, *mask.shape) >= threshold
+    value = dice(Masks(mask_true=mask, mask_pred=found))
+    return 1.0 if np.isnan(value) else value
 
 
 def log_latency(predictors: dict[str, Predictor], image: Float) -> None:
-    """Logs the median time of one image in each format; times are no output.
+    """Logs the median time per image of each format; no output holds times.
 
     Args:
         predictors: By name.
         image: (S, S, C) in [0, 1].
     """
     for name, predict in predictors.items():
-        logger.info("%s: %.1f ms an image", name, 1000 * _median_s(predict, image))
-
-
-def _median_s(predict: Predictor, image: Float) -> float:
-    predict(image[None])  # the first call is not like the others
-    times: list[float] = []
-    while len(times) < TIMED_RUNS and sum(times) < TIMED_S:
-        start = time.perf_counter()
-        predict(image[None])
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+        predict(image[None])  # the first call is slower
+        times: list[float] = []
+        while len(times) < TIMED_RUNS and sum(times) < TIMED_S:
+            start = time.perf_counter()
+            predict(image[None])
+            times.append(time.perf_counter() - start)
+        logger.info("%s: %.1f ms per image", name, 1000 * float(np.median(times)))

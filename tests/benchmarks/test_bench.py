@@ -48,6 +48,7 @@ def test_every_bench_says_what_it_is():
         "noop",
         "predict",
         "robustness",
+        "runtimes",
         "scale",
         "train-step",
         "validate",
