@@ -1,8 +1,7 @@
 """From pairs to training batches: decoded once, shuffled and augmented by seed."""
 
-import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +160,14 @@ def batches(
     # merges factors elsewhere, which changes the last bits.
     part = None if len(rows_made) == size else (rows_made, size)
 
+    # A function of its own: tf.data runs it twice as fast as the same ops in `make`.
+    augmented = tf.function(
+        lambda *batch, seed: augment(
+            *batch, seed=seed, params=params.augmentation, part=part
+        ),
+        autograph=False,
+    )
+
     def order(epoch: np.int64) -> NDArray[np.int64]:
         drawn = epoch_order(len(arrays), batch_size=size, seed=seed, epoch=int(epoch))
         return drawn[:, share]
@@ -185,7 +192,7 @@ def batches(
         images = tf.ensure_shape(images, (len(rows_made), *arrays.images.shape[1:]))
         masks = tf.ensure_shape(masks, (len(rows_made), *arrays.masks.shape[1:]))
         draw = tf.stack([seed * 100_003 + tf.cast(epoch, tf.int32), step])
-        return _traced(params.augmentation, part)(images, masks, draw)
+        return augmented(images, masks, seed=draw)
 
     dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(steps_of)
     dataset = dataset.map(make, num_parallel_calls=2, deterministic=True)
@@ -193,19 +200,6 @@ def batches(
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(2).with_options(options)
-
-
-@functools.cache
-def _traced(
-    params: AugmentationParams, part: tuple[range, int] | None
-) -> Callable[..., Any]:
-    """`augment`, traced once for all epochs."""
-    return tf.function(
-        lambda images, masks, seed: augment(
-            images, masks, seed=seed, params=params, part=part
-        ),
-        autograph=False,
-    )
 
 
 def augment(

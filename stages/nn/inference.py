@@ -22,7 +22,7 @@ def load_model(path: Path) -> keras.Model:
     """Loads a `.keras` file; nothing in it is executed (safe mode).
 
     Raises:
-        PipelineError: If it is missing, corrupt, hostile or no segmentation network.
+        PipelineError: If it is missing, corrupt, unsafe, or not a segmentation network.
     """
     if not path.is_file():
         raise PipelineError(
@@ -46,16 +46,16 @@ def load_model(path: Path) -> keras.Model:
 
 
 def _refuse_hostile(path: Path) -> None:
-    """Refuses what Keras's safe mode has overlooked before.
+    """Refuses files that Keras's safe mode has let through before.
 
     Raises:
-        ValueError: If it is no `.keras` archive, unpacks to more than it is, or names
-            layers that run code or read files, or objects that are not Keras's.
+        ValueError: If it is not a `.keras` archive, unpacks to more than its size, or
+            names layers that run code or read files, or objects outside Keras.
     """
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise ValueError("it is no .keras archive")
+        raise ValueError("it is not a .keras archive")
     with zipfile.ZipFile(path) as archive:
-        # Keras stores members as they are; what is packed can unpack without end.
+        # Keras stores members uncompressed; a compressed one can be a zip bomb.
         total = sum(member.file_size for member in archive.infolist())
         if total > path.stat().st_size:
             raise ValueError(f"it unpacks to {total} bytes")
@@ -72,12 +72,12 @@ def _refuse_hostile(path: Path) -> None:
 
 
 def probabilities(model: keras.Model, *, flip_tta: bool = False) -> keras.Model:
-    """The network that ships: finest head alone, as probabilities in [0, 1].
+    """The network that ships: the finest head, as probabilities in [0, 1].
 
     Args:
         model: As trained.
-        flip_tta: Average them with those of the image mirrored left to right, mirrored
-            back. It is in the network, so that every exported file does it.
+        flip_tta: Whether to average them with those of the image flipped left to right,
+            flipped back. It is part of the network, so every exported file does it.
     """
     outputs = model.outputs if isinstance(model.outputs, list) else [model.outputs]
     prob = keras.layers.Activation("sigmoid", dtype="float32", name="probability")(
@@ -87,10 +87,10 @@ def probabilities(model: keras.Model, *, flip_tta: bool = False) -> keras.Model:
     if not flip_tta:
         return network
     image = model.inputs[0]
-    across = 2  # of (B, S, S, C)
-    mirrored = network(keras.ops.flip(image, axis=across))
-    both = (prob + keras.ops.flip(mirrored, axis=across)) / 2
-    return keras.Model(image, both, name=model.name)
+    width = 2  # of (B, S, S, C)
+    flipped = network(keras.ops.flip(image, axis=width))
+    mean = (prob + keras.ops.flip(flipped, axis=width)) / 2
+    return keras.Model(image, mean, name=model.name)
 
 
 def predictor(model: keras.Model, *, flip_tta: bool = False) -> Predictor:

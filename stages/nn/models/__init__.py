@@ -1,10 +1,9 @@
-"""One file an architecture, each with `build(params) -> keras.Model`, found by name.
+"""One file per architecture, each with `build(params) -> keras.Model`, found by name.
 
 A network takes images (B, S, S, C) float32 in [0, 1] and returns a list of logits,
-finest level first: (B, S, S, 1), (B, S/2, S/2, 1), … one a supervision weight. Its
-layers are Keras's own and named by their part (`encoder_0_…`, `middle_…`,
-`decoder_0_…`, `head_0`), finest level 0, so that a saved model loads without this
-project and the gradient table can be read.
+finest level first: (B, S, S, 1), (B, S/2, S/2, 1), …, one per supervision weight. Its
+layers are Keras's own, so that a saved model loads without this project, and named by
+their part (`encoder_0_…`, `middle_…`, `decoder_0_…`, `head_0`), finest level 0.
 """
 
 from collections.abc import Callable
@@ -46,12 +45,12 @@ def u_shape(
     """Encoder, middle, decoder and supervised heads, from the parts that differ.
 
     Args:
-        params: Uses image_size, image_channels, filters (one an encoder stage, the
+        params: Uses image_size, image_channels, filters (one per encoder stage, the
             middle last), batch_norm_momentum, supervision_weights, input_normalization.
         name: Of the network.
         block: (x, filters, batch-norm momentum, name) to features of the same size.
         down: The same at half the size.
-        gate: (skip, decoder features, filters, name) to what the decoder is shown.
+        gate: (skip, decoder features, filters, name) to the skip that is used.
 
     Returns:
         Image (B, S, S, C) to a list of logits, finest first.
