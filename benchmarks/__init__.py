@@ -1,12 +1,11 @@
-"""How fast and how good, each figure beside a yardstick measured in the same run.
+"""Measures speed and accuracy, each figure beside a peer measured in the same run.
 
-One module a benchmark in `benches/`, found by name, with
+`benches/` has one module per benchmark, found by its name, with
 
-- its docstring: what is measured, beside what, and what is to be reached;
-- `OPTIONS`: which fields of `Options` it uses, besides `quick`;
-- `LONG`: whether it is left out unless it is named;
+- its docstring: the figure, its peer and the target;
+- `OPTIONS`: the fields of `Options` that it uses, besides `quick`;
+- `LONG`: whether it runs only when named;
 - `bench(options)`: the rows.
 
-Absolute figures say something about the machine; ratios, within one run, about the
-code. TensorFlow is imported where a benchmark needs it, never before.
+Absolute figures describe the machine; ratios within one run describe the code.
 """

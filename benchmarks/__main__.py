@@ -1,139 +1,80 @@
-"""Measures: `python -m benchmarks [NAME...]`; without names, the short ones.
+"""Measures speed and accuracy: `python -m benchmarks [NAME...]`.
 
-Each figure stands beside a limit or a peer measured in the same run, with their ratio
-and what is to be reached. Several benchmarks run one after the other, each in a
-process of its own.
+Each figure stands beside a limit or a peer that is measured in the same run. Without
+names, all short benchmarks run, each in a process of its own.
 """
 
-import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import typer
 
 from benchmarks import harness
 from stages.core import processor
 from stages.core.errors import PipelineError, run
 
-LIBRARIES = (
-    "tensorflow",
-    "keras",
-    "opencv-python-headless",
-    "numpy",
-    "onnxruntime",
-    "dvc",
-)
+
+def about() -> str:
+    """The first sentence of every benchmark, and the options that it takes."""
+    lines = []
+    for name in harness.names():
+        module = harness.load(name)
+        first = (module.__doc__ or "").split("\n", 1)[0]
+        options = " ".join(f"--{option}" for option in module.OPTIONS)
+        lines.append(f"{name}{' (long)' if module.LONG else ''}: {first} {options}")
+    return "\n\n".join(lines)
 
 
-def machine() -> dict[str, Any]:
-    """Where it was measured."""
-    return {
-        "processor": processor.describe(),
-        "cores": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-    }
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(_about(name) for name in harness.names()),
-    )
-    add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="benchmarks; see below")
-    add("--json", action="store_true", help="print JSON instead of the table")
-    add("--quick", action="store_true", help="tiny sizes, to see that it works")
-    add("--data", type=Path, help="labelled pairs, folder or zip; default: phantoms")
-    add("--pairs", type=int, help="pairs to measure on")
-    add("--sizes", type=int, nargs="+", help="numbers of pairs")
-    add("--model", type=Path, help=".onnx or .keras; default: data/export/unet.onnx")
-    add("--out", type=Path, help="folder for pictures and tables")
-    return parser
-
-
-def _about(name: str) -> str:
-    module = harness.load(name)
-    first = (module.__doc__ or "").split("\n", 1)[0]
-    uses = " ".join(f"--{option}" for option in module.OPTIONS)
-    return f"  {name:<13} {'(long) ' if module.LONG else ''}{first} {uses}".rstrip()
-
-
-def options(given: argparse.Namespace, names: list[str]) -> harness.Options:
-    """Options of the named benchmarks.
-
-    Raises:
-        PipelineError: If none of them uses an option that was given.
-    """
-    values = {key: v for key, v in vars(given).items() if key not in ("names", "json")}
-    if values["sizes"] is not None:
-        values["sizes"] = tuple(values["sizes"])
-    used = {option for name in names for option in harness.load(name).OPTIONS}
-    for key, value in values.items():
-        if key != "quick" and value is not None and key not in used:
+def main(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Benchmarks (default: the short ones).")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny sizes: shows that it works.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled pairs, a folder or zip; not phantoms.")
+    ] = None,
+    pairs: Annotated[int | None, typer.Option(help="Number of pairs.")] = None,
+    sizes: Annotated[
+        list[int] | None, typer.Option(help="Numbers of pairs; repeatable.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="An .onnx or .keras file; not the exported one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures.")] = None,
+) -> None:
+    """Measures, and prints a figure per line."""
+    options = harness.Options(quick, data, pairs, tuple(sizes or ()), model, out)
+    chosen = names or [n for n in harness.names() if not harness.load(n).LONG]
+    used = {option for name in chosen for option in harness.load(name).OPTIONS}
+    for option in ("data", "pairs", "sizes", "model", "out"):
+        if getattr(options, option) and option not in used:
             raise PipelineError(
-                f"--{key} is used by none of {', '.join(names)}; leave it out or name "
-                "a benchmark that uses it (see --help)"
+                f"--{option} is used by none of {', '.join(chosen)}; leave it out or "
+                "name a benchmark that uses it (see --help)"
             )
-    return harness.Options(**values)
-
-
-def apart(name: str, chosen: harness.Options) -> dict[str, Any]:
-    """A benchmark's rows, measured in a process of its own.
-
-    Raises:
-        PipelineError: If it fails; what it said is on standard error.
-    """
-    words = [sys.executable, "-m", "benchmarks", name, "--json"]
-    words += ["--quick"] if chosen.quick else []
-    for option in harness.load(name).OPTIONS:
-        value = getattr(chosen, option)
-        if value is not None:
-            values = value if isinstance(value, tuple) else (value,)
-            words += [f"--{option}", *map(str, values)]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise PipelineError(
-            f"the benchmark {name} ended with {done.returncode}, see above; the others "
-            "can be named without it"
-        )
-    found: dict[str, Any] = json.loads(done.stdout)["benches"][name]
-    return found
-
-
-def main() -> None:
-    """Reads the command line, measures, prints."""
-    given = parser().parse_args()
-    names = given.names or [n for n in harness.names() if not harness.load(n).LONG]
-    chosen = options(given, names)
-    where = machine()
-    benches: dict[str, Any] = {}
-    if not given.json:
-        print(
-            f"{where['processor']['model']}, {where['cores']} cores, "
-            f"load before {where['load_before']}"
-        )
-    for name in names:
-        if len(names) == 1:
-            rows = harness.load(name).bench(chosen)
-            text, table = harness.render(name, rows), [row.table() for row in rows]
-            benches[name] = {"rows": table, "text": text}
-        else:
-            benches[name] = apart(name, chosen)
-        if not given.json:
-            print(f"\n{benches[name]['text']}", flush=True)
-    if given.json:
-        print(json.dumps({"machine": where, "benches": benches}, indent=2))
+    if len(chosen) == 1:
+        machine = processor.describe()["model"]
+        load = os.getloadavg()[0]
+        print(f"{machine}, {os.cpu_count()} cores, load before {load:.2f}")
+        rows = harness.load(chosen[0]).bench(options)
+        print(harness.render(chosen[0], rows), flush=True)
+        return
+    for name in chosen:
+        module = harness.load(name)
+        words = [sys.executable, "-m", "benchmarks", name, *["--quick"] * quick]
+        for option in module.OPTIONS:
+            value = getattr(options, option)
+            for one in value if isinstance(value, tuple) else filter(None, [value]):
+                words += [f"--{option}", str(one)]
+        if code := subprocess.run(words).returncode:
+            raise PipelineError(f"the benchmark {name} ended with {code}, see above")
 
 
 if __name__ == "__main__":
-    run(main)
+    main.__doc__ = f"{main.__doc__}\n\n{about()}"
+    run(lambda: typer.run(main))

@@ -146,7 +146,7 @@ def main(
         Path | None, typer.Argument(help="Labelled pairs, a folder or zip.")
     ] = None,
     classes: Annotated[
-        list[str] | None, typer.Option(help="Classes to read [default: all].")
+        list[str] | None, typer.Option(help="Classes to read (default: all).")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs per run.")] = 20,
     out: Annotated[

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.harness import Options
 from stages.core import imaging, paths
 from stages.core.errors import PipelineError
-from stages.core.params import IngestParams, Params, load_params
+from stages.core.params import Params, load_params
 from stages.datasets.pairs import Pair
 from stages.datasets.sources import phantom
 from stages.datasets.sources.folder import pairs_in
@@ -24,63 +24,49 @@ OTHER_SEED = 1000
 TINY_SIDE = 48  # pixels of a phantom that is quickly drawn
 
 
-def ingest_params(options: Options) -> IngestParams:
-    """The `ingest` section for the given data, or for phantoms."""
+def phantoms(count: int, *, side: int | None = None) -> list[Pair]:
+    """Phantoms that the embedded model was not trained on.
+
+    Args:
+        count: How many.
+        side: Of images and masks, pixels; None takes that of params.yaml.
+    """
     params = load_params().ingest
-    if options.data is None:
-        if options.quick:
-            params = phantoms_of(params, pairs=params.phantom.pairs, side=TINY_SIDE)
-        # Other ones than the embedded model was trained on.
-        others = {"seed": params.phantom.seed + OTHER_SEED}
-        phantoms = params.phantom.model_copy(update=others)
-        return params.model_copy(
-            update={"source": "phantom", "classes": [], "phantom": phantoms}
+    update = {"pairs": count, "seed": params.phantom.seed + OTHER_SEED}
+    if side is not None:
+        update |= {"image_size": side, "mask_size": side}
+    drawn = params.phantom.model_copy(update=update)
+    return list(
+        phantom.pairs(
+            params.model_copy(update={"classes": [], "limit": 0, "phantom": drawn})
         )
-    return params.model_copy(
-        update={
-            "source": "folder",
-            "folder": str(options.data.absolute()),
-            "layout": score.detect_layout(options.data, params),
-            "classes": [],
-            "limit": 0,
-        }
     )
-
-
-def phantoms_of(params: IngestParams, *, pairs: int, side: int) -> IngestParams:
-    """Params that draw `pairs` phantoms with images and masks of `side` pixels."""
-    drawn = {"pairs": pairs, "image_size": side, "mask_size": side}
-    return params.model_copy(
-        update={
-            "source": "phantom",
-            "classes": [],
-            "limit": 0,
-            "phantom": params.phantom.model_copy(update=drawn),
-        }
-    )
-
-
-def drawn(params: IngestParams) -> list[Pair]:
-    """Phantoms, all of them."""
-    return list(phantom.pairs(params))
 
 
 def encoded(options: Options, count: int) -> list[Pair]:
     """Complete pairs: the first of the given data, or phantoms; varied if too few.
 
     Args:
-        options: data, quick.
+        options: Its `data` and `quick` count.
         count: How many.
 
     Raises:
         PipelineError: If the given data holds no complete pair.
     """
-    params = ingest_params(options)
-    if params.source == "phantom":
-        few = params.phantom.model_copy(update={"pairs": min(count, DRAWN)})
-        found = drawn(params.model_copy(update={"phantom": few}))
-    else:
-        found = all_pairs(replace(options, pairs=count))
+    if options.data is None:
+        found = phantoms(min(count, DRAWN), side=TINY_SIDE if options.quick else None)
+        return list(varied(found, count))
+    params = load_params().ingest
+    read = {
+        "source": "folder",
+        "folder": str(options.data.absolute()),
+        "layout": score.detect_layout(options.data, params),
+        "classes": [],
+        "limit": 0,
+    }
+    pairs = pairs_in(options.data, params.model_copy(update=read))
+    complete = (p for p in pairs if p.image and p.mask and not p.problem)
+    found = list(itertools.islice(complete, count))
     if not found:
         raise PipelineError(
             f"{options.data} holds no complete pair; name another folder with --data"
@@ -88,36 +74,29 @@ def encoded(options: Options, count: int) -> list[Pair]:
     return list(varied(found, count))
 
 
-def all_pairs(options: Options) -> list[Pair]:
-    """Every complete pair of the given data, at most `pairs`, or as many phantoms."""
-    params = ingest_params(options)
-    if params.source == "phantom":
-        count = options.size(params.phantom.pairs, 6)
-        few = params.phantom.model_copy(update={"pairs": count})
-        return drawn(params.model_copy(update={"phantom": few}))
-    found = pairs_in(Path(params.folder), params)
-    complete = (p for p in found if p.image and p.mask and not p.problem)
-    return list(itertools.islice(complete, options.pairs))
+def inputs(pairs: list[Pair], side: int, channels: int) -> imaging.Float:
+    """The network's inputs, (N, side, side, channels) in [0, 1]."""
+    images = [imaging.decode_image(pair.content()[0], channels) for pair in pairs]
+    return imaging.to_input(np.stack([imaging.preprocess(x, side) for x in images]))
 
 
 def varied(pairs: list[Pair], count: int) -> Iterator[Pair]:
-    """`count` pairs: the given ones, then moved, turned and brightened copies.
+    """Yields `count` pairs: the given ones, then moved, turned and brightened copies.
 
-    Drawing takes half a second a pair, moving some milliseconds. Each has pixels of
-    its own, so that nothing finds copies among them.
+    Drawing takes half a second per pair, moving some milliseconds. No two have the
+    same pixels, so that nothing finds copies among them.
     """
     yield from pairs[:count]
     draw = np.random.default_rng(5)
     for number in range(len(pairs), count):
         pair = pairs[number % len(pairs)]
-        assert pair.image is not None
-        assert pair.mask is not None
+        image, mask = pair.content()
         angle, zoom = draw.uniform(-20, 20), draw.uniform(0.8, 1.2)
         shift = draw.uniform(-0.1, 0.1, 2)
         sides = []
         for content, method in (
-            (pair.image, cv2.INTER_LINEAR),
-            (pair.mask, cv2.INTER_NEAREST),
+            (image, cv2.INTER_LINEAR),
+            (mask, cv2.INTER_NEAREST),
         ):
             pixels = np.asarray(imaging.decode(content), np.uint8)
             height, width = pixels.shape[:2]
@@ -144,40 +123,24 @@ def _brighter(pixels: imaging.Grey, grey: int) -> imaging.Grey:
     return np.asarray(np.clip(pixels.astype(np.int16) + grey, 0, 255), np.uint8)
 
 
-def write_zip(pairs: Iterable[Pair], path: Path) -> int:
-    """Writes pairs as the COVID-19 Radiography Database's zip; returns their bytes."""
-    total = 0
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in _files(pairs):
-            archive.writestr(f"{TOP}/{name}", content)
-            total += len(content)
-    return total
-
-
 def write_folder(pairs: Iterable[Pair], folder: Path) -> list[Path]:
-    """Writes pairs as that database's folder; returns all files."""
+    """Writes pairs as the COVID-19 Radiography Database's folder; returns all files."""
     written = []
-    for name, content in _files(pairs):
-        path = folder / TOP / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        written.append(path)
+    for pair in pairs:
+        name = f"{paths.slug(pair.pair_id)}.png"
+        for side, content in zip(("images", "masks"), pair.content(), strict=True):
+            path = folder / TOP / paths.slug(pair.class_name) / side / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            written.append(path)
     return written
 
 
 def zip_folder(folder: Path, path: Path) -> None:
-    """Packs what `write_folder` wrote as `write_zip` would have: nothing anew."""
+    """Packs the files of `write_folder`, without compression, as Kaggle does."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(folder.glob(f"{TOP}/*/*/*")):
             archive.write(file, file.relative_to(folder))
-
-
-def _files(pairs: Iterable[Pair]) -> Iterator[tuple[str, bytes]]:
-    for pair in pairs:
-        for side, content in (("images", pair.image), ("masks", pair.mask)):
-            assert content is not None
-            name = f"{paths.slug(pair.pair_id)}.png"
-            yield f"{paths.slug(pair.class_name)}/{side}/{name}", content
 
 
 def params_for(pairs: Iterable[Pair], source: Path, params: Params) -> Params:

@@ -4,10 +4,10 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 from stages.core import plugins
 from stages.core.errors import PipelineError
@@ -22,7 +22,7 @@ class Options:
     quick: bool = False  # tiny sizes: shows that it works, measures nothing
     data: Path | None = None  # labelled pairs, folder or zip; None draws phantoms
     pairs: int | None = None
-    sizes: tuple[int, ...] | None = None
+    sizes: tuple[int, ...] = ()
     model: Path | None = None
     out: Path | None = None
 
@@ -46,13 +46,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """A figure beside its yardstick."""
+    """A figure beside its peer."""
 
     name: str
     figure: float
     unit: str
-    yardstick: float = math.nan
-    yardstick_is: str = ""
+    peer: float = math.nan
+    peer_name: str = ""
     ratio: float = math.nan
     target: Target | None = None
     notes: Mapping[str, float | str] = field(default_factory=dict)
@@ -65,16 +65,6 @@ class Row:
         value = self.figure if self.target.of == "figure" else self.ratio
         bound = self.target.bound
         return bool(value <= bound if self.target.at_most else value >= bound)
-
-    def table(self) -> dict[str, Any]:
-        """The row for JSON, without NaN."""
-        values = asdict(self) | {"reached": self.reached}
-        values["notes"] = dict(self.notes)
-        values["target"] = None if self.target is None else str(self.target)
-        return {
-            name: None if isinstance(v, float) and not math.isfinite(v) else v
-            for name, v in values.items()
-        }
 
 
 def names() -> list[str]:
@@ -139,10 +129,10 @@ def render(name: str, rows: Sequence[Row]) -> str:
     lines = [name]
     for row in rows:
         told = f"  {row.name}: {number(row.figure)} {row.unit}"
-        if math.isfinite(row.yardstick):
-            told += f"; {row.yardstick_is} {number(row.yardstick)} {row.unit}"
-        elif row.yardstick_is:
-            told += f"; {row.yardstick_is}"
+        if math.isfinite(row.peer):
+            told += f"; {row.peer_name} {number(row.peer)} {row.unit}"
+        elif row.peer_name:
+            told += f"; {row.peer_name}"
         if math.isfinite(row.ratio):
             told += f"; ratio {row.ratio:.3g}"
         if row.target is not None:

@@ -45,15 +45,10 @@ def arrays_of(pairs: Sequence[Pair], params: TrainParams) -> dataset.Arrays:
     size = params.image_size
     images, masks = [], []
     for pair in pairs:
-        image = decode_image(pair.image or b"", params.image_channels)
-        images.append(preprocess(image, size))
-        masks.append(soft_mask(decode_mask(pair.mask or b""), size))
+        image, mask = pair.content()
+        images.append(preprocess(decode_image(image, params.image_channels), size))
+        masks.append(soft_mask(decode_mask(mask), size))
     return dataset.Arrays(np.stack(images), np.stack(masks))
-
-
-def none_of(arrays: dataset.Arrays) -> dataset.Arrays:
-    """The same, with no pair in it."""
-    return dataset.Arrays(arrays.images[:0], arrays.masks[:0])
 
 
 def bare_step(params: TrainParams, arrays: dataset.Arrays) -> Callable[[], float]:

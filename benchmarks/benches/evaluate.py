@@ -1,7 +1,7 @@
-"""Images a second of metrics and surface distances, beside Dice alone in NumPy.
+"""Images per second of metrics and surface distances, beside Dice alone in NumPy.
 
 At 256x256, as `evaluate` scores: probabilities resized, thresholded, all metrics, the
-threshold curve and the kept mask. To be reached: 200 images a second.
+threshold curve and the kept mask. Target: 200 images per second.
 """
 
 import cv2

@@ -1,7 +1,7 @@
-"""Pairs a second out of the training pipeline, beside decoding the same bytes.
+"""Pairs per second out of the training pipeline, beside decoding the same bytes.
 
-Augmentation on, beside `cv2.imdecode` of image and mask in two threads. To be reached:
-0.7 of that, and less time a batch than the step that takes it.
+Augmentation on, beside `cv2.imdecode` of image and mask in two threads. Target:
+0.7 of that, and less time per batch than the step that consumes it.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -70,11 +70,11 @@ def bench(options: Options) -> list[Row]:
             {"side": params.image_size, "batch": params.batch_size},
         ),
         Row(
-            "a batch, with both cores to itself",
+            "one batch, alone on both cores",
             pipeline_ms,
             "ms",
             step_ms,
-            "the step that takes it",
+            "the step that consumes it",
             pipeline_ms / step_ms,
             Target(1, at_most=True),
         ),

@@ -1,8 +1,7 @@
 """Dice under growing perturbations of the pictures, beside that of plain copies.
 
 Exposure, contrast, inversion, blur, noise, size, place, rotation and cropped borders,
-each alone, at six strengths. A table, and `robustness.svg` and `.csv` in OUT
-(data/.work/bench by default).
+each alone, at six strengths. Draws `robustness.svg` in OUT (default: data/.work/bench).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from benchmarks import data
 from benchmarks.harness import Options, Row
@@ -119,10 +117,6 @@ def bench(options: Options) -> list[Row]:
         for one in PERTURBATIONS
     }
     out = options.out or paths.WORK / "bench"
-    table = pd.DataFrame(
-        {"strength": strengths} | {name: curve for name, curve in curves.items()}
-    )
-    files.write_csv(out / "robustness.csv", table)
     files.write_text(out / "robustness.svg", picture(strengths.tolist(), curves))
     return [
         Row(

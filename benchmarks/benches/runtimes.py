@@ -85,10 +85,9 @@ def bench(options: Options) -> list[Row]:
 
     model = load_model(paths.MODEL)
     _, side, _, channels = model.input_shape
-    pairs = [pair.content() for pair in data.encoded(options, options.size(48, 3))]
-    pixels = [imaging.decode_image(image, channels) for image, _ in pairs]
-    images = imaging.to_input(np.stack([imaging.preprocess(x, side) for x in pixels]))
-    masks = [imaging.decode_mask(mask) for _, mask in pairs]
+    pairs = data.encoded(options, options.size(48, 3))
+    images = data.inputs(pairs, side, channels)
+    masks = [imaging.decode_mask(pair.content()[1]) for pair in pairs]
     wanted = predictor(model)(images)
     rows = []
     for name in list(RUNTIMES)[: 1 if options.quick else None]:

@@ -2,7 +2,7 @@
 
 The slope of log(seconds of work) over log(pairs), imports left out, and how much more
 memory the largest took than the smallest. Small pictures and a small network, so that
-the number of pairs is what grows. To be reached: an exponent of at most 1.05.
+the number of pairs is what grows. Target: an exponent of at most 1.05.
 """
 
 from benchmarks import data, processes
@@ -22,12 +22,12 @@ def bench(options: Options) -> list[Row]:
     sizes = options.sizes or ((4, 8) if options.quick else SIZES)
     # Quick stops where the first libraries that take seconds would be imported.
     stages = STAGES[: 1 if options.quick else None]
-    drawn = data.phantoms_of(load_params().ingest, pairs=data.DRAWN, side=SIDE)
-    base = data.drawn(drawn)
+    base = data.phantoms(data.DRAWN, side=SIDE)
     measured: dict[str, list[processes.Measured]] = {name: [] for name in stages}
     for size in sorted(sizes):
         with processes.workspace() as folder:
-            data.write_zip(data.varied(base, size), folder / "all.zip")
+            data.write_folder(data.varied(base, size), folder / "files")
+            data.zip_folder(folder / "files", folder / "all.zip")
             params = data.params_for(base, folder / "all.zip", load_params())
             processes.write_params(_small(params), folder)
             (folder / "requirements.lock").touch()

@@ -1,7 +1,7 @@
-"""Pairs a second of ingest and validate, beside `cv2.imread` of all files.
+"""Pairs per second of ingest and validate, beside `cv2.imread` of all files.
 
 Both stages as processes, imports included, on a zip; the reading in two threads, on
-the same files in a folder. To be reached: 0.7, within 1.5 GB of memory. Meant for
+the same files in a folder. Target: 0.7, within 1.5 GB of memory. Meant for
 `--pairs 21165`, the whole database; few pairs show the imports.
 """
 
