@@ -57,6 +57,7 @@ def descriptions(section, prefix=""):
         ("train.epochs", True, "train.epochs must be a valid integer, found True"),
         ("train.epochs", 0, "train.epochs must be greater than 0, found 0"),
         ("train.learning_rate", float("nan"), "train.learning_rate must"),
+        ("train.loss", "l2", "train.loss: must be one of bce, dice, bce_dice, found"),
         ("train.architecture", "unet9", "train.architecture: must be one of"),
         ("ingest.layout", "../x", "ingest.layout: must be one of"),
         (
