@@ -156,6 +156,22 @@ def test_cpp(films):
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("flip_tta", [False, True])
+@pytest.mark.parametrize("architecture", ["unet", "attention_unet", "residual_unet"])
+def test_opencv_reads_every_network(shipped_values, tmp_path, architecture, flip_tta):
+    changed = TINY | {"train.architecture": architecture}
+    model = network(parse_params(with_overrides(shipped_values, changed)))
+    core, epsilon = without_standardisation(folded(model))
+    core = probabilities(core, flip_tta=flip_tta)
+    onnx_file.write(core, tmp_path / "unet.onnx", facts={}, epsilon=epsilon)
+    predict = onnx_file.load_in_opencv(tmp_path / "unet.onnx")
+    images = np.random.default_rng(3).random((3, SIZE, SIZE, 1), np.float32)
+    wanted = predictor(model, flip_tta=flip_tta)(images)
+    assert wanted.std() > 0.001
+    np.testing.assert_allclose(predict(images), wanted, atol=1e-4)
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", runtimes.RUNTIMES)
 def test_other_runtimes_answer_as_keras(films, model, name):
     images = np.random.default_rng(3).random((4, SIZE, SIZE, 1), np.float32)

@@ -87,9 +87,13 @@ def probabilities(model: keras.Model, *, flip_tta: bool = False) -> keras.Model:
     if not flip_tta:
         return network
     image = model.inputs[0]
-    width = 2  # of (B, S, S, C)
-    flipped = network(keras.ops.flip(image, axis=width))
-    mean = (prob + keras.ops.flip(flipped, axis=width)) / 2
+
+    def flip(x: keras.KerasTensor) -> keras.KerasTensor:
+        # By columns of (B, S, S, C): small runtimes lack the operator of `ops.flip`.
+        columns = np.arange(x.shape[2])[::-1].copy()
+        return keras.ops.take(x, columns, axis=2)
+
+    mean = (prob + flip(network(flip(image)))) / 2
     return keras.Model(image, mean, name=model.name)
 
 
