@@ -295,7 +295,7 @@ def test_score_takes_every_format(exported, name):
 
 def test_card(exported):
     text = (exported / "model_card.md").read_text("utf-8")
-    assert "no medical device" in text
+    assert "No authority has examined it" in text
     assert "CC BY 4.0" in text
     assert "0.9100 | 0.8800 to 0.9400" in text
     assert "undefined" in text  # mean surface distance

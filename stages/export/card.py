@@ -1,4 +1,4 @@
-"""The model card: what the model is for, what it learnt from, how well, how to use."""
+"""The model card: intended use, training data, accuracy, use."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from stages.scoring.metrics import METRICS
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 SNIPPETS = Path(__file__).with_name("snippets")
-# What Markdown or HTML would take for markup in a foreign name.
+# Characters of Markdown and HTML, escaped in untrusted text.
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$])")
 
 
@@ -20,17 +20,17 @@ def render(**values: Any) -> str:
     """Fills the template; same values, same text.
 
     Args:
-        **values: What `model_card.md.jinja` names.
+        **values: The variables of `model_card.md.jinja`.
 
     Raises:
-        PipelineError: If a stage's summary lacks what the card has to say.
+        PipelineError: If a stage's summary lacks a value that the card needs.
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # Markdown: foreign text goes through `plain`
+        autoescape=False,  # Markdown: untrusted text goes through `plain`
     )
     environment.filters |= {"plain": plain, "number": number, "count": count}
 
@@ -67,7 +67,7 @@ def with_constants(code: str, values: dict[str, float]) -> str:
 
 
 def plain(text: Any) -> str:
-    r"""Foreign text on one line of Markdown, without effect.
+    r"""Untrusted text on one line of Markdown, with markup escaped.
 
     Example:
         >>> print(plain("a|b\n<i>"))
@@ -77,12 +77,12 @@ def plain(text: Any) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A metric; `undefined` where there is none."""
+    """A metric, or `undefined`."""
     if value is None or not math.isfinite(value):
         return "undefined"
     return f"{value:.{digits}f}"
 
 
 def count(value: int) -> str:
-    """A whole number with thousands apart."""
+    """A whole number with a comma per thousand."""
     return f"{value:,}"
