@@ -5,25 +5,29 @@ import re
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGTERM
 from time import sleep
 from typing import Any
+from uuid import UUID
 
+import httpx
 from dvc.repo import Repo
 from prefect import flow, get_run_logger, runtime
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from stages.core import git, processes, studies, worktree
 from stages.core.errors import PipelineError
 from stages.core.params import parse_text
-from stages.flow import data_updates, report
+from stages.flow import data_updates, leftovers, logs, report
 from stages.flow.running import run_plan
 
 # Set by Prefect in a process that a runner or a worker started for one run.
 STARTED_BY_RUNNER = "PREFECT__FLOW_RUN_ID"
-REVIEW = [sys.executable, "-m", "stages.review", "HEAD~1", "HEAD"]
+REVIEW = [sys.executable, "-m", "stages.cli", "review", "HEAD~1", "HEAD"]
 
 
 @flow
@@ -111,8 +115,11 @@ def _values(params: dict[str, Any] | None, study: str | None) -> dict[str, Any]:
 
 def _guarded(run: Callable[[Path], State[Any]]) -> State[Any]:
     """Runs in the working directory; ends with all that it started, errors named."""
+    logs.shorten_tracebacks()
     if os.environ.get(STARTED_BY_RUNNER):
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        leftovers.hold(str(runtime.flow_run.id))
+        args = (os.getppid(), UUID(str(runtime.flow_run.id)))
+        threading.Thread(target=_end_when_unwanted, args=args, daemon=True).start()
     with processes.end_with_block():
         try:
             return run(Path.cwd())
@@ -120,11 +127,23 @@ def _guarded(run: Callable[[Path], State[Any]]) -> State[Any]:
             return Failed(message=str(error))
 
 
-def _end_with(parent: int) -> None:
-    """Ends this process, as a cancellation does, when its parent has died."""
-    while os.getppid() == parent:
-        sleep(1)
+def _end_when_unwanted(parent: int, run_id: UUID) -> None:
+    """Ends this process when its parent has died, or its run is cancelled.
+
+    The parent sees to a cancellation too, unless its own watch for it has failed.
+    """
+    while os.getppid() == parent and not _is_cancelled(run_id):
+        sleep(2)
     os.kill(os.getpid(), SIGTERM)
+
+
+def _is_cancelled(run_id: UUID) -> bool:
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+        state = client.read_flow_run(run_id).state
+        if state is not None and state.is_cancelling():
+            client.set_flow_run_state(run_id, Cancelled(), force=True)
+            return True
+    return False
 
 
 def _push(folder: Path) -> None:

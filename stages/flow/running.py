@@ -1,6 +1,5 @@
 """The plan as Prefect tasks: one `dvc repro --single-item` process per stage."""
 
-import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,7 +86,6 @@ def run_plan(root: Path) -> PlanResult:
         root: A DVC repository.
     """
     futures: dict[str, Any] = {}
-    logging.getLogger("prefect.task_runs").addFilter(_without_empty_traceback)
 
     def unfinished(stages: list[str]) -> Callable[[], list[str]]:
         return lambda: [name for name in stages if not _is_up_to_date(futures[name])]
@@ -121,13 +119,6 @@ def run_plan(root: Path) -> PlanResult:
             if not future.state.is_completed()
         },
     )
-
-
-def _without_empty_traceback(record: logging.LogRecord) -> bool:
-    """Prefect asks for a traceback where none is: it would log "NoneType: None"."""
-    if record.exc_info == (None, None, None):
-        record.exc_info = None
-    return True
 
 
 def _is_up_to_date(future: Any) -> bool:

@@ -6,6 +6,7 @@ loopback, which ends with this process and keeps its history in PREFECT_HOME.
 
 import asyncio
 import contextlib
+import contextvars
 import importlib
 import logging
 import os
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.context import get_settings_context
@@ -26,6 +28,7 @@ from prefect.runner import Runner
 from prefect.schedules import Cron
 from prefect.settings import (
     PREFECT_API_URL,
+    PREFECT_HOME,
     PREFECT_SERVER_API_PORT,
     temporary_settings,
 )
@@ -34,6 +37,7 @@ from ruamel.yaml import YAML
 
 from stages.core import process_group
 from stages.core.errors import NetworkError, PipelineError
+from stages.flow import leftovers, logs
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +53,7 @@ SERVER_SETTINGS = {
 }
 START_S = 180  # a cold start takes 10 to 24 s on an idle machine
 RESTART_S = 5
+CHECK_S = 30
 
 
 class _Runner(Runner):
@@ -66,15 +71,50 @@ def serve() -> None:
         PipelineError: If `prefect.yaml` is missing or the server does not start.
         NetworkError: If the server that the settings name does not answer.
     """
+    logs.shorten_tracebacks()
     found = deployments(DEPLOYMENTS)
-    with server() as url, temporary_settings({PREFECT_API_URL: url}):
-        runner = _Runner()
+    is_own = not PREFECT_API_URL.value()
+    with (
+        server() as url,
+        temporary_settings({PREFECT_API_URL: url}),
+        contextlib.redirect_stdout(logs.WithoutTracebacks(sys.stdout)),
+    ):
+        leftovers.end_dead_runs()
+        if is_own:
+            leftovers.end_unknown_runs(str(each.name) for each in found)
+        # A thread has no settings of its own: it takes these along.
+        context = contextvars.copy_context()
+        args = (_end_dead_runs,)
+        threading.Thread(target=context.run, args=args, daemon=True).start()
+        while _serve(found):
+            logger.warning("Prefect's server does not answer; waiting for it")
+            while not _answers(url):
+                time.sleep(RESTART_S)
+
+
+def _serve(found: list[RunnerDeployment]) -> bool:
+    """Serves until interrupted (False), or until the server stops answering (True)."""
+    runner = _Runner()
+    try:
         for deployment in found:
             runner.add_deployment(deployment)
-            logger.info("serving %s/%s", deployment.flow_name, deployment.name)
-        logger.info("see %s; Ctrl-C ends it", url.removesuffix("/api"))
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(runner.start())
+        url = str(PREFECT_API_URL.value()).removesuffix("/api")
+        logger.info("serving %s deployments, see %s; Ctrl-C ends it", len(found), url)
+        asyncio.run(runner.start())
+    except KeyboardInterrupt:
+        return False
+    except Exception as error:
+        if not logs.is_of_network(error):
+            raise
+        return True
+    return False
+
+
+def _end_dead_runs() -> None:
+    while True:
+        time.sleep(CHECK_S)
+        with contextlib.suppress(httpx.HTTPError):  # the next check finds them
+            leftovers.end_dead_runs()
 
 
 def deployments(path: Path) -> list[RunnerDeployment]:
@@ -147,8 +187,8 @@ def server() -> Iterator[str]:
         while not _answers(url):
             if processes[0].poll() is not None or time.monotonic() > deadline:
                 raise PipelineError(
-                    f"Prefect's server should answer at {url} but does not; see above, "
-                    "or choose another port with PREFECT_SERVER_API_PORT"
+                    f"Prefect's server should answer at {url} but does not; see "
+                    f"{_server_log()}, or set PREFECT_SERVER_API_PORT to another port"
                 )
             time.sleep(0.25)
         keeper.start()
@@ -167,13 +207,20 @@ def _start_server(url: str) -> subprocess.Popen[bytes]:
     A group of its own, so that Ctrl-C pauses the schedules before the server ends.
     """
     words = ["-m", "prefect", "server", "start", "--host", LOOPBACK, "--analytics-off"]
-    return subprocess.Popen(
-        [sys.executable, "-I", process_group.__file__, sys.executable, *words],
-        env={**SERVER_SETTINGS, **os.environ, "PREFECT_API_URL": url},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    _server_log().parent.mkdir(parents=True, exist_ok=True)
+    with _server_log().open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-I", process_group.__file__, sys.executable, *words],
+            env={**SERVER_SETTINGS, **os.environ, "PREFECT_API_URL": url},
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _server_log() -> Path:
+    return Path(PREFECT_HOME.value()) / "server.log"
 
 
 def _answers(url: str) -> bool:

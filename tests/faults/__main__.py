@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.faults import cases, clones, judge
+from tests.faults import cases, clones, flows, judge
 from tests.faults.cases import Case
 from tests.faults.clones import Base
 from tests.faults.kinds import KINDS, Scene
@@ -131,7 +131,7 @@ def isolate() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the whole sequence")
-    parser.add_argument("--faults", type=int, default=200, help="how many to do")
+    parser.add_argument("--faults", type=int, help="how many to do: 200")
     parser.add_argument("--only", type=int, nargs="+", help="these of the sequence")
     parser.add_argument("--stage", nargs="+", help="those of the sequence in a stage")
     parser.add_argument("--sample", action="store_true", help="the ten of `make test`")
@@ -140,7 +140,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="begin no fault after so many")
     parser.add_argument("--out", type=Path, help="JSON report to write")
     parser.add_argument("--keep", type=Path, help="folder that keeps what was lost")
+    parser.add_argument("--flows", action="store_true", help="50 faults to flows")
     given = parser.parse_args()
+    if given.flows:
+        return flows.run(
+            given.seed, given.faults or 50, only=given.only, jobs=given.jobs
+        )
     isolate()
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
@@ -154,7 +159,7 @@ def main() -> int:
         some = (
             cases.sample(given.seed)
             if given.sample
-            else cases.cases(given.seed, given.faults, base.inputs)
+            else cases.cases(given.seed, given.faults or 200, base.inputs)
         )
         if given.only:
             some = [case for case in some if case.number in given.only]

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults import cases, judge
+from tests.faults import cases, flows, judge
 from tests.faults.kinds import KINDS
 
 INPUTS = {stage: ["data/x"] for stage in cases.STAGES} | {"ingest": []}
@@ -30,6 +30,11 @@ def test_ten_faults_are_survived(finished, tmp_path):
     values = json.loads(report.read_text("utf-8"))
     assert values["survived"] == values["tried"] == 10
     assert sum(fault["stage"] == "train" for fault in values["faults"]) == 1
+
+
+@pytest.mark.nightly
+def test_ten_faults_to_flows_are_survived(capsys):
+    assert flows.run(seed=3, count=10) == 0, capsys.readouterr().out
 
 
 def test_every_kind_comes_to_every_stage_it_can():
