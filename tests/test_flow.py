@@ -189,6 +189,36 @@ def test_a_command_is_heard_line_by_line_and_its_code_returned(tmp_path):
     assert not processes_in(tmp_path, "sleep(600)")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("PREFECT_SERVER_API_PORT", "abc", "settings are wrong .*port.* valid integer"),
+        ("PREFECT_API_URL", "http://127.0.0.1:9/api", "variable PREFECT_API_URL"),
+        ("profile", "http://127.0.0.1:9/api", "Prefect's profile x. does not answer"),
+        ("profile", "\n", "settings are wrong .*Illegal character"),
+    ],
+)
+def test_a_server_port_or_profile_that_is_wrong_is_one_sentence(
+    name, text, words, tmp_path
+):
+    (tmp_path / "prefect.yaml").write_bytes((ROOT / "prefect.yaml").read_bytes())
+    env = os.environ | {"PREFECT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    if name == "profile":
+        profile = f'active = "x"\n[profiles.x]\nPREFECT_API_URL = "{text}"\n'
+        (tmp_path / "profiles.toml").write_text(profile)
+    else:
+        env[name] = text
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.cli", "schedule"],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (1, 75)
+    assert "Traceback" not in done.stderr
+    assert re.search(words, done.stderr.splitlines()[-1])
+
+
 # What needs one; it is started once, as `make schedule` starts it.
 
 

@@ -6,6 +6,15 @@ pipeline  runs every stage, one task each, in the working tree or as an experime
 refresh   runs the pipeline on newer data, if there are any, and keeps it as a branch
 """
 
-from stages.flow.flows import pipeline, refresh
+from stages.core.errors import PipelineError
+
+try:
+    from stages.flow.flows import pipeline, refresh
+except ValueError as error:  # Prefect reads its settings when it is imported
+    reason = " ".join(str(error).partition("[type=")[0].split())
+    raise PipelineError(
+        f"Prefect's settings are wrong ({reason}); correct the variable PREFECT_... or "
+        "the profile in $PREFECT_HOME/profiles.toml (default: ~/.prefect)"
+    ) from None
 
 __all__ = ["pipeline", "refresh"]

@@ -1,8 +1,10 @@
-"""One sentence instead of a traceback where Prefect's server does not answer."""
+"""One sentence instead of a traceback for what is no defect of the code."""
 
 import logging
 import warnings
 from typing import Any, TextIO
+
+from prefect.exceptions import FailedRun
 
 NETWORK_MODULES = ("httpx", "httpcore", "websockets")
 
@@ -23,7 +25,7 @@ def shorten_tracebacks() -> None:
         if record.name.startswith("prefect"):
             if error is None:  # Prefect logs "NoneType: None" where nothing was raised
                 record.exc_info = None
-            elif is_of_network(error):
+            elif is_of_network(error) or isinstance(error, FailedRun):
                 record.exc_info = None
                 record.msg = f"{record.getMessage()} ({_one_line(error)})"
                 record.args = ()
