@@ -32,6 +32,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors, without warnings
 # alone it halves the time of a training step. `data/model/build.json` records it, since
 # it changes the last bits of the weights.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# As does OpenCV. Its log lines name no file, and the errors here say what it refuses;
+# this bound holds where it reads another size from a hostile file than Pillow.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27))
 os.environ |= {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",

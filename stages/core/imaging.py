@@ -29,6 +29,7 @@ Predictor = Callable[[Float], Float]  # (B, S, S, C) in [0, 1] -> (B, S, S, 1) p
 
 # Other files in a folder of images (READMEs, spreadsheets) are left alone.
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
+DICOM_SUFFIXES = {".dcm", ".dicom"}
 _OPENERS: dict[str, type[ImageFile.ImageFile]] = {
     "png": PngImageFile,
     "jpeg": JpegImageFile,
@@ -56,7 +57,7 @@ _SIGNATURES = {
 }
 # Each scan of a progressive JPEG costs as much as decoding the picture once; encoders
 # write about ten.
-_MAX_SCANS = 50
+MAX_SCANS = 50
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_TILE = 258, 262, (322, 323)
 _TIFF_STRIPS = ((273, 279), (324, 325))  # places and lengths; of tiles likewise
 _TIFF_MIN_IS_WHITE = 0
@@ -130,9 +131,9 @@ def read(
         what = "of no known format" if kind == "unknown" else kind
         raise UnreadableImageError(f"its content is {what}")
     scans = encoded.count(b"\xff\xda") if kind == "jpeg" else 1
-    if scans > _MAX_SCANS:
+    if scans > MAX_SCANS:
         raise UnreadableImageError(
-            f"it has {scans} scans, expected at most {_MAX_SCANS}, and was not decoded"
+            f"it has {scans} scans, expected at most {MAX_SCANS}, and was not decoded"
         )
     stage = f"its {kind} header cannot be read"
     try:

@@ -1,11 +1,12 @@
-"""DICOM images to PNG: grey values only, nothing that identifies the patient.
+"""Reads the picture of a DICOM file, and nothing that identifies the patient.
 
 A DICOM file names its patient in dozens of tags. Everything that is stored, cached,
 pushed and reviewed starts from the output of ingest, so the tags are dropped here. A
 hash that lives only as long as the run still shows which files belong to one patient.
 
-The stored picture is what a viewer shows: rescaled, windowed (by the file's first
-window), inverted if the file says so (`MONOCHROME1`), stretched to 8 bits.
+The picture is what a viewer shows: rescaled, windowed (VOI LUT, or the first valid
+window), inverted if the file says so, 8 bits. Without a window its values are
+stretched; padding is left out of that and becomes black.
 """
 
 import hashlib
@@ -17,13 +18,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.errors import PipelineError
-from stages.core.imaging import encode_png
+from stages.core.imaging import MAX_SCANS, Grey, encode_png
 from stages.datasets.tree import UnreadableError
 
 MAX_PIXELS = 2**24  # a decoder allocates the declared Rows x Columns
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422")  # decoded to RGB
+REQUIRED = (
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+)
+_DEFLATED = b"1.2.840.10008.1.2.1.99"  # its inflation has no bound in pydicom
 
 
 def is_dicom(encoded: bytes) -> bool:
@@ -31,99 +41,168 @@ def is_dicom(encoded: bytes) -> bool:
     return encoded[128:132] == b"DICM"
 
 
-def to_png(encoded: bytes, name: str) -> tuple[bytes, str]:
-    """Keeps the picture of a DICOM file and drops everything else.
+def to_png(encoded: bytes) -> tuple[bytes, str]:
+    """As `read`, the picture as PNG."""
+    picture, patient = read(encoded)
+    return encode_png(picture), patient
+
+
+def read(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Grey, str]:
+    """Decodes the picture of a DICOM file and drops everything else.
 
     Args:
         encoded: The whole file.
-        name: The name of the file, for messages.
+        max_pixels: A file that declares more is refused before it is decoded.
 
     Returns:
-        PNG bytes with 8 bits per sample, and a key that all files of a patient share
-        ("" if the file names none). The key must not be stored: it can be guessed.
+        (H, W), or (H, W, 3) blue first, uint8; and a key that all files of a patient
+        share ("" if the file names none). The key must not be stored: it can be
+        guessed.
 
     Raises:
         UnreadableError: If this file cannot be read.
-        PipelineError: If pydicom is not installed.
     """
-    try:
-        import pydicom
-        from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-    except ImportError:
-        raise PipelineError(
-            f"{name!r} is a DICOM file, and reading it needs pydicom, which is not "
-            "installed; install the extra with `pip install '.[dicom]'`, or bring PNG"
-        ) from None
+    import pydicom
+    from pydicom.pixels import pixel_array
+
     # Messages of pydicom may quote the patient.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    if _DEFLATED in encoded[:4096]:
+        raise UnreadableError("is a deflated DICOM file; store it uncompressed")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             file = pydicom.dcmread(io.BytesIO(encoded))
-            _refuse(file)
-            values = pixel_array(file)
-            if file.PhotometricInterpretation in GREY:
-                values = apply_voi_lut(apply_modality_lut(values, file), file)
-            picture = encode_png(_to_8_bits(values, file))
+            _refuse(file, max_pixels)
+            return _shown(pixel_array(file), file), _patient_key(file)
     except UnreadableError:
         raise
     except Exception as error:  # its parsers raise many types
         raise UnreadableError(
             f"is a DICOM file that cannot be decoded ({type(error).__name__})"
         ) from None
-    return picture, _patient_key(file)
 
 
-def _refuse(file: Any) -> None:
+def _refuse(file: Any, max_pixels: int) -> None:
     """Raises `UnreadableError` for a file that is not one readable picture."""
     from pydicom.pixels import get_decoder
 
+    def refuse(reason: str) -> None:
+        raise UnreadableError(f"is a DICOM file {reason}")
+
     if "PixelData" not in file:
-        raise UnreadableError("is a DICOM file without a picture")
+        refuse("without a picture")
+    missing = [name for name in REQUIRED if file.get(name) in (None, "")]
+    if "TransferSyntaxUID" not in file.file_meta:
+        missing.append("TransferSyntaxUID")
+    if missing:
+        refuse(f"without {', '.join(missing)}")
     if int(file.get("NumberOfFrames") or 1) > 1:
-        raise UnreadableError(
-            f"is a DICOM file of {int(file.NumberOfFrames)} frames; store each frame "
-            "that has a mask as a file of its own"
+        refuse(
+            f"of {int(file.NumberOfFrames)} frames; store each frame that has a mask "
+            "as a file of its own"
         )
-    if file.PhotometricInterpretation not in (*GREY, *COLOUR):
-        raise UnreadableError(
-            f"is a DICOM file of kind {file.PhotometricInterpretation!s:.20}, of which "
-            f"only {', '.join((*GREY, *COLOUR))} are read; convert it"
+    kind = str(file.PhotometricInterpretation)
+    if kind not in (*GREY, *COLOUR):
+        known = ", ".join((*GREY, *COLOUR))
+        refuse(f"of kind {kind:.20}, of which only {known} are read; convert it")
+    if file.Rows * file.Columns > max_pixels:
+        refuse(
+            f"that declares {file.Columns} x {file.Rows} pixels, more than "
+            f"{max_pixels}, and was not decoded"
         )
-    if file.Rows * file.Columns > MAX_PIXELS:
-        raise UnreadableError(
-            f"is a DICOM file that declares {file.Columns} x {file.Rows} pixels, more "
-            f"than {MAX_PIXELS}, and was not decoded"
-        )
+    high_bit = file.get("HighBit", file.BitsStored - 1)
+    if high_bit != file.BitsStored - 1:
+        refuse(f"with HighBit {high_bit}, expected {file.BitsStored - 1}")
+    shape = str(file.get("PresentationLUTShape") or "")
+    expected = "INVERSE" if kind == "MONOCHROME1" else "IDENTITY"
+    if shape not in ("", expected) or file.get("PresentationLUTSequence"):
+        refuse(f"with a presentation LUT, expected none or {expected} for {kind}")
     if str(file.get("BurnedInAnnotation", "")).upper() == "YES":
-        raise UnreadableError(
-            "is a DICOM file that declares names burnt into its "
-            "picture; black them out and set Burned In Annotation to NO"
+        refuse(
+            "that declares names burnt into its picture; black them out and set Burned "
+            "In Annotation to NO"
         )
     syntax = file.file_meta.TransferSyntaxUID
     try:
-        readable = get_decoder(syntax).is_available
+        is_readable = get_decoder(syntax).is_available
     except NotImplementedError:
-        readable = False
-    if not readable:
-        raise UnreadableError(
-            f"is a DICOM file compressed by {syntax.name}, which no installed "
-            "decoder reads; decompress it (`gdcmconv --raw` or `dcmdjpeg`), or install "
-            "pylibjpeg"
+        is_readable = False
+    if not is_readable:
+        refuse(
+            f"compressed by {syntax.name}, which no installed decoder reads; "
+            "decompress it (`gdcmconv --raw` or `dcmdjpeg`), or install pylibjpeg"
         )
+    if syntax.is_compressed and file.PixelData.count(b"\xff\xda") > MAX_SCANS:
+        refuse("of too many scans, and was not decoded")
 
 
-def _to_8_bits(values: NDArray[Any], file: Any) -> NDArray[np.uint8]:
-    """(H, W), or (H, W, 3) in OpenCV's order (blue first), stretched to 0 to 255."""
-    if values.ndim == 3:
-        values = values[:, :, ::-1]
-    if values.dtype != np.uint8 or file.BitsStored != 8:
-        values = values.astype(np.float64)
-        low, high = float(values.min()), float(values.max())
-        values = np.round((values - low) * (255 / max(high - low, 1e-9)))
+def _shown(raw: NDArray[Any], file: Any) -> Grey:
+    """Values as a viewer shows them, 0 to 255; colours in OpenCV's order."""
+    from pydicom.pixels import apply_modality_lut
+
+    if raw.ndim == 3:
+        return np.ascontiguousarray(_stretched(raw[:, :, ::-1], file))
+    padding = _padding(raw, file)
+    if padding.all():
+        raise UnreadableError("is a DICOM file that shows nothing but padding")
+    values = apply_modality_lut(raw, file)
+    windowed = _windowed(values, file)
+    if windowed is not None:
+        picture = _scaled(*windowed)
+    elif np.array_equal(values, raw):
+        picture = _stretched(raw, file, padding)
+    else:
+        picture = _scaled(values, values[~padding].min(), values[~padding].max())
     if file.PhotometricInterpretation == "MONOCHROME1":
-        values = 255 - values
-    return np.ascontiguousarray(values, np.uint8)
+        picture = 255 - picture
+    picture[padding] = 0
+    return picture
+
+
+def _padding(raw: NDArray[Any], file: Any) -> NDArray[np.bool_]:
+    """Where stored values are padding: one value, or a range (PS3.3 C.7.5.1.1.2)."""
+    value = file.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(raw.shape, bool)
+    limit = file.get("PixelPaddingRangeLimit")
+    low, high = sorted((int(value), int(value if limit is None else limit)))
+    return np.asarray((raw >= low) & (raw <= high), bool)
+
+
+def _windowed(
+    values: NDArray[Any], file: Any
+) -> tuple[NDArray[Any], float, float] | None:
+    """Values after the file's VOI LUT or first valid window, and their full range."""
+    from pydicom.pixels import apply_voi, apply_windowing
+
+    if file.get("VOILUTSequence"):
+        bits = file.VOILUTSequence[0].LUTDescriptor[2]
+        return apply_voi(values, file), 0.0, 2.0**bits - 1
+    centers = np.atleast_1d(file.get("WindowCenter") or [])
+    widths = np.atleast_1d(file.get("WindowWidth") or [])
+    is_linear = str(file.get("VOILUTFunction") or "LINEAR").upper() == "LINEAR"
+    for index, (_, width) in enumerate(zip(centers, widths, strict=False)):
+        if float(width) >= (1 if is_linear else 1e-9):
+            ends = np.array([-1e15, 1e15])
+            low, high = apply_windowing(ends, file, index)
+            return apply_windowing(values, file, index), float(low), float(high)
+    return None
+
+
+def _stretched(
+    raw: NDArray[Any], file: Any, padding: NDArray[np.bool_] | None = None
+) -> Grey:
+    """8 bits as they are; others from their least value to their greatest."""
+    if raw.dtype == np.uint8 and file.BitsStored == 8:
+        return np.array(raw)
+    kept = raw if padding is None else raw[~padding]
+    return _scaled(raw, float(kept.min()), float(kept.max()))
+
+
+def _scaled(values: NDArray[Any], low: float, high: float) -> Grey:
+    shares = (values.astype(np.float64) - low) / (high - low or 1.0)
+    return np.round(np.clip(shares, 0, 1) * 255).astype(np.uint8)
 
 
 def _patient_key(file: Any) -> str:

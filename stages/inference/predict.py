@@ -37,7 +37,7 @@ from stages.scoring.overlays import overlay
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = imaging.IMAGE_SUFFIXES | {".dcm", ".dicom"}
+SUFFIXES = imaging.IMAGE_SUFFIXES | imaging.DICOM_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ def _decode(encoded: bytes, max_pixels: int) -> Pixels:
         from stages.datasets.tree import UnreadableError
 
         try:
-            encoded, _ = dicom.to_png(encoded, "the image")
+            return dicom.read(encoded, max_pixels=max_pixels)[0]
         except UnreadableError as error:
             raise UnreadableImageError(f"it {error}") from None
     return imaging.read(encoded, max_pixels=max_pixels).pixels

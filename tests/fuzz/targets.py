@@ -80,7 +80,7 @@ def _image(data: bytes) -> None:
 
 
 def _dicom(data: bytes) -> None:
-    encoded, _ = reader.to_png(data, "a.dcm")
+    encoded, _ = reader.to_png(data)
     assert imaging.read(encoded).pixels.dtype == np.uint8
 
 

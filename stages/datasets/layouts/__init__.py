@@ -12,7 +12,7 @@ To add a data set, add one such file.
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from typing import Protocol, cast
 
 from stages.core import plugins
 from stages.core.errors import PipelineError
-from stages.core.imaging import IMAGE_SUFFIXES
+from stages.core.imaging import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from stages.datasets.masks import MaskDefinition
 from stages.datasets.pairs import Pair, natural_key
 from stages.datasets.tree import Tree
@@ -133,18 +133,24 @@ def find_pairs(
     ]
 
 
-def images(
-    names: Iterable[str], *, also: Collection[str] = ()
-) -> Iterator[PurePosixPath]:
+def images(names: Iterable[str]) -> Iterator[PurePosixPath]:
     """The names that end like images, one at a time: paths take much memory.
 
-    Args:
-        names: The names of all files.
-        also: Suffixes in lower case to accept besides `IMAGE_SUFFIXES`.
+    DICOM files often have no suffix, or are named by a number such as `1.2.840.7`.
     """
     for path in map(PurePosixPath, names):
-        if path.suffix.lower() in IMAGE_SUFFIXES or path.suffix.lower() in also:
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES | DICOM_SUFFIXES or _has_no_suffix(path):
             yield path
+
+
+def without_suffix(path: PurePosixPath) -> PurePosixPath:
+    """A path without the suffix of an image; the end of a number is none."""
+    return path if _has_no_suffix(path) else path.with_suffix("")
+
+
+def _has_no_suffix(path: PurePosixPath) -> bool:
+    return not path.suffix or path.suffix[1:].isdecimal()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,14 @@ from pathlib import PurePosixPath
 from unicodedata import normalize
 
 from stages.core.errors import PipelineError
-from stages.datasets.layouts import About, File, id_in, images, match
+from stages.datasets.layouts import (
+    About,
+    File,
+    id_in,
+    images,
+    match,
+    without_suffix,
+)
 from stages.datasets.masks import MaskDefinition
 from stages.datasets.pairs import Pair
 from stages.datasets.tree import Tree, UnreadableError
@@ -44,7 +51,6 @@ TREE = "images/NAME.png with masks/NAME.png, or pairs.csv with the columns image
 TABLE = "pairs.csv"
 REQUIRED = {"image", "mask"}
 COLUMNS = {*REQUIRED, "group", "class_name"}
-DICOM_SUFFIXES = {".dcm", ".dicom"}
 MAX_ROWS = 400_000  # of a table; as many files as ingest.max_zip_members allows
 CLASS_NAME = "all"  # if the data name no class
 
@@ -67,11 +73,11 @@ def find(tree: Tree, _target: str, /) -> list[Pair]:
 
 def _in_folders(tree: Tree) -> Iterator[File]:
     """The files below a folder `images` or `masks`, keyed by their path in it."""
-    for path in images(tree.names, also=DICOM_SUFFIXES):
+    for path in images(tree.names):
         for index, part in enumerate(path.parts[:-1]):
             kind = part.lower()
             if kind in ("images", "masks"):
-                key = PurePosixPath(*path.parts[index + 1 :]).with_suffix("")
+                key = without_suffix(PurePosixPath(*path.parts[index + 1 :]))
                 folder = PurePosixPath(*path.parts[:index])
                 yield File(path, folder, str(key), kind == "masks")
                 break  # the topmost one counts: `images/masks/1.png` is an image
@@ -95,7 +101,7 @@ def _from_table(tree: Tree, table: PurePosixPath) -> list[Pair]:
         own = PurePosixPath(image_path or mask_path)
         pairs.append(
             Pair(
-                pair_id=str(own.parent / own.stem),
+                pair_id=str(without_suffix(own)),
                 class_name=row.get("class_name", "").strip() or CLASS_NAME,
                 group=row.get("group", "").strip(),
                 image_path=image_path,

@@ -41,7 +41,7 @@ class Pairs:
             group = pair.group
             if image is not None and dicom.is_dicom(image):
                 try:
-                    image, patient = dicom.to_png(image, pair.image_path)
+                    image, patient = dicom.to_png(image)
                 except UnreadableError as reason:
                     image, patient, image_problem = None, "", f"image {reason}"
                 if patient and not group:

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     RLELossless,
     SecondaryCaptureImageStorage,
     generate_uid,
 )
 
 from stages.core import files, imaging, paths
-from stages.core.errors import PipelineError
 from stages.core.params import Params
 from stages.datasets import dicom as reader
 from stages.datasets.sources import folder
@@ -74,7 +73,7 @@ def dicom(
 
 
 def shown(**options: Any) -> np.ndarray:
-    encoded, _ = reader.to_png(dicom(**options), "a.dcm")
+    encoded, _ = reader.to_png(dicom(**options))
     return imaging.decode(encoded)
 
 
@@ -109,6 +108,63 @@ class TestPicture:
         expected = (IMAGE[inside].astype(float) - 100) / 50 * 255
         assert np.abs(windowed[inside] - expected).max() <= 1
 
+    @pytest.mark.parametrize("width", [0, None, [0, 0]])
+    def test_a_window_without_a_width_is_none(self, width: Any) -> None:
+        assert np.array_equal(
+            shown(WindowCenter=99, WindowWidth=width), stretched(DEEP)
+        )
+        assert np.array_equal(shown(WindowCenter=99), stretched(DEEP))
+
+    def test_the_first_window_with_a_width_counts(self) -> None:
+        first = shown(WindowCenter=[400, 300, 9], WindowWidth=[0, 200, 5])
+        assert np.array_equal(first, shown(WindowCenter=300, WindowWidth=200))
+        assert first.min() == 0
+
+    def test_a_window_wider_than_the_image_is_not_stretched(self) -> None:
+        found = shown(WindowCenter=2048, WindowWidth=4096).astype(float)
+        assert np.abs(found - DEEP / 4095 * 255).max() <= 1
+
+    @pytest.mark.parametrize(
+        "tags",
+        [
+            {"PixelPaddingValue": 4000},
+            {"PixelPaddingValue": 4000, "PixelPaddingRangeLimit": 3990},
+        ],
+    )
+    @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+    def test_padding_is_black_and_outside_the_stretch(
+        self, tags: dict[str, Any], kind: str
+    ) -> None:
+        padded = DEEP.copy()
+        padded[:, :9] = 3995 if len(tags) == 2 else 4000
+        found = shown(pixels=padded, PhotometricInterpretation=kind, **tags)
+        inside = stretched(DEEP[:, 9:])
+        wanted = inside if kind == "MONOCHROME2" else 255 - inside
+        assert (found[:, :9] == 0).all()
+        assert np.array_equal(found[:, 9:], wanted)
+
+    def test_padding_of_zero_up_to_a_limit_of_zero(self) -> None:
+        padded = np.where(np.arange(40) < 9, 0, DEEP).astype(np.uint16)
+        tags = {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 0}
+        found = shown(pixels=padded, **tags)
+        assert np.array_equal(found[:, 9:], stretched(DEEP[:, 9:]))
+
+    def test_a_lookup_table_is_obeyed(self) -> None:
+        table = Dataset()
+        table.LUTDescriptor = [256, 0, 16]
+        table.LUTData = (257 * np.arange(255, -1, -1)).astype("<u2").tobytes()
+        found = shown(pixels=IMAGE, VOILUTSequence=[table])
+        assert np.array_equal(found, 255 - IMAGE)
+
+    def test_an_identical_rescale_changes_nothing(self) -> None:
+        found = shown(pixels=IMAGE, RescaleSlope=1, RescaleIntercept=0)
+        assert np.array_equal(found, IMAGE)
+
+    def test_a_matching_presentation_lut_inverts_once(self) -> None:
+        tags = {"PresentationLUTShape": "INVERSE"}
+        kind = {"PhotometricInterpretation": "MONOCHROME1"}
+        assert np.array_equal(shown(pixels=IMAGE, **tags, **kind), 255 - IMAGE)
+
     def test_colour_keeps_its_order(self) -> None:
         colour = np.stack([IMAGE, IMAGE // 2, IMAGE // 4], axis=2)  # red first
         assert np.array_equal(shown(pixels=colour), colour[:, :, ::-1])
@@ -129,6 +185,10 @@ class TestPicture:
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "of kind PALETTE COLOR"),
         ({"Rows": 65535, "Columns": 65535}, "declares 65535 x 65535 pixels"),
         ({"Rows": 50}, "cannot be decoded (ValueError)"),
+        ({"Rows": None, "BitsStored": None}, "without Rows, BitsStored"),
+        ({"BitsStored": 12, "HighBit": 15}, "with HighBit 15, expected 11"),
+        ({"PresentationLUTShape": "INVERSE"}, "expected none or IDENTITY for MONO"),
+        ({"PixelPaddingValue": 7, "pixels": DEEP * 0 + 7}, "nothing but padding"),
     ],
 )
 def test_what_is_not_read_is_one_phrase(options: dict[str, Any], phrase: str) -> None:
@@ -142,17 +202,25 @@ def test_what_is_not_read_is_one_phrase(options: dict[str, Any], phrase: str) ->
     assert NAME not in str(error.value)
 
 
+def test_what_would_fill_the_memory_or_take_ages_is_not_decoded() -> None:
+    deflated = dicom().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+    with pytest.raises(UnreadableError, match="is a deflated DICOM file"):
+        reader.read(deflated)
+    scans = pydicom.dcmread(io.BytesIO(dicom(IMAGE)))
+    scans.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    scans.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8" + b"\xff\xda" * 99])
+    scans["PixelData"].is_undefined_length = True
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, scans)
+    with pytest.raises(UnreadableError, match="of too many scans"):
+        reader.read(buffer.getvalue())
+
+
 def test_a_file_without_a_picture_or_cut_short_is_one_phrase() -> None:
     whole = dicom()
     for end in (132, 200, 400, len(whole) - 100):
         with pytest.raises(UnreadableError, match="is a DICOM file"):
-            reader.to_png(whole[:end], "a.dcm")
-
-
-def test_without_pydicom_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(PipelineError, match=r"pip install '\.\[dicom\]'"):
-        shown()
+            reader.to_png(whole[:end])
 
 
 @pytest.fixture
@@ -203,6 +271,17 @@ def test_nothing_that_ingest_writes_or_logs_names_the_patient(
     first = files.sha256(paths.INGESTED)
     ingest(own.ingest)
     assert files.sha256(paths.INGESTED) == first
+
+
+@pytest.mark.parametrize("name", ["film1", "1.2.840.10008.7"])
+def test_a_file_needs_no_suffix(own: Params, tmp_path: Path, name: str) -> None:
+    folders = tmp_path / "own" / "images", tmp_path / "own" / "masks"
+    (folders[0] / "film1.dcm").rename(folders[0] / name)
+    (folders[1] / "film1.png").rename(folders[1] / f"{name}.png")
+    found = {pair.pair_id: pair for pair in folder.pairs(own.ingest)}
+    (pair_id,) = (key for key in found if key.endswith(name))
+    assert found[pair_id].image
+    assert found[pair_id].mask
 
 
 def test_a_mask_that_is_dicom_and_a_broken_image_are_problems(
