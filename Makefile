@@ -36,8 +36,15 @@ $(VENV)/.complete: requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock
 	@# The command `lungfield`, from this folder.
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@# `.venv/bin/dvc repro` finds this python without activating: dvc.yaml says `python`.
-	@echo 'import os, sys; os.environ["PATH"] = os.path.join(sys.prefix, "bin") + os.pathsep + os.environ.get("PATH", "")' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lungfield-path.pth"
+	@# At each start: this python is the `python` of dvc.yaml, without activating; and a
+	@# container's user, who may have no name and no home, gets those that DVC asks for.
+	@printf '%s\n' 'import os, sys, getpass' \
+	  'os.environ["PATH"] = os.path.join(sys.prefix, "bin") + os.pathsep + os.environ.get("PATH", "")' \
+	  'if os.path.expanduser("~") == "~": os.environ["HOME"] = os.path.join(sys.prefix, "home")' \
+	  'try: getpass.getuser()' \
+	  'except (KeyError, OSError): os.environ["USER"] = str(os.getuid())' \
+	  > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lungfield_environment.py"
+	@echo 'import lungfield_environment' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lungfield.pth"
 	@touch $@
 
 $(VENV)/.gpu: requirements-gpu.lock $(VENV)/.complete

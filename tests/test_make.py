@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -84,6 +85,21 @@ def test_dvc_finds_the_environment_without_activating_it():
         text=True,
     )
     assert shown.stdout.startswith(sys.prefix)
+
+
+def test_a_user_without_a_name_and_a_home_gets_both():
+    """As in a container that runs as any user: DVC asks for them."""
+    assert find_spec("lungfield_environment"), "touch requirements.lock; make setup"
+    code = "import getpass, pathlib; print(getpass.getuser(), pathlib.Path.home())"
+    done = subprocess.run(
+        ["unshare", "-U", "--map-user=12345", sys.executable, "-c", code],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    if "unshare failed" in done.stderr:
+        pytest.skip("this system has no user namespaces")
+    assert done.stdout.split() == ["12345", f"{sys.prefix}/home"]
 
 
 @pytest.mark.parametrize("variable", ["BASE", "OUT", "STUDY", "VERSION", "DATA"])

@@ -3,7 +3,6 @@
 It asks no network and changes nothing. Each finding says what to do about it.
 """
 
-import getpass
 import importlib.metadata
 import os
 import re
@@ -67,7 +66,6 @@ def run() -> None:
 
 def examine() -> Iterator[Finding]:
     """Runs the checks one after the other."""
-    yield user()
     yield packages()
     yield gpu()
     params: Params | None = None
@@ -84,16 +82,6 @@ def examine() -> Iterator[Finding]:
     yield record()
     yield remote()
     yield leftovers()
-
-
-def user() -> Finding:
-    """A name and a home folder, which DVC needs; a container's user may have none."""
-    try:
-        name, home = getpass.getuser(), Path.home()
-    except (KeyError, OSError, RuntimeError):
-        found = f"user {os.getuid()} has no name or no home folder"
-        return Finding(BROKEN, "user", found, "export USER=any HOME=/a/writable/folder")
-    return Finding(OK, "user", f"{name}, {home}")
 
 
 def packages(lock: Path = paths.LOCK) -> Finding:

@@ -44,7 +44,7 @@ def test_a_sound_checkout(checkout, capsys):
     assert not [line for line in lines if line.startswith(BROKEN)]
     names = [line.split()[1] for line in lines if not line.startswith(" ")]
     assert names == [
-        "user", "packages", "gpu", "params", "memory", "disk", "kaggle", "git",
+        "packages", "gpu", "params", "memory", "disk", "kaggle", "git",
         "dvc.lock", "remote", "leftovers",
     ]  # fmt: skip
 
@@ -71,9 +71,8 @@ def test_each_problem_is_named_and_the_checks_go_on(checkout):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     broken = [x.split()[1] for x in done.stdout.splitlines() if x.startswith(BROKEN)]
-    assert broken == ["user", "packages", "params", "dvc.lock", "remote"]
+    assert broken == ["packages", "params", "dvc.lock", "remote"]
     assert "the markers of a merge conflict" in done.stdout
-    assert "export USER" in done.stdout
 
 
 def test_memory_and_disk_against_params(tiny_params, monkeypatch):
