@@ -1,6 +1,7 @@
 """The error that a user sees, and how errors become exit codes."""
 
 import errno
+import io
 import logging
 import os
 import signal
@@ -61,6 +62,9 @@ def run(main: Callable[[], None]) -> None:
     logging.basicConfig(
         level=os.environ.get("LOG_LEVEL", "INFO").upper(), handlers=[handler]
     )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A stdout that is not UTF-8 shows escapes; standard error does so by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     _handle_signals()
     try:
         main()

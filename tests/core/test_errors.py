@@ -170,3 +170,14 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
         text=True,
     )
     assert (done.stdout, done.stderr) == ("y\n", "")
+
+
+def test_any_text_can_be_printed_whatever_the_encoding_of_stdout():
+    code = "from stages.core.errors import run; run(lambda: print('Röntgen 肺'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "R\\xf6ntgen \\u80ba\n"

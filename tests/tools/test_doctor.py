@@ -71,7 +71,7 @@ def test_each_problem_is_named_and_the_checks_go_on(checkout):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     broken = [x.split()[1] for x in done.stdout.splitlines() if x.startswith(BROKEN)]
-    assert broken == ["packages", "params", "dvc.lock", "remote"]
+    assert broken == ["packages", "params", "dvc.lock"]
     assert "the markers of a merge conflict" in done.stdout
 
 
