@@ -83,7 +83,7 @@ push: setup  ## Send outputs and runs to the DVC remote, if one is configured
 BASE ?= main
 OUT ?= .
 review: setup  ## Compare with a Git revision, image by image: make review BASE=main
-	@$(BIN)/lungfield review --out $(call quoted,OUT) -- $(call quoted,BASE) $(call option,,HEAD)
+	@$(BIN)/lungfield review $(if $(REBUILD),--rebuild) $(if $(DRIFT),--fail-on-drift) --out $(call quoted,OUT) -- $(call quoted,BASE) $(call option,,HEAD)
 	@# On a forge, the review is the job's summary too.
 	@if [ -n "$$GITHUB_STEP_SUMMARY" ]; then cat $(call quoted,OUT)/review.md >> "$$GITHUB_STEP_SUMMARY"; fi
 

@@ -191,15 +191,34 @@ def review(
     pull: Annotated[
         bool, typer.Option("--pull", help="Fetch missing outputs from the DVC remote.")
     ] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Run BASE here if another machine built it."),
+    ] = False,
+    fail_on_drift: Annotated[
+        bool,
+        typer.Option(
+            "--fail-on-drift", help="Exit code 1 if results differ or the gate fails."
+        ),
+    ] = False,
 ) -> None:
     """Compare two revisions: metrics, images, data, params and code.
 
-    Reads Git and the DVC cache and runs no stage. OUT gets review.md, for a comment,
-    and review.html, one page with pictures.
+    Reads Git and the DVC cache; runs no stage without --rebuild. OUT gets review.md and
+    review.png, for a comment, and review.html, one page with pictures.
     """
     from stages.review import run
 
-    run(base, head, out, listed=listed, num_panels=panels, pull=pull)
+    run(
+        base,
+        head,
+        out,
+        listed=listed,
+        num_panels=panels,
+        fetch=pull,
+        rebuild=rebuild,
+        fail_on_drift=fail_on_drift,
+    )
 
 
 @app.command()

@@ -6,7 +6,7 @@ Why     so that a model below its bounds can be reviewed but never exported
 """
 
 import logging
-import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,23 @@ from stages.scoring.metrics import number
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Check:
+    """One bound and the value that it judges."""
+
+    metric: str
+    value: float | None  # None where the metric is missing or undefined
+    kind: str  # "min" or "max"
+    bound: float
+    passed: bool
+
+
 def gate(
     params: GateParams,
     *,
     metrics: Path = paths.METRICS,
     verdict: Path = paths.VERDICT,
-) -> dict[str, Any]:
+) -> list[Check]:
     """Writes the verdict, and raises it if a bound is not met.
 
     Args:
@@ -32,58 +43,60 @@ def gate(
         verdict: Where the verdict goes; written whether it is good or bad.
 
     Returns:
-        `{"passed": True, "checks": [...]}`, one check per bound.
+        One check per bound.
 
     Raises:
-        PipelineError: The table of checks, if any fell short. A metric that is
-            missing or undefined falls short.
+        PipelineError: The table of checks, if any failed.
     """
-    values = tables.flatten(files.read_json(metrics))
-    checks = [
-        _check(name, values.get(name), bound, kind)
-        for kind, bounds in (("min", params.min), ("max", params.max))
-        for name, bound in sorted(bounds.items())
-    ]
-    passed = all(check["passed"] for check in checks)
-    result = {"passed": passed, "num_checks": len(checks), "checks": checks}
-    files.write_json(verdict, result)
-    if not passed:
-        short = [check for check in checks if not check["passed"]]
+    found = checks(files.read_json(metrics), params)
+    failed = [check for check in found if not check.passed]
+    facts = [asdict(check) for check in found]
+    files.write_json(verdict, {"passed": not failed, "checks": facts})
+    if failed:
         raise PipelineError(
-            f"gate: {len(short)} of {len(checks)} bounds in params.yaml are not met, "
+            f"gate: {len(failed)} of {len(found)} bounds in params.yaml are not met, "
             f"so nothing is exported; see {paths.OVERLAYS} for why",
-            details=table(checks),
+            details=table(found),
         )
-    logger.info("gate passed\n%s", table(checks))
-    return result
+    logger.info("gate passed\n%s", table(found))
+    return found
 
 
-def table(checks: list[dict[str, Any]]) -> str:
+def checks(metrics: dict[str, Any], params: GateParams) -> list[Check]:
+    """Compares metrics with their bounds; a missing or undefined one fails.
+
+    Args:
+        metrics: What evaluate wrote, nested by name.
+        params: The `gate` section.
+    """
+    values = tables.flatten(metrics)
+    found = []
+    for kind, bounds in (("min", params.min), ("max", params.max)):
+        for name, bound in sorted(bounds.items()):
+            value = values.get(name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                value = None
+            # JSON has no NaN: evaluate writes null where a metric is undefined.
+            met = value is not None and (
+                value >= bound if kind == "min" else value <= bound
+            )
+            found.append(Check(name, value, kind, bound, met))
+    return found
+
+
+def table(found: list[Check]) -> str:
     """The checks as aligned text: metric, value, bound, verdict."""
     signs = {"min": ">=", "max": "<="}
     rows = [
         (
-            check["metric"],
-            number(check["metric"], check["value"]),
-            f"{signs[check['kind']]} {check['bound']:g}",
-            "passed" if check["passed"] else "FAILED",
+            check.metric,
+            number(check.metric, check.value),
+            f"{signs[check.kind]} {check.bound:g}",
+            "passed" if check.passed else "FAILED",
         )
-        for check in checks
+        for check in found
     ]
     return tables.text(("metric", "value", "bound", "verdict"), rows)
-
-
-def _check(name: str, value: Any, bound: float, kind: str) -> dict[str, Any]:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    defined = is_number and math.isfinite(value)
-    met = defined and (value >= bound if kind == "min" else value <= bound)
-    return {
-        "metric": name,
-        "value": value if defined else None,
-        "kind": kind,
-        "bound": bound,
-        "passed": bool(met),
-    }
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def train(
         model_path: The model; it loads with Keras alone.
         history_path: One row per epoch: loss and Dice, trained and monitored.
         gradients_path: Gradient norm of each part of the network from each head.
-        build_path: Versions, processor, devices and params that made the model.
+        build_path: Versions, processor and devices that made the model.
         checkpoints: Holds the state after each epoch until the end; several hosts
             must see the same folder.
         curves: TensorBoard's folder, with a folder per training in it.
@@ -168,7 +168,10 @@ def _code_and_libraries() -> bytes:
 
 
 def _build_facts(params: TrainParams, cluster: Cluster) -> dict[str, Any]:
-    """The contents of `build.json`: what a reader needs to make the same weights."""
+    """The contents of `build.json`: what decides bits beside data, params and code.
+
+    Nothing else is in it, so that its hash tells machines apart.
+    """
     return {
         "libraries": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
@@ -177,7 +180,6 @@ def _build_facts(params: TrainParams, cluster: Cluster) -> dict[str, Any]:
         "threads": params.threads,
         "onednn": _onednn(),
         **cluster.facts(),
-        "params": params.model_dump(),
     }
 
 

@@ -113,4 +113,4 @@ def test_a_variable_reaches_no_shell(machine, variable, tmp_path):
 
 def test_a_variable_that_is_not_given_has_its_default(machine):
     installed(machine)
-    assert "review --out '.' -- 'main'" in make(machine, "-n", "review").stdout
+    assert "--out '.' -- 'main'" in make(machine, "-n", "review").stdout

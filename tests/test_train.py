@@ -79,7 +79,9 @@ def test_writes_a_model_its_curves_and_what_built_it(tiny_params):
     assert build["processor"]
     assert build["devices"]
     params = tiny_params().train
-    assert (build["threads"], build["params"]["seed"]) == (params.threads, params.seed)
+    assert build["threads"] == params.threads
+    # Nothing else: its hash tells machines apart.
+    assert "params" not in build
     assert build["onednn"] == (os.environ["TF_ENABLE_ONEDNN_OPTS"] != "0")
     assert not paths.CHECKPOINTS.exists()
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
+from ruamel.yaml import YAML
 
 from stages.core import files, git, paths, processes
 from stages.core.errors import PipelineError
-from stages.core.params import parse_text, text_with_values
+from stages.core.params import text_with_values
 
 FOLDER = paths.WORK / "worktrees"
 
@@ -88,7 +89,9 @@ def checkout(root: Path, params: str, *, revision: str = "HEAD") -> Iterator[Pat
         folder = top / prefix
         (folder / paths.PARAMS).write_text(params, "utf-8", newline="\n")
         _share_cache(root, folder)
-        _link_source(root, folder, parse_text(params).ingest.folder)
+        # Of the commit's own params, which this version may not know.
+        values = YAML(typ="safe", pure=True).load(params) or {}
+        _link_source(root, folder, str(values["ingest"]["folder"]))
         try:
             yield folder
         except Exception:

@@ -16,7 +16,7 @@ from stages.core import files, paths
 from stages.core.tables import flatten
 from stages.core.worktree import committed
 from stages.flow.running import JUDGE, SCORER, PlanResult
-from stages.gate import table
+from stages.gate import Check, table
 from stages.scoring.metrics import HEADLINE, higher_is_better, number, order, signed
 
 WORST = 4
@@ -68,14 +68,13 @@ def publish_review(root: Path) -> None:
 
 def verdict(root: Path) -> str:
     """The gate's table as text, its outcome first."""
-    found = files.read_json(root / paths.VERDICT)
-    num_failed = sum(not check["passed"] for check in found["checks"])
-    count = len(found["checks"])
-    if found["passed"]:
-        head = f"gate passed: all {count} bounds are met"
+    found = [Check(**c) for c in files.read_json(root / paths.VERDICT)["checks"]]
+    num_failed = sum(not check.passed for check in found)
+    if num_failed:
+        head = f"gate FAILED: {num_failed} of {len(found)} bounds are not met"
     else:
-        head = f"gate FAILED: {num_failed} of {count} bounds are not met"
-    return f"{head}\n{table(found['checks'])}"
+        head = f"gate passed: all {len(found)} bounds are met"
+    return f"{head}\n{table(found)}"
 
 
 def _metrics(root: Path) -> list[dict[str, str]]:

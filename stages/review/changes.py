@@ -1,4 +1,4 @@
-"""What was changed between two sides: params, data, code, stages; and what is stale."""
+"""What changed between two revisions, and what is stale."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,11 +6,8 @@ from typing import Any
 import pandas as pd
 
 from stages.core import dvc_files, paths
-from stages.core.tables import flatten
 from stages.datasets.pairs import natural_key
-from stages.review.freshness import stale
-from stages.review.lock import Change, differing, recorded, stages_of
-from stages.review.revision import Revision
+from stages.review.freshness import Change, differing, recorded_params, stale
 from stages.review.run_results import RunResults
 
 
@@ -19,14 +16,14 @@ class CodeFile:
     """One changed file that stages read."""
 
     name: str
-    added: int  # -1 for a binary file
+    added: int  # lines; -1 for a binary file
     removed: int
     stages: list[str]
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """One stage that does not stand in both locks alike."""
+    """One stage whose entries in both locks differ."""
 
     stage: str
     why: list[str]
@@ -40,19 +37,18 @@ class DataChange:
     facts: list[Change]  # of ingested.json
     added: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)  # same id, other pixels
+    changed: list[str] = field(default_factory=list)  # same id, other pixels or class
     rejected: dict[str, str] = field(default_factory=dict)  # newly; id to reason
     accepted: list[str] = field(default_factory=list)  # newly
     to_validation: list[str] = field(default_factory=list)
     to_train: list[str] = field(default_factory=list)
     same: bool = False  # not a byte of the ingested data differs
     pairs_known: bool = True
-    sides_known: bool = True
 
 
 @dataclass(frozen=True)
 class Changes:
-    """All that was changed."""
+    """All that changed."""
 
     params: list[Change]
     data: DataChange
@@ -60,17 +56,21 @@ class Changes:
     other_files: int  # changed files that no stage reads and no stage wrote
     reruns: list[Rerun]
     stale: dict[str, dict[str, list[str]]]  # "base" or "head": stage to reasons
+    same_inputs: bool  # of all stages up to evaluate
+    same_model: bool  # byte for byte
+    same_machine: bool  # as far as it decides bits
+    machine: list[Change]  # facts of build.json, where both are cached
 
 
 def changes(base: RunResults, head: RunResults) -> Changes:
-    """Compares what the sides were made from."""
+    """Compares what the results of both sides were made from."""
     reads = _reads(base) + _reads(head)
-    wrote = set(base.revision.outs) | set(head.revision.outs)
+    outs = [e.revision.outs for e in (base, head)]
+    wrote = {*outs[0], *outs[1]}
     known = {"params.yaml", "dvc.lock"} | wrote
     code, others = [], 0
-    files = base.revision.repository.changed_files(
-        base.revision.commit or "HEAD", head.revision.commit
-    )
+    commits = base.revision.commit or "HEAD", head.revision.commit
+    files = base.revision.repository.changed_files(*commits)
     for name, (added, removed) in files.items():
         readers = [stage for stage, dep in reads if _covers(dep, name)]
         if name == "dvc.yaml" or (readers and name not in wrote):
@@ -78,22 +78,45 @@ def changes(base: RunResults, head: RunResults) -> Changes:
             code.append(CodeFile(name, added, removed, stages))
         elif name not in known:
             others += 1
+    models, builds = (
+        [of.get(path.as_posix()) for of in outs] for path in (paths.MODEL, paths.BUILD)
+    )
+    inputs = [_inputs(e) for e in (base, head)]
     return Changes(
         params=differing(base.params, head.params),
         data=_data(base, head),
         code=code,
         other_files=others,
-        reruns=_with_gate(base, head),
+        reruns=_reruns(base, head),
         stale={"base": stale(base), "head": stale(head)},
+        same_inputs=bool(inputs[0]) and inputs[0] == inputs[1],
+        same_model=models[0] is not None and models[0] == models[1],
+        same_machine=builds[0] is not None and builds[0] == builds[1],
+        machine=differing(base.build, head.build) if base.build and head.build else [],
     )
 
 
+def _inputs(results: RunResults) -> dict[str, Any]:
+    """Command, params and dependencies of each stage up to evaluate.
+
+    Without what another stage wrote: its inputs are compared instead.
+    """
+    found: dict[str, Any] = {}
+    for stage in results.plan:
+        if entry := results.revision.lock.get(stage):
+            deps = dvc_files.recorded(entry, "deps")
+            own = {p: md5 for p, md5 in deps.items() if p not in results.revision.outs}
+            found[stage] = entry.get("cmd"), recorded_params(entry), own
+        if stage == "evaluate":
+            break
+    return found
+
+
 def _reads(results: RunResults) -> list[tuple[str, str]]:
-    """Stage and dependency, as the locks and the plan have them."""
+    """Stage and dependency, as the lock and the plan have them."""
     reads = []
-    for stage, declared in stages_of(results.plan).items():
-        entry = results.revision.lock.get(stage) or {}
-        deps = list(dvc_files.recorded(entry, "deps"))
+    for stage, declared in results.plan.items():
+        deps = list(dvc_files.recorded(results.revision.lock.get(stage) or {}, "deps"))
         deps += [dep for dep in declared.get("deps") or [] if isinstance(dep, str)]
         reads += [(stage, dep) for dep in dict.fromkeys(deps)]
     return reads
@@ -103,20 +126,24 @@ def _covers(dep: str, name: str) -> bool:
     return name == dep or name.startswith(f"{dep}/")
 
 
-def _reruns(base: Revision, head: Revision, order: list[str]) -> list[Rerun]:
+def _reruns(base: RunResults, head: RunResults) -> list[Rerun]:
     """Stages whose entry in dvc.lock differs, with what differs in it."""
+    locks = [e.revision.lock for e in (base, head)]
     found = []
-    for stage in dict.fromkeys([*order, *base.lock, *head.lock]):
-        before, after = base.lock.get(stage), head.lock.get(stage)
+    for stage in dict.fromkeys([*head.plan, *locks[0], *locks[1]]):
+        before, after = (lock.get(stage) for lock in locks)
         if before is None or after is None:
             if before is not after:
                 word = "new" if before is None else "no longer there"
                 found.append(Rerun(stage, [word], outputs_differ=True))
             continue
         why = ["command"] if before.get("cmd") != after.get("cmd") else []
-        why += [c.name for c in differing(recorded(before), recorded(after))]
-        deps = [dvc_files.recorded(entry, "deps") for entry in (before, after)]
-        outs = [dvc_files.recorded(entry, "outs") for entry in (before, after)]
+        params = recorded_params(before), recorded_params(after)
+        why += [change.name for change in differing(*params)]
+        deps, outs = (
+            [dvc_files.recorded(entry, kind) for entry in (before, after)]
+            for kind in ("deps", "outs")
+        )
         names = dict.fromkeys([*deps[0], *deps[1]])
         why += [name for name in names if deps[0].get(name) != deps[1].get(name)]
         differs = outs[0] != outs[1]
@@ -125,39 +152,20 @@ def _reruns(base: Revision, head: Revision, order: list[str]) -> list[Rerun]:
     return found
 
 
-def _with_gate(base: RunResults, head: RunResults) -> list[Rerun]:
-    """Stages that ran again; DVC locks none that failed, as a gate does."""
-    order = list(stages_of(head.plan))
-    found = _reruns(base.revision, head.revision, order)
-    if base.verdict == head.verdict or any(rerun.stage == "gate" for rerun in found):
-        return found
-    params = differing(*({"gate": e.params.get("gate", {})} for e in (base, head)))
-    why = [change.name for change in params]
-    if base.revision.read(paths.METRICS) != head.revision.read(paths.METRICS):
-        why.append(paths.METRICS.as_posix())
-    found.append(Rerun("gate", why or ["outputs alone"], outputs_differ=True))
-    places = {stage: place for place, stage in enumerate(order)}
-    return sorted(found, key=lambda rerun: places.get(rerun.stage, len(places)))
-
-
 def _data(base: RunResults, head: RunResults) -> DataChange:
-    flat = [flatten(e.ingested or {}) for e in (base, head)]
-    facts = differing(*flat)
     hashes = [e.revision.outs.get(paths.INGESTED.as_posix()) for e in (base, head)]
     same = hashes[0] is not None and hashes[0] == hashes[1]
-    pairs: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     if base.facts is not None and head.facts is not None:
-        pairs = _pairs(base.facts, head.facts)
-    sides: dict[str, Any] = {}
+        found |= _pairs(base.facts, head.facts)
     if base.splits is not None and head.splits is not None:
-        sides = _sides(base.splits, head.splits)
+        found |= _moved(base.splits, head.splits)
+    known = base.ingested is not None and head.ingested is not None
     return DataChange(
-        facts=facts,
+        facts=differing(base.ingested or {}, head.ingested or {}) if known else [],
         same=same,
-        pairs_known=bool(pairs) or same,
-        sides_known=bool(sides),
-        **pairs,
-        **sides,
+        pairs_known="added" in found or same,
+        **found,
     )
 
 
@@ -168,8 +176,8 @@ def _pairs(base: pd.DataFrame, head: pd.DataFrame) -> dict[str, Any]:
     accepted = [both[f"accepted_{s}"].astype(bool) for s in "xy"]
     differs = both["class_name_x"] != both["class_name_y"]
     for name in ("image_sha256", "mask_sha256"):
-        sides = [both[f"{name}_{s}"].fillna("") for s in "xy"]
-        differs |= sides[0] != sides[1]
+        hashes = [both[f"{name}_{s}"].fillna("") for s in "xy"]
+        differs |= hashes[0] != hashes[1]
     lost = both[accepted[0] & ~accepted[1]]
     # A pair that is new and at once rejected matters to the reviewer as well.
     added = merged[merged["place"] == "right_only"]
@@ -184,15 +192,13 @@ def _pairs(base: pd.DataFrame, head: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _sides(base: pd.DataFrame, head: pd.DataFrame) -> dict[str, Any]:
+def _moved(base: pd.DataFrame, head: pd.DataFrame) -> dict[str, Any]:
     """Pairs that changed from training to validation, or back."""
     merged = base.merge(head, on="pair_id")
     moved = merged[merged["split_x"] != merged["split_y"]]
     return {
-        "to_validation": _natural(
-            moved.loc[moved["split_y"] == "validation", "pair_id"]
-        ),
-        "to_train": _natural(moved.loc[moved["split_y"] == "train", "pair_id"]),
+        f"to_{split}": _natural(moved.loc[moved["split_y"] == split, "pair_id"])
+        for split in ("validation", "train")
     }
 
 

@@ -1,4 +1,4 @@
-"""Both sides' scores, image against image; whether they differ by more than noise."""
+"""Both sides' scores, image against image."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +13,12 @@ from stages.scoring.metrics import METRICS, confidence_interval
 
 RESAMPLES = 10_000
 SEED = 20
-TOLERANCE = 0.001  # of Dice: a smaller difference of an image is none
-FEW_GROUPS = 10  # fewer make a bootstrap interval too narrow
+TOLERANCE = 0.001  # of Dice: a smaller difference of an image counts as none
 
-BETTER, WORSE = "better", "worse"
-NO_DIFFERENCE = "no difference shown"
-NOT_COMPARABLE = "not comparable"
 # What became of an image.
-EQUAL, UNDEFINED = "equal", "undefined"
+BETTER, WORSE, EQUAL, UNDEFINED = "better", "worse", "equal", "undefined"
 ONLY_BASE, ONLY_HEAD, OTHER_IMAGE = "only in base", "only in head", "other picture"
+BECAME = (WORSE, BETTER, EQUAL, UNDEFINED, OTHER_IMAGE, ONLY_BASE, ONLY_HEAD)
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Difference:
     base: float
     head: float
     mean: float
-    low: float  # NaN where one group leaves nothing to resample
+    low: float  # NaN with fewer than 2 groups
     high: float
     num_images: int
     num_groups: int
@@ -44,10 +41,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is said about the images."""
+    """All images of both sides."""
 
-    images: pd.DataFrame  # a row an image of either side; `_images` names the columns
-    word: str  # BETTER, WORSE, NO_DIFFERENCE or NOT_COMPARABLE
+    images: pd.DataFrame  # one row per image; `_images` names the columns
     differences: dict[str, Difference]  # by metric, over the images both scored
     by_class: dict[str, Difference]  # of Dice, by class
     counts: dict[str, int]  # of images, by what became of them
@@ -57,15 +53,23 @@ class Comparison:
 
     @property
     def num_common(self) -> int:
-        """Images that both sides scored."""
+        """Number of images that both sides scored."""
         return sum(self.counts[name] for name in (BETTER, WORSE, EQUAL, UNDEFINED))
+
+    @property
+    def is_same(self) -> bool:
+        """Whether every image has the same scores on both sides."""
+        columns = [f"{name}_difference" for name in METRICS]
+        columns = [name for name in columns if name in self.images]
+        differs = self.images[columns].fillna(0) != 0
+        return self.same_images and not differs.to_numpy().any()
 
 
 def compare(base: RunResults, head: RunResults) -> Comparison:
-    """Pairs the images of both sides and judges the difference of their Dice.
+    """Pairs the images of both sides.
 
-    The mean of paired differences is resampled by whole groups, so what is in the
-    interval is noise of the choice of patients, not of their differing difficulty.
+    Differences are paired and groups are the sample, so an interval holds the noise of
+    the choice of patients, not of their differing difficulty.
     """
     others = _other_pictures(base, head)
     groups = _groups(base, head)
@@ -82,26 +86,16 @@ def compare(base: RunResults, head: RunResults) -> Comparison:
         for name, rows in common.groupby("class_name", sort=False)
         if (difference := _difference(rows, "dice")) is not None
     }
-    names = (BETTER, WORSE, EQUAL, UNDEFINED, ONLY_BASE, ONLY_HEAD, OTHER_IMAGE)
     counts = images["became"].value_counts()
     return Comparison(
         images=images,
-        word=_word(differences.get("dice")),
         differences=differences,
         by_class={name: by_class[name] for name in sorted(by_class, key=natural_key)},
-        counts={name: int(counts.get(name, 0)) for name in names},
+        counts={name: int(counts.get(name, 0)) for name in BECAME},
         same_images=bool(images["in_both"].all()),
         groups_known=groups is not None,
         pictures_checked=others is not None,
     )
-
-
-def _word(dice: Difference | None) -> str:
-    if dice is None:
-        return NOT_COMPARABLE
-    if not dice.is_shown:
-        return NO_DIFFERENCE
-    return BETTER if dice.mean > 0 else WORSE
 
 
 def _difference(rows: pd.DataFrame, name: str) -> Difference | None:
@@ -111,12 +105,7 @@ def _difference(rows: pd.DataFrame, name: str) -> Difference | None:
     if not defined.any():
         return None
     groups = rows["group"].to_numpy(object)
-    num_groups = len(set(groups[defined]))
-    low, high = (
-        confidence_interval(values, groups, resamples=RESAMPLES, seed=SEED)
-        if num_groups > 1
-        else (float("nan"), float("nan"))
-    )
+    low, high = confidence_interval(values, groups, resamples=RESAMPLES, seed=SEED)
     return Difference(
         base=float(rows[f"{name}_base"][defined].mean()),
         head=float(rows[f"{name}_head"][defined].mean()),
@@ -124,7 +113,7 @@ def _difference(rows: pd.DataFrame, name: str) -> Difference | None:
         low=low,
         high=high,
         num_images=int(defined.sum()),
-        num_groups=num_groups,
+        num_groups=len(set(groups[defined])),
     )
 
 
@@ -134,10 +123,10 @@ def _images(
     others: set[str],
     groups: dict[str, str] | None,
 ) -> pd.DataFrame:
-    """One row an image of either side, in natural order.
+    """One row per image of either side, in natural order.
 
     Returns:
-        pair_id, class_name, group, became, in_both, and for each metric
+        pair_id, class_name, group, became, in_both, and for each metric of both sides
         `_base`, `_head` and `_difference` (head minus base).
     """
     merged = base.merge(
@@ -165,7 +154,7 @@ def _became(row: dict[Any, Any]) -> str:
     difference = float(row["dice_difference"])
     if not np.isfinite(difference):
         return UNDEFINED
-    # What is stored has 6 digits: 0.9 to 0.901 must not count by a last bit.
+    # per_image.csv has 6 digits: 0.9 to 0.901 must not count by a last bit.
     if abs(difference) <= TOLERANCE + 5e-7:
         return EQUAL
     return BETTER if difference > 0 else WORSE
@@ -189,9 +178,7 @@ def _other_pictures(base: RunResults, head: RunResults) -> set[str] | None:
 def _groups(base: RunResults, head: RunResults) -> dict[str, str] | None:
     """Group of every pair, the head's where both sides know one; None if neither."""
     tables = [e.splits for e in (base, head) if e.splits is not None]
-    if not tables:
-        return None
     groups: dict[str, str] = {}
     for table in tables:
         groups |= dict(zip(table["pair_id"], table["group"], strict=True))
-    return groups
+    return groups if tables else None

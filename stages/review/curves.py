@@ -1,6 +1,6 @@
 """Charts of both sides on one axis: training, images against images, gradients."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,10 @@ from stages.review.comparison import (
     Comparison,
     Difference,
 )
+from stages.review.history import Point
 from stages.review.run_results import RunResults
 from stages.review.table import ABSENT
-from stages.scoring.metrics import number
+from stages.scoring.metrics import HEADLINE, number
 
 _IMAGES = {EQUAL: "even", BETTER: "better", WORSE: "worse"}
 # Told apart by dash and marker too, not by colour alone.
@@ -110,6 +111,24 @@ def interval_bar(difference: Difference, kind: str) -> Markup:
         f"difference {difference.mean:+.4f}, interval {ends[0]:+.4f} to {ends[1]:+.4f}"
     )
     return svg(drawn, label)
+
+
+def history_chart(points: Sequence[Point], head: float | None) -> Chart:
+    """The headline metric over the last commits of the base, and the head's."""
+    title = f"{HEADLINE.title} over the last commits"
+    drawn, axes = figure()
+    places = range(len(points))
+    means = [point.mean for point in points]
+    low = [point.low or point.mean for point in points]
+    high = [point.high or point.mean for point in points]
+    axes.fill_between(places, low, high, color=COLOURS["base"], alpha=0.2)
+    axes.plot(places, means, color=COLOURS["base"], **_SIDES["base"])
+    if head is not None:
+        axes.plot([len(points)], [head], color=COLOURS["head"], **_SIDES["head"])
+    axes.set_xticks([0, len(points) - 1], [points[0].date, points[-1].date])
+    axes.set_ylabel(HEADLINE.title)
+    remark = "With 95 % intervals; the head last."
+    return Chart(title, remark, svg(drawn, title))
 
 
 def _loss_differs(base: RunResults, head: RunResults) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from stages.review.run_results import RunResults
 from stages.review.table import ABSENT, minus
 
-_TITLES = {"parameters": "Parameters", "multiply_adds": "Multiply-adds an image"}
+_TITLES = {"parameters": "Parameters", "multiply_adds": "Multiply-adds per image"}
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,13 @@ def export_rows(base: RunResults, head: RunResults) -> list[ExportRow]:
 
 
 def _values(results: RunResults) -> dict[str, Any]:
-    if results.export is None or results.gate is False:
+    formats = (results.export or {}).get("formats")
+    if results.export is None or not isinstance(formats, dict):
         return {}
     values: dict[str, Any] = {
         title: results.export.get(key) for key, title in _TITLES.items()
     }
-    for name, found in sorted(results.export["formats"].items()):
+    for name, found in sorted(formats.items()):
         values[f"{name}, bytes"] = found.get("bytes")
         for key, title in (
             (

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,14 @@ from markupsafe import Markup
 
 from stages.core.charts import STYLE
 from stages.review import Review
-from stages.review.comparison import (
-    BETTER,
-    EQUAL,
-    NO_DIFFERENCE,
-    NOT_COMPARABLE,
-    ONLY_BASE,
-    ONLY_HEAD,
-    OTHER_IMAGE,
-    RESAMPLES,
-    TOLERANCE,
-    UNDEFINED,
-    WORSE,
+from stages.review.comparison import BECAME, RESAMPLES, TOLERANCE
+from stages.review.curves import (
+    Chart,
+    charts,
+    history_chart,
+    interval_bar,
+    training_rows,
 )
-from stages.review.curves import charts, interval_bar, training_rows
 from stages.review.exported import export_rows
 from stages.review.markdown import gate_word, headline
 from stages.review.table import ABSENT, interval, minus
@@ -31,26 +26,19 @@ from stages.review.text import visible
 from stages.scoring.metrics import number, signed
 
 _FOLDER = Path(__file__).parent
-_KINDS = {
-    BETTER: "better",
-    WORSE: "worse",
-    NO_DIFFERENCE: "even",
-    NOT_COMPARABLE: "none",
-}
-_SIGNS = {BETTER: "▲", WORSE: "▼", NO_DIFFERENCE: "=", NOT_COMPARABLE: "?"}
-_BECAME = (WORSE, BETTER, EQUAL, UNDEFINED, OTHER_IMAGE, ONLY_BASE, ONLY_HEAD)
+_COLUMNS = ("dice", "hd95_px")  # of the table of images
 
 
 def render(review: Review) -> str:
     """HTML; the same review gives the same bytes."""
     comparison = review.comparison
     rows = _rows(review)
+    kind = review.verdict.kind
     links = {row["pair_id"]: f"#{row['anchor']}" for row in rows}
     difference = comparison.differences.get("dice")
-    kind = _KINDS[comparison.word]
     bar = None
     if difference is not None and difference.low == difference.low:
-        bar = interval_bar(difference, kind)
+        bar = interval_bar(difference, kind.colour)
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     return (
         _environment()
@@ -64,18 +52,17 @@ def render(review: Review) -> str:
             difference=difference,
             headline=headline(review),
             kind=kind,
-            sign=_SIGNS[comparison.word],
             interval_bar=bar,
-            failed=[c for c in review.head.checks if not c["passed"]],
+            failed=[c for c in review.head.checks or [] if not c.passed],
             galleries=[
                 ("Worst regressions", "worse", review.worst),
                 ("Best gains", "better", review.best),
             ],
             rows=rows,
             by_id={row["pair_id"]: row for row in rows},
-            became=[name for name in _BECAME if comparison.counts[name]],
+            became=[name for name in BECAME if comparison.counts[name]],
             class_names=list(dict.fromkeys(row["class_name"] for row in rows)),
-            charts=charts(review.base, review.head, comparison, links),
+            charts=_charts(review, links),
             training=training_rows(review.base, review.head),
             exported=export_rows(review.base, review.head),
             resamples=RESAMPLES,
@@ -87,6 +74,14 @@ def render(review: Review) -> str:
             ).decode(),
         )
     )
+
+
+def _charts(review: Review, links: dict[str, str]) -> list[Chart]:
+    found = charts(review.base, review.head, review.comparison, links)
+    if len(review.history) > 1:
+        mean = review.head.metrics["dice"].get("mean")
+        found.append(history_chart(review.history, mean))
+    return found
 
 
 def _environment() -> jinja2.Environment:
@@ -113,9 +108,12 @@ def _environment() -> jinja2.Environment:
 
 
 def _rows(review: Review) -> list[dict[str, Any]]:
-    """The per-image table; values for sorting beside texts for reading."""
+    """The per-image table, worst first; values for sorting beside texts."""
+    images = review.comparison.images.sort_values(
+        ["dice_difference", "dice_head"], kind="stable"
+    )
     rows = []
-    for place, image in enumerate(review.comparison.images.to_dict("records")):
+    for place, image in enumerate(images.to_dict("records")):
         difference = float(image["dice_difference"])
         rows.append(
             {
@@ -128,8 +126,8 @@ def _rows(review: Review) -> list[dict[str, Any]]:
                 if difference == difference
                 else "",
                 "values": {
-                    f"{name}_{role}": _value(name, image[f"{name}_{role}"], image, role)
-                    for name in ("dice", "hd95_px")
+                    f"{name}_{role}": _value(name, image, role)
+                    for name in _COLUMNS
                     for role in ("base", "head")
                 },
                 "has_panel": image["pair_id"] in review.panels,
@@ -138,8 +136,10 @@ def _rows(review: Review) -> list[dict[str, Any]]:
     return rows
 
 
-def _value(name: str, value: float, image: dict[Any, Any], role: str) -> dict[str, Any]:
+def _value(name: str, image: dict[Any, Any], role: str) -> dict[str, str]:
     absent = {"base": "right_only", "head": "left_only"}[role]
+    # Without a suffix, only one side has this metric.
+    value = image.get(f"{name}_{role}", math.nan)
     if image["place"] == absent:
         return {"key": "", "text": ABSENT}
     if value != value:

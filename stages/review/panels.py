@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from stages.core import paths
 from stages.core.errors import PipelineError
@@ -18,20 +19,67 @@ from stages.core.imaging import (
     UnreadableImageError,
     decode_image,
     decode_mask,
+    encode_png,
 )
 from stages.datasets.pairs import read_shard
 from stages.review.run_results import RunResults
 from stages.scoring.overlays import overlay
 
 _QUALITY = 82  # of WebP: a fifth of a PNG's bytes, and the outlines stay sharp
+_SHOWN = 4  # images in a comment
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One side's overlay as a data URI, or why there is none."""
+    """One side's overlay, or why there is none."""
 
-    source: str
+    pixels: NDArray[np.uint8] | None  # (H, W, 3), blue first
     missing: str
+
+    @property
+    def source(self) -> str:
+        """The overlay as a data URI; "" if there is none."""
+        if self.pixels is None:
+            return ""
+        quality = [cv2.IMWRITE_WEBP_QUALITY, _QUALITY]
+        _, encoded = cv2.imencode(".webp", self.pixels, quality)
+        data = base64.b64encode(encoded.tobytes()).decode()
+        return f"data:image/webp;base64,{data}"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One changed image as each side saw it."""
+
+    pair_id: str
+    base: Picture
+    head: Picture
+
+
+def draw(base: RunResults, head: RunResults, pair_ids: list[str]) -> dict[str, Panel]:
+    """The overlays of both sides, by pair id."""
+    before = pictures(base, pair_ids, role="base")
+    after = pictures(head, pair_ids, role="head")
+    return {name: Panel(name, before[name], after[name]) for name in pair_ids}
+
+
+def montage(found: Iterable[Panel]) -> bytes | None:
+    """A PNG of the first panels with both pictures, two in a row; None without any."""
+    whole = [
+        np.hstack([p.base.pixels, p.head.pixels])
+        for p in found
+        if p.base.pixels is not None and p.head.pixels is not None
+    ][:_SHOWN]
+    if not whole:
+        return None
+    height, width = (side * 2 // 3 for side in whole[0].shape[:2])
+    small = [
+        cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in whole
+    ]
+    if len(small) % 2 and len(small) > 1:
+        small.append(np.zeros_like(small[0]))
+    rows = [np.hstack(small[place : place + 2]) for place in range(0, len(small), 2)]
+    return encode_png(np.vstack(rows))
 
 
 def pictures(
@@ -51,27 +99,26 @@ def pictures(
     masks = _predictions(results.revision.file(paths.PREDICTIONS), wanted)
     pairs = _pairs(results.revision.folder(paths.INGESTED), wanted) if masks else {}
     drawn = results.revision.folder(paths.OVERLAYS) or {}
-    scores = results.per_image.set_index("pair_id")[["dice", "hd95_px"]]
+    scores = results.per_image.set_index("pair_id")
     found = {}
     for pair_id in wanted:
         pixels = None
         if pair_id in masks and pair_id in pairs:
-            caption = f"{role}  {_scores(scores.loc[pair_id].to_dict())}"
+            caption = f"{role}  {_scores(scores.loc[pair_id].to_dict())}  {pair_id}"
             pixels = _overlay(pairs[pair_id], masks[pair_id], caption)
         if pixels is None:
             pixels = _drawn(drawn.get(f"{paths.slug(pair_id)}.png"))
         if pixels is None:
-            found[pair_id] = Picture(
-                "", f"the {role}'s overlay is not in the DVC cache"
-            )
+            missing = f"the {role}'s overlay is not in the DVC cache"
+            found[pair_id] = Picture(None, missing)
         else:
-            found[pair_id] = Picture(_data_uri(pixels), "")
+            found[pair_id] = Picture(pixels, "")
     return found
 
 
 def _scores(row: dict[Any, Any]) -> str:
     words = [f"Dice {row['dice']:.4f}"]
-    if np.isfinite(row["hd95_px"]):
+    if np.isfinite(row.get("hd95_px", np.nan)):
         words.append(f"hd95 {row['hd95_px']:.1f} px")
     return "  ".join(words)
 
@@ -121,11 +168,3 @@ def _drawn(place: Path | None) -> Grey | None:
         return decode_image(place.read_bytes(), channels=3)
     except (UnreadableImageError, OSError):
         return None
-
-
-def _data_uri(pixels: Grey) -> str:
-    quality = [cv2.IMWRITE_WEBP_QUALITY, _QUALITY]
-    ok, encoded = cv2.imencode(".webp", pixels, quality)
-    if not ok:
-        raise ValueError(f"OpenCV cannot encode pixels of shape {pixels.shape}")
-    return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode()

@@ -14,16 +14,19 @@ from stages.core import dvc_files, git, paths
 from stages.core.errors import PipelineError
 from stages.review.repository import Repository
 
-_MAX_BYTES = 8 * 1024 * 1024  # of a YAML file: a larger one is nobody's settings
-
 
 @dataclass(frozen=True)
 class Revision:
-    """A commit, or the working tree, as a place to read from."""
+    """A commit, or the working tree, as a place to read from.
+
+    What stages wrote (`data/` and `dvc.lock`) may lie in a folder instead of in the
+    commit, where the commit was built again.
+    """
 
     repository: Repository
     name: str  # as the user calls it
     commit: str | None  # None for the working tree
+    results: Path | None = None  # holds what stages wrote; None reads the commit
     _read: dict[str, bytes | None] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
@@ -31,7 +34,8 @@ class Revision:
         if self.commit is None:
             return "the working tree"
         short = self.commit[:10]
-        return short if self.commit.startswith(self.name) else f"{self.name} ({short})"
+        name = short if self.commit.startswith(self.name) else f"{self.name} ({short})"
+        return f"{name}, built here" if self.results else name
 
     def read(self, path: Path | str) -> bytes | None:
         """A file's content as Git holds it, or as it lies in the working tree."""
@@ -41,12 +45,22 @@ class Revision:
     def read_all(self, names: list[str]) -> dict[str, bytes | None]:
         """Contents by name, as `read`; many at the price of one."""
         new = [name for name in names if name not in self._read]
-        if new and self.commit is not None:
-            self._read.update(git.files_at(self.commit, new))
-        for name in new if self.commit is None else ():
-            is_file = Path(name).is_file()
-            self._read[name] = Path(name).read_bytes() if is_file else None
+        in_commit = [name for name in new if self._folder(name) is None]
+        if in_commit and self.commit is not None:
+            self._read.update(git.files_at(self.commit, in_commit))
+        for name in new:
+            folder = self._folder(name)
+            if folder is not None:
+                path = folder / name
+                self._read[name] = path.read_bytes() if path.is_file() else None
         return {name: self._read[name] for name in names}
+
+    def _folder(self, name: str) -> Path | None:
+        """The folder that a file is read from; None for the commit."""
+        if self.commit is None:
+            return Path()
+        is_result = name == paths.DVC_LOCK.name or name.startswith(f"{paths.DATA}/")
+        return self.results if is_result else None
 
     def files_under(self, folder: str) -> list[str]:
         """Names of the files in a folder that Git holds or would hold."""
@@ -54,47 +68,44 @@ class Revision:
             words = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
             done = git.run(*words, "--", folder)
         else:
-            done = git.run(
-                "ls-tree", "-r", "-z", "--name-only", self.commit, "--", folder
-            )
+            words = ("ls-tree", "-r", "-z", "--name-only", self.commit)
+            done = git.run(*words, "--", folder)
         names = {name for name in done.stdout.decode().split("\0") if name}
         if self.commit is None:
             names = {name for name in names if Path(name).is_file()}
         return sorted(names)
 
-    def yaml(self, path: Path) -> dict[str, Any] | None:
-        """A YAML file of this revision; None if there is none.
+    def yaml(self, path: Path) -> dict[str, Any]:
+        """A YAML file of this revision; empty if there is none.
 
         Raises:
             PipelineError: If it is no YAML mapping.
         """
         content = self.read(path)
         if content is None:
-            return None
-        try:
-            if len(content) > _MAX_BYTES:
-                raise ValueError(f"it has {len(content)} bytes")
-            values = _parsed(content)
-        except (YAMLError, ValueError, RecursionError) as error:
-            raise self.corrupt(path, "YAML", error) from None
-        if values is None:
             return {}
-        if not isinstance(values, dict):
+        try:
+            values = _parsed(content)
+        except (YAMLError, ValueError) as error:
+            raise self.corrupt(path, "YAML", error) from None
+        if not isinstance(values, dict | None):
             raise self.corrupt(path, "a YAML mapping", type(values).__name__)
-        return values
+        return values or {}
 
     def json(self, path: Path) -> dict[str, Any] | None:
-        """A JSON object of this revision; None if there is none.
+        """A JSON object that a stage wrote; None if it is neither in Git nor cached.
 
         Raises:
             PipelineError: If it is no JSON object.
         """
         content = self.read(path)
+        if content is None and (place := self.file(path)) is not None:
+            content = place.read_bytes()
         if content is None:
             return None
         try:
             values = json.loads(content)
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        except ValueError as error:
             raise self.corrupt(path, "JSON", error) from None
         if not isinstance(values, dict):
             raise self.corrupt(path, "a JSON object", type(values).__name__)
@@ -111,9 +122,7 @@ class Revision:
     @cached_property
     def lock(self) -> dict[str, Any]:
         """Stages of dvc.lock by name; empty where there is none."""
-        stages = (self.yaml(paths.DVC_LOCK) or {}).get("stages")
-        if stages is None:
-            return {}
+        stages = self.yaml(paths.DVC_LOCK).get("stages") or {}
         if not isinstance(stages, dict) or not all(
             isinstance(entry, dict) for entry in stages.values()
         ):
@@ -126,20 +135,21 @@ class Revision:
         return dvc_files.recorded_outs(self.lock)
 
     def file(self, path: Path) -> Path | None:
-        """Where an output that is a file can be read; None if it is in no cache.
+        """Where an output that is a file can be read; None if it is not cached.
 
         What the lock names comes first: a working tree may still hold the outputs of
         the commit it was on before.
         """
         found = self._cached(self.outs.get(path.as_posix()))
-        if found is None and self.commit is None and path.is_file():
-            return path
+        folder = self._folder(path.as_posix())
+        if found is None and folder is not None and (folder / path).is_file():
+            return folder / path
         return found
 
     def folder(self, path: Path) -> dict[str, Path] | None:
         """Where an output folder's files can be read, by name inside it.
 
-        None if the folder, or one of its files, is in no cache.
+        None if the folder, or one of its files, is not cached.
         """
         listing = self._listing(path)
         if listing is None:
@@ -152,12 +162,11 @@ class Revision:
         return whole if len(whole) == len(found) else None
 
     def listed(self, path: Path) -> list[str]:
-        """MD5s of an output folder's files, if its listing is in the cache."""
+        """MD5s of an output folder's files, if its listing is cached."""
         hashes = (self._listing(path) or {}).values()
         return [md5 for md5 in hashes if dvc_files.is_md5(md5)]
 
     def _listing(self, path: Path) -> dict[str, str] | None:
-        """An output folder's names and MD5s; None if that is in no cache."""
         md5 = self.outs.get(path.as_posix(), "")
         place = self._cached(md5) if md5.endswith(".dir") else None
         return None if place is None else dvc_files.listing(place)
@@ -169,7 +178,7 @@ class Revision:
         return place if place.is_file() else None
 
 
-def pull(sides: list[Revision], outputs: list[Path]) -> None:
+def pull(revisions: list[Revision], outputs: list[Path]) -> None:
     """Fetches outputs from the DVC remote of the working tree into the cache.
 
     By their hashes, not by `dvc fetch`: a commit from before the remote was configured
@@ -188,15 +197,15 @@ def pull(sides: list[Revision], outputs: list[Path]) -> None:
             repo.cloud.pull(objects)
 
     wanted = {
-        side.outs[path.as_posix()]
-        for side in sides
+        revision.outs[path.as_posix()]
+        for revision in revisions
         for path in outputs
-        if path.as_posix() in side.outs
+        if path.as_posix() in revision.outs
     }
     try:
         fetch(wanted)
-        # A folder comes as its listing; what it lists is fetched then.
-        fetch({md5 for side in sides for path in outputs for md5 in side.listed(path)})
+        # A folder comes as its listing; its files are fetched then.
+        fetch({md5 for r in revisions for path in outputs for md5 in r.listed(path)})
     except (DvcException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise PipelineError(
@@ -217,18 +226,18 @@ def revisions(base: str, head: str | None) -> tuple[Revision, Revision]:
             from before the pipeline existed.
     """
     repository = Repository()
-    sides = [Revision(repository, base, repository.resolve(base))]
+    before = Revision(repository, base, repository.resolve(base))
     if head is None:
-        sides.append(Revision(repository, "the working tree", None))
+        after = Revision(repository, "the working tree", None)
     else:
-        sides.append(Revision(repository, head, repository.resolve(head)))
-    for side in sides:
-        if side.read(paths.PLAN) is None:
+        after = Revision(repository, head, repository.resolve(head))
+    for revision in (before, after):
+        if revision.read(paths.PLAN) is None:
             raise PipelineError(
-                f"{side} holds no {paths.PLAN}, so it is from before the pipeline "
+                f"{revision} holds no {paths.PLAN}, so it is from before the pipeline "
                 "existed; choose a later revision"
             )
-    return sides[0], sides[1]
+    return before, after
 
 
 @lru_cache(maxsize=32)

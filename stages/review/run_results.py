@@ -1,4 +1,4 @@
-"""What one side holds of a run: from Git always, from the DVC cache where it is."""
+"""The results of a run at a revision: from Git, and from the DVC cache where cached."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,22 +11,21 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from stages.core import paths
 from stages.core.errors import PipelineError
+from stages.core.params import GateParams
 from stages.datasets.pairs import read_splits
+from stages.gate import Check, checks
 from stages.review.revision import Revision
 from stages.scoring.metrics import HEADLINE, METRICS
 
-TEXT = ("pair_id", "class_name")
 _FACTS = ["pair_id", "class_name", "accepted", "reason", "image_sha256", "mask_sha256"]
 # What `--pull` fetches: all but the models.
 CACHED = [
-    paths.INGESTED,
-    paths.QUALITY_PAIRS,
-    paths.SPLIT_PAIRS,
-    paths.PREDICTIONS,
-    paths.OVERLAYS,
+    *(paths.INGESTED, paths.QUALITY_PAIRS, paths.SPLIT_PAIRS, paths.PREDICTIONS),
+    *(paths.OVERLAYS, paths.INGESTED_SUMMARY, paths.BUILD, paths.EXPORT_SUMMARY),
 ]
 
 
@@ -36,28 +35,36 @@ class RunResults:
 
     revision: Revision
     params: dict[str, Any]
-    plan: dict[str, Any]
+    plan: dict[str, dict[str, Any]]  # dvc.yaml's stages
     metrics: dict[str, Any]
     per_image: pd.DataFrame  # pair_id, class_name, metrics; NaN where undefined
-    verdict: dict[str, Any] | None
+    checks: list[Check] | None  # the gate's; None if its params cannot be read
     history: pd.DataFrame | None
     gradients: pd.DataFrame | None
-    ingested: dict[str, Any] | None
-    export: dict[str, Any] | None
 
     @property
     def gate(self) -> bool | None:
-        """Whether the gate was passed; None if nobody asked it."""
-        return None if self.verdict is None else bool(self.verdict["passed"])
+        """Whether the metrics pass the gate; None if its params cannot be read."""
+        return None if self.checks is None else all(c.passed for c in self.checks)
 
-    @property
-    def checks(self) -> list[dict[str, Any]]:
-        """What the gate checked."""
-        return [] if self.verdict is None else list(self.verdict["checks"])
+    @cached_property
+    def ingested(self) -> dict[str, Any] | None:
+        """What ingest says of the data; None if it is not cached."""
+        return self.revision.json(paths.INGESTED_SUMMARY)
+
+    @cached_property
+    def build(self) -> dict[str, Any] | None:
+        """The machine that trained; None if that is not cached."""
+        return self.revision.json(paths.BUILD)
+
+    @cached_property
+    def export(self) -> dict[str, Any] | None:
+        """The exported files; None if none were made or that is not cached."""
+        return self.revision.json(paths.EXPORT_SUMMARY) if self.gate else None
 
     @cached_property
     def facts(self) -> pd.DataFrame | None:
-        """Hash and acceptance of every ingested pair; None if it is in no cache."""
+        """Hash and acceptance of every ingested pair; None if that is not cached."""
         place = self.revision.file(paths.QUALITY_PAIRS)
         if place is None:
             return None
@@ -69,7 +76,7 @@ class RunResults:
 
     @cached_property
     def splits(self) -> pd.DataFrame | None:
-        """The split table; None if it is in no cache."""
+        """The split table; None if it is not cached."""
         place = self.revision.file(paths.SPLIT_PAIRS)
         if place is None:
             return None
@@ -81,17 +88,17 @@ class RunResults:
     @property
     def lacks(self) -> list[Path]:
         """Outputs that this side made and no cache here holds."""
-        readers = {
+        found = {
             paths.QUALITY_PAIRS: self.facts,
             paths.SPLIT_PAIRS: self.splits,
             paths.INGESTED: self.revision.folder(paths.INGESTED),
             paths.PREDICTIONS: self.revision.file(paths.PREDICTIONS),
         }
-        return [path for path, found in readers.items() if found is None]
+        return [path for path, value in found.items() if value is None]
 
 
 def load(revision: Revision) -> RunResults:
-    """Reads what Git holds of a revision.
+    """Reads the results at a revision.
 
     Raises:
         PipelineError: If nothing was evaluated there, or a file is corrupt.
@@ -104,33 +111,39 @@ def load(revision: Revision) -> RunResults:
             "`dvc repro` there and commit what it wrote"
         )
     _check_agreement(revision, metrics, per_image)
+    params = revision.yaml(paths.PARAMS)
+    stages = revision.yaml(paths.PLAN).get("stages")
+    names = ["step", "head", "gradient_norm"]
     return RunResults(
         revision=revision,
-        params=revision.yaml(paths.PARAMS) or {},
-        plan=revision.yaml(paths.PLAN) or {},
+        params=params,
+        plan=stages if isinstance(stages, dict) else {},
         metrics=metrics,
         per_image=per_image,
-        verdict=_verdict(revision),
+        checks=_checks(metrics, params),
         history=_table(revision, paths.HISTORY, ["epoch", "loss", "dice"]),
-        gradients=_gradients(revision),
-        ingested=revision.json(paths.INGESTED_SUMMARY),
-        export=_export(revision),
+        gradients=_table(revision, paths.GRADIENTS, names, text=("part",)),
     )
 
 
+def _checks(metrics: dict[str, Any], params: dict[str, Any]) -> list[Check] | None:
+    try:
+        return checks(metrics, GateParams.model_validate(params.get("gate")))
+    except ValidationError:
+        return None
+
+
 def _per_image(revision: Revision) -> pd.DataFrame | None:
-    table = _table(revision, paths.PER_IMAGE, [HEADLINE.name], [*METRICS], text=TEXT)
+    text = ("pair_id", "class_name")
+    path, name = paths.PER_IMAGE, HEADLINE.name
+    table = _table(revision, path, [name], [*METRICS], text=text)
     if table is None:
         return None
     if table["pair_id"].duplicated().any():
-        name = table.loc[table["pair_id"].duplicated(), "pair_id"].iloc[0]
-        raise revision.corrupt(
-            paths.PER_IMAGE, "one row an image", f"{name!r} is twice in it"
-        )
-    if not table[HEADLINE.name].dropna().between(0, 1).all():
-        raise revision.corrupt(
-            paths.PER_IMAGE, "dice from 0 to 1", "a value is outside"
-        )
+        twice = table.loc[table["pair_id"].duplicated(), "pair_id"].iloc[0]
+        raise revision.corrupt(path, "one row per image", f"{twice!r} is in it twice")
+    if not table[name].dropna().between(0, HEADLINE.largest).all():
+        raise revision.corrupt(path, f"{name} from 0 to 1", "a value is outside")
     return table
 
 
@@ -138,54 +151,20 @@ def _check_agreement(
     revision: Revision, metrics: dict[str, Any], per_image: pd.DataFrame
 ) -> None:
     """The scalars must be those of the table: a hand-edited mean would mislead."""
-    overlap = metrics.get("dice")
+    overlap = metrics.get(HEADLINE.name)
     stated = overlap.get("mean") if isinstance(overlap, dict) else None
     if stated is not None and not isinstance(stated, int | float):
-        raise revision.corrupt(
-            paths.METRICS, "numbers by name", f"dice.mean is {stated!r}"
-        )
-    found = per_image["dice"].mean()
-    agrees = (
-        (stated is None and not np.isfinite(found))
-        or (stated is not None and abs(stated - found) < 1e-5)
-    ) and metrics.get("num_images") == len(per_image)
-    if not agrees:
+        found = f"dice.mean is {stated!r}"
+        raise revision.corrupt(paths.METRICS, "numbers by name", found)
+    mean = per_image[HEADLINE.name].mean()
+    agrees = np.isclose(np.nan if stated is None else stated, mean, 0, 1e-5, True)
+    if not agrees or metrics.get("num_images") != len(per_image):
         raise revision.corrupt(
             paths.METRICS,
             f"the summary of {paths.PER_IMAGE}",
             f"it says mean Dice {stated} of {metrics.get('num_images')} images, the "
-            f"table has {found:.6f} of {len(per_image)}",
+            f"table has {mean:.6f} of {len(per_image)}",
         )
-
-
-def _verdict(revision: Revision) -> dict[str, Any] | None:
-    verdict = revision.json(paths.VERDICT)
-    if verdict is None:
-        return None
-    checks = verdict.get("checks")
-    keys = {"metric", "value", "kind", "bound", "passed"}
-    if not isinstance(verdict.get("passed"), bool) or not (
-        isinstance(checks, list)
-        and all(isinstance(check, dict) and keys <= set(check) for check in checks)
-        and all(isinstance(check["bound"], int | float) for check in checks)
-    ):
-        raise revision.corrupt(paths.VERDICT, "the gate's verdict", "its keys differ")
-    return verdict
-
-
-def _gradients(revision: Revision) -> pd.DataFrame | None:
-    names = ["step", "head", "gradient_norm"]
-    return _table(revision, paths.GRADIENTS, names, text=("part",))
-
-
-def _export(revision: Revision) -> dict[str, Any] | None:
-    values = revision.json(paths.EXPORT_SUMMARY)
-    formats = None if values is None else values.get("formats")
-    if values is not None and not (
-        isinstance(formats, dict) and all(isinstance(f, dict) for f in formats.values())
-    ):
-        raise revision.corrupt(paths.EXPORT_SUMMARY, "export's summary", "no formats")
-    return values
 
 
 def _table(
@@ -217,6 +196,6 @@ def _table(
             raise ValueError(f"it has no column {missing[0]}")
         for name in {*numbers, *optional} & set(table.columns):
             table[name] = pd.to_numeric(table[name].replace("", None)).astype(float)
-    except (ValueError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError) as error:
         raise revision.corrupt(path, "a table that a stage wrote", error) from None
     return table

@@ -18,7 +18,7 @@ from stages.scoring.metrics import (
 )
 
 ABSENT = "\N{EN DASH}"  # where a side has no such value
-NEW, GONE = "new", "removed"  # a metric that the base, or the head, lacks
+FEW_GROUPS = 10  # an interval of fewer is marked
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,15 @@ class Row:
     head: str
     difference: str  # "" where none may be given
     interval: str  # of the mean of paired differences
-    mark: str  # "better", "worse", "same" or ""
+    mark: str  # "better", "worse", "same", "new", "removed" or ""
     is_shown: bool  # whether the interval leaves out 0
     bound: str
     passed: bool | None  # head's check; None without a bound
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether a reviewer of changes wants to see it."""
+        return self.base != self.head or self.passed is False or "was" in self.bound
 
 
 @dataclass(frozen=True)
@@ -49,22 +54,23 @@ class ClassRow:
 def metric_rows(
     base: RunResults, head: RunResults, comparison: Comparison
 ) -> list[Row]:
-    """Rows of `metrics.json`, most important first; classes are left to `class_rows`.
+    """Rows of `metrics.json`, headline first; classes are left to `class_rows`.
 
     Differences are given only where both sides scored the same images.
     """
     values = [_scalars(e.metrics) for e in (base, head)]
     names = sorted(set(values[0]) | set(values[1]), key=order)
     bounded = [n for e in (base, head) for n in _bounds(e) if "by_class." not in n]
+    is_same = comparison.same_images
     return [
         _row(
             name,
             values[0].get(name, ABSENT),
             values[1].get(name, ABSENT),
             comparison.differences.get(name.removesuffix(".mean"))
-            if name.endswith(".mean") and comparison.same_images
+            if name.endswith(".mean") and is_same
             else None,
-            with_difference=comparison.same_images,
+            with_difference=is_same,
             bound=_bound(name, base, head),
             passed=_passed(name, head),
         )
@@ -79,11 +85,10 @@ def common_rows(comparison: Comparison) -> list[Row]:
     for name, difference in comparison.differences.items():
         pair = common[[f"{name}_base", f"{name}_head"]].dropna()
         for statistic, of in STATISTICS.items():
-            if statistic not in METRICS[name].statistics:
-                continue
-            base, head = (of(pair[column]) for column in pair)
-            paired = difference if statistic == "mean" else None
-            rows.append(_row(f"{name}.{statistic}", base, head, paired))
+            if statistic in METRICS[name].statistics:
+                base, head = (of(pair[column]) for column in pair)
+                paired = difference if statistic == "mean" else None
+                rows.append(_row(f"{name}.{statistic}", base, head, paired))
     return rows
 
 
@@ -96,14 +101,14 @@ def class_rows(
     rows = []
     for name in names:
         found = comparison.by_class.get(name)
+        metric = f"by_class.{name}.dice.mean"
         row = _row(
-            "dice.mean",
+            metric,
             found.base if found else None,
             found.head if found else None,
             found,
-            with_difference=found is not None,
-            bound=_bound(f"by_class.{name}.dice.mean", base, head),
-            passed=_passed(f"by_class.{name}.dice.mean", head),
+            bound=_bound(metric, base, head),
+            passed=_passed(metric, head),
         )
         num_base, num_head = (int(count.get(name, 0)) for count in counts)
         rows.append(ClassRow(name, num_base, num_head, row))
@@ -116,10 +121,12 @@ def minus(text: str) -> str:
 
 
 def interval(name: str, difference: Difference) -> str:
-    """`-0.0123 to +0.0045`, or why there is none."""
+    """`-0.0123 to +0.0045`, or why there is none; few groups are marked."""
     if math.isnan(difference.low):
         return "one group only"
-    return f"{signed(name, difference.low)} to {signed(name, difference.high)}"
+    text = f"{signed(name, difference.low)} to {signed(name, difference.high)}"
+    few = difference.num_groups < FEW_GROUPS
+    return f"{text} ({difference.num_groups} groups)" if few else text
 
 
 def _scalars(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -142,13 +149,16 @@ def _row(
     text = signed(name, difference) if given else ""
     rises = higher_is_better(name)
     mark = ""
-    if given and rises is not None:
+    if (base is ABSENT) != (head is ABSENT):
+        mark = "new" if base is ABSENT else "removed"
+    elif given and rises is not None:
         is_same = not any(digit in "123456789" for digit in text)
         mark = "same" if is_same else "better" if (difference > 0) == rises else "worse"
+    both = base is ABSENT and head is ABSENT  # a bound on an unknown metric
     return Row(
         name=name,
-        base=NEW if base is ABSENT and head is not ABSENT else number(name, base),
-        head=GONE if head is ABSENT and base is not ABSENT else number(name, head),
+        base=ABSENT if base is ABSENT and not both else number(name, _value(base)),
+        head=ABSENT if head is ABSENT and not both else number(name, _value(head)),
         difference=text,
         interval=interval(name, paired) if paired else "",
         mark=mark,
@@ -158,24 +168,27 @@ def _row(
     )
 
 
+def _value(value: Any) -> Any:
+    return None if value is ABSENT else value
+
+
 def _bound(name: str, base: RunResults, head: RunResults) -> str:
     """The head's bound; the base's too where it was another."""
     was, now = (_bounds(e).get(name, "") for e in (base, head))
-    if was == now or base.verdict is None:
+    if was == now or base.checks is None:
         return now
     return f"{now or 'none'} (was {was or 'none'})"
 
 
 def _bounds(results: RunResults) -> dict[str, str]:
     bounds: dict[str, str] = {}
-    for check in results.checks:
-        sign = "≥" if check["kind"] == "min" else "≤"
-        text = f"{sign} {check['bound']:g}"
-        name = str(check["metric"])
-        bounds[name] = f"{bounds[name]}, {text}" if name in bounds else text
+    for check in results.checks or []:
+        text = f"{'≥' if check.kind == 'min' else '≤'} {check.bound:g}"
+        known = bounds.get(check.metric)
+        bounds[check.metric] = f"{known}, {text}" if known else text
     return bounds
 
 
 def _passed(name: str, results: RunResults) -> bool | None:
-    found = [c["passed"] is True for c in results.checks if c["metric"] == name]
+    found = [check.passed for check in results.checks or [] if check.metric == name]
     return all(found) if found else None

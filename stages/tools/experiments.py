@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.core import files, git, paths, processes
+from pydantic import ValidationError
+
+from stages.core import dvc_files, files, git, paths, processes
 from stages.core.charts import SERIES, figure, short_numbers, standalone
 from stages.core.errors import PipelineError
+from stages.core.params import GateParams
 from stages.core.tables import flatten, text
+from stages.gate import checks
 
 
 @dataclass(frozen=True)
@@ -102,18 +106,33 @@ def _run(name: str, data: dict[str, Any]) -> Run:
         for name, value in flatten(found.get("data") or {}).items()
     }
     dice = metrics.get(str(paths.METRICS), {})
-    passed = metrics.get(str(paths.VERDICT), {}).get("passed")
-    exported = metrics.get(str(paths.EXPORT_SUMMARY), {})
+    passed = _passed(data)
+    summary = (data.get("outs") or {}).get(str(paths.EXPORT_SUMMARY), {}).get("hash")
+    place = dvc_files.stored(dvc_files.cache(), summary) if summary else None
+    exported = files.read_json(place) if place is not None and place.is_file() else {}
     return Run(
         name=name,
         params=params,
         dice=_number(dice.get("dice.mean")),
         low=_number(dice.get("dice.ci_low")),
         high=_number(dice.get("dice.ci_high")),
-        passed=passed if isinstance(passed, bool) else None,
+        passed=passed,
         # After a failed gate, the export is that of an earlier run.
         multiply_adds=_number(exported.get("multiply_adds") if passed else None),
     )
+
+
+def _passed(data: dict[str, Any]) -> bool | None:
+    """Whether the run's metrics pass its own gate; None if it has no metrics."""
+    metrics = (data.get("metrics") or {}).get(str(paths.METRICS), {}).get("data")
+    params = (data.get("params") or {}).get(str(paths.PARAMS), {}).get("data") or {}
+    if not metrics:
+        return None
+    try:
+        found = checks(metrics, GateParams.model_validate(params.get("gate")))
+    except ValidationError:
+        return None
+    return all(check.passed for check in found)
 
 
 def _number(value: Any) -> float:

@@ -12,7 +12,11 @@ from ruamel.yaml.error import YAMLError
 from stages.core import dvc_files, files, git, paths, provenance
 from stages.core.errors import PipelineError
 
-DVC_LOCK = Path("dvc.lock")
+WHAT = {
+    True: "this file",
+    False: "its inputs, but another file",
+    None: "its inputs; the DVC cache lacks its list of files",
+}
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Commit:
     """A commit, and what it recorded of an exported file."""
 
     name: str  # short hash, date and subject
-    has_file: bool  # data/export.json holds the file's hash
+    has_file: bool | None  # its data/export.json lists the file; None if not cached
     has_inputs: bool  # dvc.lock holds the hashes of all its inputs
 
 
@@ -48,9 +52,8 @@ def check(path: Path) -> None:
     print(f"\n{summary} of this checkout {'lists' if is_here else 'lacks'} this file")
     found = list(commits(facts, sha256))
     for commit in found:
-        what = "this file" if commit.has_file else "its inputs, but another file"
-        print(f"  {commit.name}: {what}")
-    if not is_here and not any(commit.has_file for commit in found):
+        print(f"  {commit.name}: {WHAT[commit.has_file]}")
+    if not is_here and all(commit.has_file is False for commit in found):
         raise PipelineError(
             f"neither this checkout nor any commit knows {path}: it was altered, "
             "built elsewhere, or its commit is not fetched (try `git fetch --all`)"
@@ -85,11 +88,13 @@ def commits(facts: provenance.Facts, sha256: str) -> Iterator[Commit]:
         if name in provenance.INPUTS
     }
     log = ("log", "--all", "--date=short", "--format=%H%x00%h %ad %s", "--")
-    for line in git.output(*log, str(DVC_LOCK), str(paths.EXPORT_SUMMARY)).splitlines():
+    for line in git.output(*log, str(paths.DVC_LOCK)).splitlines():
         commit, _, name = line.partition("\0")
-        has_file = is_recorded(_read(commit, paths.EXPORT_SUMMARY), sha256)
-        lock = _read(commit, DVC_LOCK)
+        lock = _read(commit, paths.DVC_LOCK)
         export = lock["stages"].get("export", {}) if isinstance(lock, dict) else {}
+        summary = dvc_files.recorded(export, "outs").get(str(paths.EXPORT_SUMMARY))
+        listed = _cached(summary)
+        has_file = None if listed is None else is_recorded(listed, sha256)
         deps = dvc_files.recorded(export, "deps")
         has_inputs = {path: deps.get(path) for path in wanted} == wanted
         if has_file or has_inputs:
@@ -103,6 +108,12 @@ def _read(commit: str, path: Path) -> Any:
         return YAML(typ="safe", pure=True).load(text.decode("utf-8", "replace"))
     except YAMLError:
         return None
+
+
+def _cached(md5: str | None) -> Any:
+    """A JSON output by its MD5; None where the DVC cache lacks it."""
+    path = dvc_files.stored(dvc_files.cache(), md5) if md5 else None
+    return files.read_json(path) if path is not None and path.is_file() else None
 
 
 def _in_checkout() -> bool:

@@ -1,10 +1,8 @@
 """What `make repro` says at its end: the result, where to look, how long it took."""
 
-import json
-import subprocess
-from typing import Any
+from ruamel.yaml import YAML
 
-from stages.core import files, paths
+from stages.core import dvc_files, files, git, paths
 from stages.core.errors import run
 from stages.scoring.scores import headline
 
@@ -17,8 +15,6 @@ PLACES = (
     ("model", paths.EXPORT),
     ("model card", paths.EXPORT / "model_card.md"),
 )
-# What decides the bits of a result beside data, params and code.
-MACHINE = ("processor", "system", "python", "libraries", "threads", "onednn", "devices")
 
 
 def main() -> None:
@@ -50,25 +46,18 @@ def _times() -> str:
 
 def _machine_note() -> str:
     """Why results may differ from the committed ones although nothing was changed."""
-    committed = _committed(paths.BUILD.as_posix())
-    here = files.read_json(paths.BUILD)
-    different = [k for k in MACHINE if committed and committed.get(k) != here.get(k)]
-    if not different:
+    done = git.run("show", f"HEAD:./{paths.DVC_LOCK}")
+    lock = YAML(typ="safe", pure=True).load(done.stdout or b"{}") or {}
+    committed = dvc_files.recorded_outs(lock.get("stages") or {})
+    build = committed.get(paths.BUILD.as_posix())
+    if build in (None, dvc_files.md5(paths.BUILD)):
         return ""
     return (
-        f"These numbers are this machine's: its {', '.join(different)} differ from "
-        "those of the committed results, and so do the last digits.\n"
+        "These numbers are this machine's: its processor or its libraries differ from "
+        f"those of the committed results ({paths.BUILD}), and so do the last digits.\n"
         "`git status` shows the changed files, as expected. "
         "Put the committed ones back:  git checkout dvc.lock data && dvc checkout"
     )
-
-
-def _committed(path: str) -> dict[str, Any]:
-    """A JSON file of the last commit; empty outside Git, or where it has none."""
-    shown = subprocess.run(
-        ["git", "show", f"HEAD:./{path}"], capture_output=True, check=False
-    )
-    return dict(json.loads(shown.stdout)) if shown.returncode == 0 else {}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from stages.core import files, git, paths, processes, worktree
+from stages.core import git, processes, worktree
 from stages.core.errors import PipelineError
 from stages.core.params import load_params
 from stages.inference.score import detect_layout
@@ -21,8 +21,6 @@ from stages.review.revision import Revision
 from stages.review.run_results import RunResults, load
 
 TARGET = "evaluate"  # gate and export are left out
-# They belong to another model than the one that a run has scored.
-STALE = (paths.VERDICT, paths.EXPORT_SUMMARY)
 REASON = re.compile(r"(?:error|ERROR): (.*)")
 
 
@@ -124,7 +122,5 @@ def _run(root: Path, run: Planned, params: str, name: str) -> str:
             raise PipelineError(
                 found[0] if found else f"dvc repro {TARGET} ended with {code}"
             )
-        for path in STALE:
-            files.remove(folder / path)
         settings = ", ".join(f"{key}={value}" for key, value in run.values.items())
         return worktree.keep(folder, name=name, message=f"{run.name}: {settings}")

@@ -202,9 +202,12 @@ class ReviewRepository:
 @contextlib.contextmanager
 def written(path: Path, content: str | bytes) -> Iterator[None]:
     """A file with another content for a while."""
-    former = path.read_bytes()
+    former = path.read_bytes() if path.exists() else None
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     try:
         yield
     finally:
-        path.write_bytes(former)
+        if former is None:
+            path.unlink()
+        else:
+            path.write_bytes(former)

@@ -11,10 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.core import paths
+from stages.core import paths, worktree
 from stages.core.errors import PipelineError
-from stages.review import comparison, markdown, page, review
+from stages.gate import Check
+from stages.review import comparison, markdown, page, panels, review
 from stages.review.markdown import LIMIT
+from stages.review.rebuild import rebuilt
+from stages.review.revision import pull, revisions
+from stages.review.run_results import CACHED
+from stages.review.table import ABSENT
+from stages.review.verdict import Kind, verdict
+from stages.scoring.metrics import METRICS, Metric
 from tests.review.review_repo import ReviewRepository, written
 
 MINUS = "\N{MINUS SIGN}"
@@ -36,7 +43,7 @@ def reviewed(repository, monkeypatch):
         commits = repository.commits
         head = None if head is None else commits.get(head, head)
         settings = {"k": 6, "num_panels": 200} | words
-        return review(commits.get(base, base), head, **settings)
+        return review(*revisions(commits.get(base, base), head), **settings)
 
     return run
 
@@ -59,7 +66,7 @@ def bootstrap(differences: dict[str, float], groups: dict[str, str]):
 def test_a_change_that_does_nothing(repository, reviewed):
     found = reviewed("base", "retrained")
     images = found.comparison.counts
-    assert found.comparison.word == "no difference shown"
+    assert found.verdict.kind is Kind.SAME_MODEL
     assert images["equal"] == len(repository.per_image("base")) > 8
     assert images["better"] == images["worse"] == 0
     assert not found.panels
@@ -71,8 +78,10 @@ def test_a_change_that_does_nothing(repository, reviewed):
     assert not found.notes
     assert {row.mark for row in found.metrics} == {"same", ""}
     text = markdown.render(found)
-    assert "No difference shown" in text
-    assert "changed by more than 0.001" in text
+    assert text.startswith(
+        "## ⚪ The same model: byte for byte, and so are all scores\n"
+    )
+    assert "No metric changed." in text
     assert "Data: not a byte differs." in text
 
 
@@ -83,7 +92,7 @@ def test_known_images_worsened(repository, reviewed):
     order = sorted(repository.worsened, key=differences.__getitem__)
     dice = found.comparison.differences["dice"]
 
-    assert found.comparison.word == "worse"
+    assert found.verdict.kind is Kind.WORSE
     assert found.worst == order
     assert found.best == [repository.improved]
     assert set(found.panels) == {*repository.worsened, repository.improved}
@@ -95,9 +104,7 @@ def test_known_images_worsened(repository, reviewed):
     assert dice.mean == pytest.approx(statistics.mean(differences.values()), abs=1e-9)
     assert dice.base == pytest.approx(before.dice.mean(), abs=1e-9)
     low, high = bootstrap(differences, repository.groups())
-    assert dice.low == pytest.approx(low, abs=0.1 * (high - low))
-    assert dice.high == pytest.approx(high, abs=0.1 * (high - low))
-    assert dice.low < dice.mean < dice.high < 0
+    assert dice.low < low < dice.mean < high < dice.high < 0
 
     classes = {row.name: row for row in found.classes}
     assert set(classes) == {name.rsplit("-", 1)[0] for name in before.index}
@@ -123,9 +130,16 @@ def test_known_images_worsened(repository, reviewed):
         assert (picture(panel.base) != picture(panel.head)).any()
     text = markdown.render(found)
     for name in order:
-        assert f"| {name} | " in text
+        assert f"| {name} " in text
     assert f"{dice.mean:+.4f}".replace("-", MINUS) in text
-    assert "evaluate** because of" not in text or "outputs alone" in text
+    # The images of the page stand worst first.
+    anchors = re.findall(
+        r'<tbody id="[^"]*"[^>]* data-id="([^"]*)"', page.render(found)
+    )
+    assert anchors[: len(order)] == order
+    assert anchors[-1] == repository.improved
+    shown = panels.montage(found.panels[name] for name in found.worst)
+    assert cv2.imdecode(np.frombuffer(shown, np.uint8), 1).shape == (570, 1024, 3)
 
 
 def picture(side) -> np.ndarray:
@@ -145,7 +159,7 @@ def test_other_validation_images(repository, reviewed):
 
     # All images together, the head looks better; on those that both scored it is worse.
     assert after.dice.mean() > before.dice.mean() or len(common) > len(after) / 2
-    assert found.comparison.word == "worse"
+    assert found.verdict.kind is Kind.WORSE
     assert found.comparison.num_common == len(common)
     dice = found.comparison.differences["dice"]
     assert dice.mean == pytest.approx(statistics.mean(differences), abs=1e-9)
@@ -165,7 +179,7 @@ def test_other_validation_images(repository, reviewed):
 
 def test_the_same_ids_over_other_pictures_are_not_compared(reviewed):
     found = reviewed("base", "redrawn")
-    assert found.comparison.word == "not comparable"
+    assert found.verdict.kind is Kind.NOT_COMPARABLE
     assert not found.comparison.differences
     assert not found.panels
     assert not found.common
@@ -175,7 +189,7 @@ def test_the_same_ids_over_other_pictures_are_not_compared(reviewed):
     versions = [c for c in found.changes.data.facts if c.name == "version"]
     assert [(c.base, c.head) for c in versions] == [('"seed 7"', '"seed 8"')]
     num = found.comparison.counts["other picture"]
-    assert f"Under {num} ids that both have lies another" in found.notes[0].text
+    assert f"{num} ids exist on both sides but name different" in found.notes[0].text
     assert re.search(r"\d\.\d{4}", markdown.headline(found)) is None
     html = page.render(found)
     assert "No image was scored by both sides." in html
@@ -200,29 +214,26 @@ def test_data_that_grew(repository, reviewed):
 def test_a_gate_that_fails(repository, reviewed):
     found = reviewed("base", "failing")
     assert (found.base.gate, found.head.gate) == (True, False)
-    assert found.comparison.word == "no difference shown"
+    assert found.verdict.kind is Kind.GATE_FAILED
+    assert found.verdict.sentence.startswith("dice.mean 0.6777 < 0.999; ")
     assert not found.notes  # that gate and export are stale is what failing means
     row = next(row for row in found.metrics if row.name == "dice.mean")
     assert row.bound == "≥ 0.999 (was ≥ 0)"
     assert row.passed is False
     text = markdown.render(found)
     assert "head **FAILED**" in text
-    # DVC locks no stage that failed, yet it ran.
-    assert "- **gate** because of gate.min.dice.mean" in text
     assert "not exported: gate" in text
     assert "not exported: gate" in page.render(found)
     back = reviewed("failing", "base")
     assert (back.base.gate, back.head.gate) == (False, True)
-    assert [rerun.stage for rerun in back.changes.reruns] == ["gate"]
+    assert back.verdict.kind is Kind.SAME_MODEL
 
 
 def test_exported_model_on_both_sides(repository, reviewed):
     text = markdown.render(reviewed("base", "worse"))
-    shown = repository.plan.git(
-        "show", f"{repository.commits['base']}:data/export.json"
-    )
+    shown = json.loads((repository.root / paths.EXPORT_SUMMARY).read_text())
     for key in ("parameters", "multiply_adds"):
-        assert f"{json.loads(shown)[key]:,}" in text
+        assert f"{shown[key]:,}" in text
 
 
 def test_results_that_are_not_of_this_code_are_said_to_be(repository, reviewed):
@@ -234,6 +245,8 @@ def test_results_that_are_not_of_this_code_are_said_to_be(repository, reviewed):
     assert "train.epochs changed since" in found.changes.stale["head"]["train"]
     assert not found.changes.stale["base"]
     assert "The results of the head are not those of its code" in found.notes[0].text
+    assert found.verdict.kind is Kind.STALE
+    assert found.verdict.sentence == "train of the head: train.epochs changed since"
     unet = repository.root / "stages/nn/losses.py"
     with written(unet, unet.read_text() + "# another\n"):
         found = reviewed("base", None)
@@ -253,9 +266,9 @@ def test_command_writes_the_same_bytes_each_time(repository):
     words = ("stages.cli", "review", commits["base"], commits["worse"])
     lock = (repository.root / "dvc.lock").read_bytes()
     done = plan.run(*words)
-    assert done.stdout.startswith(f"worse: mean Dice {MINUS}")
+    assert done.stdout.startswith(f"Worse: mean Dice {MINUS}")
     plan.run(*words, "-o", "again", "--panels", "200")
-    for name in ("review.md", "review.html"):
+    for name in ("review.md", "review.html", "review.png"):
         first = (repository.root / name).read_bytes()
         assert first == (repository.root / "again" / name).read_bytes()
         assert str(repository.root).encode() not in first
@@ -266,6 +279,7 @@ def test_command_writes_the_same_bytes_each_time(repository):
     for path in (repository.root / "again").iterdir():
         path.unlink()
     (repository.root / "again").rmdir()
+    (repository.root / "review.png").unlink()
     assert not plan.git("status", "--porcelain")
 
 
@@ -285,9 +299,10 @@ def test_fresh_clone_says_what_it_lacks_and_pull_fetches_it(
     clone = repository.clone(tmp_path / "clone")
     monkeypatch.chdir(clone.root)
     words = {"k": 6, "num_panels": 200}
-    found = review(commits["base"], commits["worse"], **words)
+    pair = revisions(commits["base"], commits["worse"])
+    found = review(*pair, **words)
     # All that Git holds.
-    assert found.comparison.word == "worse"
+    assert found.verdict.kind is Kind.WORSE
     assert set(found.worst) == set(repository.worsened)
     assert not found.comparison.groups_known
     notes = " ".join(note.text for note in found.notes)
@@ -301,7 +316,7 @@ def test_fresh_clone_says_what_it_lacks_and_pull_fetches_it(
     assert "overlay is not in the DVC cache" in page.render(found)
 
     with pytest.raises(PipelineError, match="should come from the DVC remote"):
-        review(commits["base"], commits["worse"], pull=True, **words)
+        pull(list(pair), CACHED)
 
     store = tmp_path / "store"
     plan.run("dvc", "remote", "add", "--local", "-f", "store", str(store))
@@ -310,17 +325,16 @@ def test_fresh_clone_says_what_it_lacks_and_pull_fetches_it(
         stages = ("ingest", "validate", "split", "evaluate")
         plan.run("dvc", "push", "-q", "-r", "store", *stages)
     clone.run("dvc", "remote", "add", "--local", "-d", "store", str(store))
-    found = review(commits["base"], commits["worse"], pull=True, **words)
+    pair = revisions(commits["base"], commits["worse"])
+    pull(list(pair), CACHED)
+    found = review(*pair, **words)
     assert found.comparison.groups_known
-    assert not found.notes
     assert all(p.base.source and p.head.source for p in found.panels.values())
 
 
 def test_pictures_that_evaluate_drew_serve_where_masks_are_missing(
     repository, reviewed, monkeypatch
 ):
-    from stages.review import panels
-
     monkeypatch.setattr(panels, "_predictions", lambda *_: {})
     found = reviewed("base", "worse")
     drawn = [n for n, p in found.panels.items() if p.base.source and p.head.source]
@@ -333,7 +347,7 @@ def test_a_repository_that_cannot_be_compared_is_one_sentence(
 ):
     def error_of(base: str) -> str:
         with pytest.raises(PipelineError) as caught:
-            review(base, None, k=1, num_panels=1)
+            review(*revisions(base, None), k=1, num_panels=1)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -385,8 +399,7 @@ def test_a_repository_that_cannot_be_compared_is_one_sentence(
             "pair_id,class_name,dice,iou,hd95_px,assd_px\na,b,7,1,1,1\n",
             "dice from 0 to 1",
         ),
-        (paths.VERDICT, '{"passed": "yes"}', "should be the gate's verdict"),
-        (paths.EXPORT_SUMMARY, '{"formats": 3}', "export's summary"),
+        (paths.SEED_NOISE, '{"dice": 3}', "should be its summary"),
         (paths.HISTORY, "epoch\n1\n", "it has no column loss"),
         (paths.PARAMS, "a: [", "should be YAML"),
     ],
@@ -401,7 +414,7 @@ def test_a_corrupt_file_is_one_sentence(
         written(repository.root / path, content),
         pytest.raises(PipelineError, match=re.escape(expected)) as caught,
     ):
-        review(commits["base"], None, k=1, num_panels=1)
+        review(*revisions(commits["base"], None), k=1, num_panels=1)
     assert str(path) in str(caught.value)
     assert "the working tree" in str(caught.value)
 
@@ -435,7 +448,9 @@ def hostile(repository, monkeypatch):
         written(repository.root / paths.PER_IMAGE, content),
         written(repository.root / paths.METRICS, json.dumps(metrics)),
     ):
-        return review(commits["worse"], None, k=6, num_panels=200)
+        found = review(*revisions(commits["worse"], None), k=6, num_panels=200)
+        page.render(found)
+        return found
 
 
 def test_foreign_names_are_shown_and_do_nothing(hostile):
@@ -471,35 +486,80 @@ def test_markdown_stays_under_the_limit(hostile, reviewed):
         found, changes=replace(found.changes, data=data, params=params), notes=[]
     )
     text = markdown.render(large)
-    assert len(text) <= LIMIT
+    assert len(text.encode()) <= LIMIT
     assert "more" in text
-    assert "### Exported model" in text
+    assert "Exported model" in text
 
 
-def test_images_of_one_group_show_no_difference():
-    """One patient's images cannot show that another's would be better."""
-    names = [f"p-{number}" for number in range(5)]
+def side(dice, groups=None, *, noise=None) -> SimpleNamespace:
+    """Results of images p-0, p-1 and so on, each a group of its own by default."""
+    names = [f"p-{number}" for number in range(len(dice))]
+    columns = dict.fromkeys(("iou", "hd95_px", "assd_px"), 1.0) | {"dice": dice}
+    table = pd.DataFrame({"pair_id": names, "class_name": "A", **columns})
+    facts = noise and {"dataset": "phantoms", "num_images": len(dice), "dice": noise}
+    return SimpleNamespace(
+        per_image=table,
+        splits=pd.DataFrame({"pair_id": names, "group": groups or names}),
+        revision=SimpleNamespace(
+            outs={str(paths.INGESTED): "0"}, json=lambda _: facts, corrupt=None
+        ),
+        facts=None,
+        checks=[],
+        metrics={"num_images": len(dice)},
+    )
 
-    def side(value: float) -> SimpleNamespace:
-        columns = dict.fromkeys(("dice", "iou", "hd95_px", "assd_px"), value)
-        return SimpleNamespace(
-            per_image=pd.DataFrame({"pair_id": names, "class_name": "A", **columns}),
-            splits=pd.DataFrame({"pair_id": names, "group": "one"}),
-            revision=SimpleNamespace(outs={str(paths.INGESTED): "0"}),
-            facts=None,
-        )
 
-    found = comparison.compare(side(0.8), side(0.9))
-    assert found.word == "no difference shown"
-    assert found.differences["dice"].num_groups == 1
-    assert np.isnan(found.differences["dice"].low)
-    assert found.counts["better"] == 5
-    # Groups that are known make two patients of them.
-    base, head = side(0.8), side(0.9)
-    base.splits["group"] = head.splits["group"] = ["one"] * 3 + ["two"] * 2
-    assert comparison.compare(base, head).word == "better"
-    # The tolerance is inclusive, and undefined is neither.
-    head.per_image["dice"] = [0.801, 0.802, 0.799, 0.798, np.nan]
+def stated(base, head, **facts) -> Kind:
+    """The verdict on two sides of which nothing but this changed."""
+    changes = SimpleNamespace(
+        **{
+            "stale": {"base": {}, "head": {}},
+            "same_inputs": False,
+            "same_model": False,
+            "same_machine": True,
+            **facts,
+        }
+    )
+    return verdict(head, comparison.compare(base, head), changes).kind
+
+
+SPREAD = np.linspace(-0.001, 0.001, 12)
+
+
+def test_the_headline_in_its_order():
+    base, better = side(0.9 + SPREAD), side(0.92 + 2 * SPREAD)
+    assert stated(base, better) is Kind.BETTER
+    assert stated(better, base) is Kind.WORSE
+    assert stated(base, side(0.9 - 2 * SPREAD)) is Kind.NO_DIFFERENCE
+    # The same inputs are no change, whatever became of them.
+    assert stated(base, better, same_inputs=True) is Kind.SAME_INPUTS
+    same = side(0.9 + SPREAD)
+    assert stated(base, same, same_inputs=True, same_model=True) is Kind.SAME_MODEL
+    # Other machines: the noise of a rebuild decides, where it is known.
+    assert stated(base, better, same_machine=False) is Kind.NO_DIFFERENCE
+    # Seeds that move the mean by more than this change.
+    noisy = side(0.92 + 2 * SPREAD, noise={"1": 0.90, "2": 0.92, "3": 0.94})
+    assert stated(base, noisy) is Kind.NO_DIFFERENCE
+    assert stated(base, noisy, same_inputs=True) is Kind.SAME_INPUTS
+    quiet = side(0.92 + 2 * SPREAD, noise={"1": 0.9, "2": 0.9001, "3": 0.9002})
+    assert stated(base, quiet, same_machine=False) is Kind.BETTER
+    assert stated(base, quiet, same_inputs=True) is Kind.BETTER
+    # Few groups say nothing, stale results less, and a failed gate comes first.
+    few = [
+        side(dice[:4], ["a", "b", "c", "c"]) for dice in (0.9 + SPREAD, 0.92 + SPREAD)
+    ]
+    assert stated(*few) is Kind.FEW_GROUPS
+    one = [side(dice, ["a"] * 4) for dice in (0.9 + SPREAD[:4], 0.92 + SPREAD[:4])]
+    assert np.isnan(comparison.compare(*one).differences["dice"].low)
+    assert stated(*one) is Kind.FEW_GROUPS
+    stale = {"head": {"train": ["x changed since"]}, "base": {}}
+    assert stated(*one, stale=stale) is Kind.STALE
+    better.checks = [Check("dice.mean", 0.92, "min", 0.95, False)]
+    assert stated(base, better, stale=stale) is Kind.GATE_FAILED
+
+
+def test_the_tolerance_is_inclusive_and_undefined_is_neither():
+    base, head = side([0.8] * 5), side([0.801, 0.802, 0.799, 0.798, np.nan])
     counts = comparison.compare(base, head).counts
     assert [counts[n] for n in ("equal", "better", "worse", "undefined")] == [
         2,
@@ -507,6 +567,55 @@ def test_images_of_one_group_show_no_difference():
         1,
         1,
     ]
+
+
+def test_a_metric_that_the_base_lacks_is_new(repository, reviewed, monkeypatch):
+    """As in the review of the pull request that registers it."""
+
+    def size_ratio(masks):
+        return masks.sizes[1] / masks.sizes[0]
+
+    one = Metric("size_ratio", "size ratio", "", True, 3, size_ratio, ("mean",))
+    monkeypatch.setitem(METRICS, one.name, one)
+    repository.plan.git("checkout", "-q", repository.commits["worse"])
+    table = pd.read_csv(repository.root / paths.PER_IMAGE).assign(size_ratio=0.5)
+    metrics = json.loads((repository.root / paths.METRICS).read_text())
+    with (
+        written(repository.root / paths.PER_IMAGE, table.to_csv(index=False)),
+        written(
+            repository.root / paths.METRICS,
+            json.dumps(metrics | {"size_ratio": {"mean": 0.5}}),
+        ),
+    ):
+        found = reviewed("base", None)
+        row = next(row for row in found.metrics if row.name == "size_ratio.mean")
+        assert (row.base, row.head, row.mark) == (ABSENT, "0.500", "new")
+        assert re.search(rf"`size_ratio.mean` *\| {ABSENT}", markdown.render(found))
+    assert "▼ worse" in page.render(found)
+
+
+def test_a_base_of_another_machine_is_built_again_here(repository, monkeypatch):
+    plan, commits = repository.plan, repository.commits
+    monkeypatch.chdir(repository.root)
+    plan.git("checkout", "-q", commits["base"])
+    before, after = revisions(commits["base"], None)
+    with rebuilt(before, after) as same:
+        assert same is before  # one machine made both
+    lock = paths.DVC_LOCK.read_text()
+    build = before.outs[paths.BUILD.as_posix()]
+    with written(repository.root / paths.DVC_LOCK, lock.replace(build, "0" * 32)):
+        elsewhere = plan.commit("built elsewhere")
+    plan.git("checkout", "-q", "-f", commits["base"])
+    before, after = revisions(elsewhere, None)
+    with rebuilt(before, after) as again:
+        assert again.outs[paths.BUILD.as_posix()] == build
+        assert str(again).endswith(", built here")
+        found = review(again, after, k=1, num_panels=1)
+        # The run of the base's own code and params, not what its commit holds.
+        assert found.changes.same_machine
+        assert found.comparison.num_common == len(repository.per_image("base"))
+    assert not list((repository.root / worktree.FOLDER).glob("*/dvc.yaml"))
+    assert not plan.git("status", "--porcelain")
 
 
 def test_dvc_compares_and_draws_too(repository, tmp_path):

@@ -10,19 +10,30 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from stages.cli import app
+from stages.core import dvc_files
 from stages.core.errors import PipelineError
 from stages.tools import experiments
 
 
-def entry(name, dice, work, *, passed=True, **params):
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """A DVC cache in which a summary's hash is its multiply-adds, padded."""
+    monkeypatch.setattr(dvc_files, "cache", lambda: tmp_path / "cache")
+    for work in (9, 1_000_000, 5_000_000, 9_000_000):
+        place = dvc_files.stored(tmp_path / "cache", f"{work:032d}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps({"multiply_adds": work}))
+
+
+def entry(name, dice, work, **params):
+    bound = {"min": {"dice.mean": 0.5}, "max": {}}
     statistics = {"mean": dice, "ci_low": dice - 0.01, "ci_high": dice + 0.01}
     data = {
-        "params": {"params.yaml": {"data": {"train": {"epochs": 5, **params}}}},
-        "metrics": {
-            "data/evaluation/metrics.json": {"data": {"dice": statistics}},
-            "data/gate/verdict.json": {"data": {"passed": passed}},
-            "data/export.json": {"data": {"multiply_adds": work}},
+        "params": {
+            "params.yaml": {"data": {"train": {"epochs": 5, **params}, "gate": bound}}
         },
+        "metrics": {"data/evaluation/metrics.json": {"data": {"dice": statistics}}},
+        "outs": {"data/export.json": {"hash": f"{work:032d}"}},
     }
     return {"rev": "0" * 40, "name": name, "data": data}
 
@@ -35,14 +46,14 @@ def shown():
         {"name": "waste", "revs": [entry("waste", 0.94, 5_000_000, filters=[16, 32])]},
         {
             "name": "failed",
-            "revs": [entry("failed", 0.2, 9, passed=False, filters=[8, 16])],
+            "revs": [entry("failed", 0.2, 9, filters=[8, 16])],
         },
         {"name": "queued", "revs": [{"rev": "1" * 40, "name": "queued", "data": None}]},
     ]
     return [main]
 
 
-def test_best_first_with_intervals_and_only_params_that_differ():
+def test_best_first_with_intervals_and_only_params_that_differ(cache):
     found = experiments.read(shown())
     assert [one.name for one in found] == ["wide", "main", "waste", "failed"]
     assert experiments.differing(found) == ["train.filters"]
@@ -58,7 +69,7 @@ def test_best_first_with_intervals_and_only_params_that_differ():
     assert lines[4].split()[5:7] == ["FAILED", "-"]
 
 
-def test_the_same_runs_are_the_same_picture_of_any_names(tmp_path):
+def test_the_same_runs_are_the_same_picture_of_any_names(cache, tmp_path):
     hostile = shown()
     hostile[0]["name"] = "</svg>$<script>alert(1)</script>"
     for name in ("a.svg", "b.svg"):
@@ -68,9 +79,7 @@ def test_the_same_runs_are_the_same_picture_of_any_names(tmp_path):
     ET.fromstring(text)
     assert "<script>alert" not in text
     with pytest.raises(PipelineError, match="no run has both"):
-        experiments.draw(
-            experiments.read([entry("a", 0.1, 1, passed=False)]), tmp_path / "c.svg"
-        )
+        experiments.draw(experiments.read([entry("a", 0.1, 1)]), tmp_path / "c.svg")
 
 
 def test_real_experiments_of_dvc(tmp_path, monkeypatch):
@@ -81,25 +90,23 @@ def test_real_experiments_of_dvc(tmp_path, monkeypatch):
         assert done.returncode == 0 or not check, done.stderr
         return done
 
-    paths = {
-        "data/evaluation/metrics.json": {"dice": {"mean": 0.9, "ci_low": 0.8}},
-        "data/gate/verdict.json": {"passed": True},
-        "data/export.json": {"multiply_adds": 1000},
+    metrics, export = "data/evaluation/metrics.json", "data/export.json"
+    stage = {
+        "cmd": "true",
+        "params": ["train", "gate"],
+        "metrics": [{metrics: {"cache": False}}],
+        "outs": [export],
     }
-    outs = [{path: {"cache": False}} for path in paths]
-    stage = {"cmd": "true", "params": ["train"], "metrics": outs}
     yaml = YAML()
     with (tmp_path / "dvc.yaml").open("w") as file:
         yaml.dump({"stages": {"train": stage}}, file)
 
     def write(epochs, dice, work):
         with (tmp_path / "params.yaml").open("w") as file:
-            yaml.dump({"train": {"epochs": epochs}}, file)
-        values = dict(paths)
-        values["data/evaluation/metrics.json"] = {
-            "dice": {"mean": dice, "ci_low": dice - 0.1, "ci_high": dice + 0.05}
-        }
-        values["data/export.json"] = {"multiply_adds": work}
+            gate = {"min": {"dice.mean": 0.5}, "max": {}}
+            yaml.dump({"train": {"epochs": epochs}, "gate": gate}, file)
+        ends = {"mean": dice, "ci_low": dice - 0.1, "ci_high": dice + 0.05}
+        values = {metrics: {"dice": ends}, export: {"multiply_adds": work}}
         for path, value in values.items():
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(json.dumps(value))

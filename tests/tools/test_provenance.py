@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from stages.core import files, paths, provenance
+from stages.core import dvc_files, files, paths, provenance
 from stages.core.errors import PipelineError
 from stages.tools.provenance import check, commits, inputs_here
 from tests.conftest import ROOT
@@ -38,6 +39,10 @@ def checkout(isolated):
     path = small_onnx(paths.EXPORT / "unet.onnx", facts)
     record(path)
     git("init", "--quiet")
+    Repo.init(".").close()
+    stored = dvc_files.stored(dvc_files.cache(), dvc_files.md5(paths.EXPORT_SUMMARY))
+    stored.parent.mkdir(parents=True)
+    stored.write_bytes(paths.EXPORT_SUMMARY.read_bytes())
     commit("the good model")
     return path
 
@@ -50,7 +55,9 @@ def record(path) -> None:
         {"path": str(p), "md5": provenance.of_file(p)["md5"], "size": 1}
         for p in [*provenance.INPUTS.values(), paths.PLAN]
     ]
-    YAML().dump({"stages": {"export": {"deps": deps}}}, Path("dvc.lock"))
+    summary = paths.EXPORT_SUMMARY
+    outs = [{"path": str(summary), "md5": dvc_files.md5(summary)}]
+    YAML().dump({"stages": {"export": {"deps": deps, "outs": outs}}}, paths.DVC_LOCK)
 
 
 def test_a_checkouts_own_file(checkout, capsys):
