@@ -24,6 +24,8 @@ cli         `lungfield`, one command over all of it
 """
 
 import os
+import sys
+from pathlib import Path
 
 # TensorFlow and ONNX Runtime read these at their first import. Values that are already
 # set stay, but for telemetry, which nothing here needs.
@@ -36,6 +38,10 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # this bound holds where it reads another size from a hostile file than Pillow.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27))
+# Caches and settings of libraries: beside them, not in the user's home folder.
+_caches = Path(sys.prefix, "cache")
+os.environ.setdefault("KERAS_HOME", str(_caches / "keras"))
+os.environ.setdefault("MPLCONFIGDIR", str(_caches / "matplotlib"))
 os.environ |= {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",

@@ -6,14 +6,8 @@ same bytes.
 """
 
 import io
-import os
 import re
-import sys
 from collections.abc import Mapping
-from pathlib import Path
-
-# Matplotlib keeps a list of fonts: in the environment, not in the home folder.
-os.environ.setdefault("MPLCONFIGDIR", str(Path(sys.prefix, "cache", "matplotlib")))
 
 import matplotlib
 from markupsafe import Markup, escape

@@ -18,6 +18,11 @@ WORDS = (b"&a ", b"*a", b"!!python/name:os.system ", b"<<: *a\n", b"? ", b"- " *
          b"{", b"[", b"}", b"]", b"null", b"true", b"2001-01-01", b"1:30:00", b"|\n",
          b"%YAML 1.1\n---\n", b"---\n", b"\xed\xa0\x80", "\u202e".encode())  # fmt: skip
 
+# Of TIFF: sizes, bits, compression, photometric, strips, orientation, planes, tiles,
+# sub-directories, extra samples, sample format.
+TAGS = (256, 257, 258, 259, 262, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324,
+        330, 338, 339, 34665)  # fmt: skip
+
 Edit = Callable[[Random, bytearray, list[bytes]], None]
 
 
@@ -140,6 +145,30 @@ EDITS: tuple[Edit, ...] = (
     _flip_bits, _flip_bits, _set_bytes, _number, _number, _add, _cut_off, _cut_out,
     _repeat, _splice, _graft, _other_header, _word, _line,
 )  # fmt: skip
+
+
+def spoil_tags(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
+    """TIFF, or EXIF inside another file: an entry of its directory is changed."""
+    start = max(data.find(b"II*\0"), 0)
+    if data[start : start + 4] != b"II*\0" or len(data) < start + 8:
+        return spoil(random, data, corpus)
+    spoilt = bytearray(data)
+    (offset,) = struct.unpack_from("<I", data, start + 4)
+    offset += start
+    count = int.from_bytes(data[offset : offset + 2], "little")
+    for _ in range(random.choice((1, 1, 2, 4))):
+        entry = offset + 2 + 12 * random.randrange(max(count, 1))
+        if entry + 12 > len(data):
+            break
+        match random.randrange(4):
+            case 0:
+                struct.pack_into("<H", spoilt, entry, random.choice(TAGS))
+            case 1:
+                struct.pack_into("<H", spoilt, entry + 2, random.randrange(20))
+            case place:
+                number = random.choice((*NUMBERS[:15], random.randrange(16)))
+                struct.pack_into("<I", spoilt, entry + 4 * (place - 1), number)
+    return bytes(spoilt)
 
 
 def mend_png(data: bytes) -> bytes:

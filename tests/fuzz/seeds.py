@@ -12,17 +12,13 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 from pydicom.uid import RLELossless
 
 from stages.datasets.pairs import SHARD_SCHEMA, Pair, write_shards
 from tests.conftest import ROOT, lungs, png
+from tests.core.test_imaging import chunk, saved, tiff
 from tests.datasets.sources.test_dicom import dicom
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    """A PNG chunk."""
-    crc = struct.pack(">I", zlib.crc32(name + data))
-    return struct.pack(">I", len(data)) + name + data + crc
 
 
 def raw_png(rows: np.ndarray, *, depth: int, kind: int, chunks: bytes = b"") -> bytes:
@@ -80,7 +76,16 @@ def images() -> list[bytes]:
     gif = bytes.fromhex(
         "47494638396101000100800000000000ffffff2c00000000010001000002024401003b"
     )
-    return [*pngs(), *(bytes(one) for one in encoded), gif]
+    image, exif, more = Image.fromarray(grey), Image.Exif(), [Image.fromarray(mask)]
+    exif[0x0112] = 6  # orientation
+    meant = [saved(image, format=kind, exif=exif) for kind in ("png", "jpeg", "tiff")]
+    meant += [
+        saved(image, format="tiff", save_all=True, append_images=more),
+        saved(image.convert("RGBA"), format="tiff", compression="tiff_lzw"),
+        saved(image.quantize(8), format="tiff", compression="packbits"),
+        tiff(grey.astype(np.uint16) * 257, photometric=0, orientation=5),
+    ]
+    return [*pngs(), *(bytes(one) for one in encoded), gif, *meant]
 
 
 def dicoms() -> list[bytes]:
@@ -94,6 +99,8 @@ def dicoms() -> list[bytes]:
         dicom(deep, **window),
         dicom(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)),
         dicom(grey, syntax=RLELossless),
+        dicom(deep, PixelPaddingValue=4000, PixelPaddingRangeLimit=3000),
+        dicom(deep, WindowCenter=[400, 300], WindowWidth=[0, 9], HighBit=11),
     ]
 
 

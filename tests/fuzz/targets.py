@@ -218,7 +218,9 @@ def _spoil_zip(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
     return way(random, data, corpus)
 
 
-def _spoil_png(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
+def _spoil_image(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
+    if data[:4] != b"\x89PNG" and b"II*\0" in data and random.randrange(2):
+        return mutation.spoil_tags(random, data, corpus)
     if data[:4] == b"\x89PNG" and random.randrange(5) < 3:
         return mutation.spoil_inside_png(random, data, corpus)
     spoilt = mutation.spoil(random, data, corpus)
@@ -227,7 +229,7 @@ def _spoil_png(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
 
 TARGETS = {
     "image": Target(
-        420, _image, seeds.images, (UnreadableImageError,), _spoil_png
+        420, _image, seeds.images, (UnreadableImageError,), _spoil_image
     ),
     "dicom": Target(
         100, _dicom, seeds.dicoms, (UnreadableImageError, UnreadableError)
