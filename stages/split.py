@@ -73,12 +73,14 @@ def split(
     out: Path = paths.SPLIT_PAIRS,
     summary: Path = paths.SPLIT_SUMMARY,
 ) -> Path:
-    """Cuts the accepted pairs in two, group by group.
+    """Assigns the accepted pairs to two sides, group by group.
 
-    A group is what shares a patient, an exact or a near copy, directly or through
-    others; it is named after its first pair in natural order. Groups are ranked in
-    their class by a seeded hash of the name and the first ones are held out, so that
-    added pairs move only groups at the cut.
+    Pairs that share a patient, or are exact or near copies, form a group, directly or
+    through others; it is named after its first pair in natural order. A seeded hash
+    gives each patient (or picture, without a patient) a place between 0 and 1, and a
+    group takes the smallest of its members' places. Groups below the fraction are held
+    out. What was held out therefore stays held out however the data grow; the classes
+    balance by chance.
 
     Args:
         params: Shares, folds, seed, what counts as a near copy, and whether the data
@@ -95,6 +97,7 @@ def split(
             or one of the sides would be empty.
     """
     table = _read(quality, use_official_split=params.use_official_split)
+    keys = table["group"].where(table["group"] != "", table["image_sha256"])
     labels, copies = _group(
         table, near_duplicate_max_distance=params.near_duplicate_max_distance
     )
@@ -103,11 +106,12 @@ def split(
     if params.use_official_split:
         table, given = _given_sides(table, params)
     else:
-        table["split"] = _sides(table, params)
-    _check_sides(table, params)
+        table["split"] = _sides(table["group"], keys, params)
+    _check_sides(table, keys, params)
     _check_promises(table, quality)
     files.write_csv(out, table[["pair_id", "class_name", "group", "split"]])
     values = _summary(table, copies) | given
+    _warn(table, keys, params)
     files.write_json(summary, values)
     logger.info(
         "%d pairs in %d groups: %d to train, %d to validation",
@@ -246,27 +250,19 @@ def _names(pair_ids: pd.Series, labels: Labels) -> pd.Series:
     return pair_ids.groupby(labels).transform("first")
 
 
-def _sides(table: pd.DataFrame, params: SplitParams) -> pd.Series:
-    """The side of each row; a group of several classes counts for its first pair's."""
-    firsts = table.drop_duplicates("group")
-    held_out: set[str] = set()
-    for _, groups in firsts.groupby("class_name")["group"]:
-        ranked = sorted(groups, key=lambda name: seeded_rank(name, params.seed))
-        held_out.update(ranked[slice(*_cut(len(ranked), params))])
-    train, validation = SPLITS
-    return table["group"].isin(held_out).map({True: validation, False: train})
-
-
-def _cut(num_groups: int, params: SplitParams) -> tuple[int, int]:
-    """Which ranks are held out: from, up to. Whole numbers, rounded half up."""
+def _sides(groups: pd.Series, keys: pd.Series, params: SplitParams) -> pd.Series:
+    """The side of each row, from its group's place between 0 and 1."""
+    digits = 13  # what a float holds exactly
+    places = keys.map(
+        lambda key: int(seeded_rank(key, params.seed)[:digits], 16) / 16**digits
+    )
+    places = places.groupby(groups).transform("min")
     if params.folds:
-        return (
-            num_groups * params.fold // params.folds,
-            num_groups * (params.fold + 1) // params.folds,
-        )
-    quota = int(num_groups * params.validation_fraction + 0.5)
-    # A class of two groups or more is on both sides.
-    return 0, min(max(quota, 1), num_groups - 1)
+        held_out = (places * params.folds).astype(int) == params.fold
+    else:
+        held_out = places < params.validation_fraction
+    train, validation = SPLITS
+    return held_out.map({True: validation, False: train})
 
 
 def _given_sides(
@@ -326,20 +322,65 @@ def _given_sides(
     return kept, values
 
 
-def _check_sides(table: pd.DataFrame, params: SplitParams) -> None:
-    """Both sides must hold something."""
+def _check_sides(table: pd.DataFrame, keys: pd.Series, params: SplitParams) -> None:
+    """Refuses a split of which one side is empty.
+
+    Raises:
+        PipelineError: If it is.
+    """
     if params.folds:
-        key, remedy = f"fold {params.fold} of {params.folds}", "use fewer folds or "
+        key, remedy = f"fold {params.fold} of {params.folds}", "use fewer folds"
     else:
         key, remedy = f"validation_fraction {params.validation_fraction:g}", ""
     groups = table["group"].nunique()
+    if groups == 1 < len(table):
+        remedy = f"they {_reason(keys)}"
+    elif not remedy:
+        remedy = "try another split.seed, or bring more pairs"
     for side in SPLITS:
         if not (table["split"] == side).any():
             raise PipelineError(
                 f"split.{key} leaves no pair for {side}: the {len(table)} accepted "
                 f"pairs form {groups} group{'s' if groups > 1 else ''} of copies and "
-                f"patients that stay together; {remedy}bring more pairs"
+                f"patients that stay together; {remedy}"
             )
+
+
+def _reason(keys: pd.Series) -> str:
+    """What joined the pairs of one group, and what to do about it."""
+    if keys.nunique() == 1:
+        return (
+            "share one patient id (or one picture); if that is a placeholder such as "
+            "ANONYMOUS, give each patient an id of its own"
+        )
+    return (
+        "are near-duplicates of each other; lower split.near_duplicate_max_distance if "
+        "they are not"
+    )
+
+
+def _warn(table: pd.DataFrame, keys: pd.Series, params: SplitParams) -> None:
+    """Names a group that decides the split alone, and a fraction far from the wish."""
+    if params.use_official_split:
+        return
+    wanted = 1 / params.folds if params.folds else params.validation_fraction
+    got = float((table["split"] == SPLITS[1]).mean())
+    sizes = table.groupby("group").size()
+    largest = table["group"] == sizes.idxmax()
+    if sizes.max() > max(1, len(table) * wanted / 2):
+        logger.warning(
+            "%d of %d pairs form one group, on one side: they %s",
+            sizes.max(),
+            len(table),
+            _reason(keys[largest]),
+        )
+    if not wanted / 2 <= got <= 1.5 * wanted:
+        logger.warning(
+            "%.0f %% of the pairs are held out, %.0f %% were asked for: groups are "
+            "assigned by chance; another split.seed draws again",
+            100 * got,
+            100 * wanted,
+        )
 
 
 def _check_promises(table: pd.DataFrame, quality: Path) -> None:

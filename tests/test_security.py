@@ -232,7 +232,7 @@ class TestHostileParams:
 
     def test_a_few_aliases_are_fine(self) -> None:
         text = (ROOT / "params.yaml").read_text("utf-8")
-        text = text.replace("seed: 7 ", "seed: &s 7 ").replace("seed: 20 ", "seed: *s ")
+        text = text.replace("seed: 7 ", "seed: &s 7 ").replace("seed: 12 ", "seed: *s ")
         Path("params.yaml").write_text(text, "utf-8")
         assert load_params().split.seed == 7
 

@@ -197,7 +197,7 @@ class SplitParams(Section):
     """How the accepted pairs are divided into train and validation."""
 
     validation_fraction: float = Field(
-        gt=0, lt=1, description="share of the groups of each class to hold out"
+        gt=0, lt=1, description="share of the groups to hold out, each by its own hash"
     )
     folds: Count = Field(
         description="number of folds, at least 2; 0 uses validation_fraction instead"

@@ -44,7 +44,11 @@ Run = Callable[[str], Path]
 TREES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "article": (
         write_radiography,
-        {"validate.image_mask_shapes": [["40x40", "32x32"]]},
+        {
+            "validate.image_mask_shapes": [["40x40", "32x32"]],
+            "split.folds": 0,
+            "split.validation_fraction": 0.5,
+        },
     ),
     "radiography": (
         write_radiography,
