@@ -48,6 +48,7 @@ TREES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
             "validate.image_mask_shapes": [["40x40", "32x32"]],
             "split.folds": 0,
             "split.validation_fraction": 0.5,
+            "split.seed": 1,
         },
     ),
     "radiography": (
