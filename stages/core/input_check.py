@@ -6,14 +6,12 @@ damaged cache would be trained on in silence. Hence each stage compares its inpu
 what `dvc.lock` records.
 """
 
-import atexit
 import contextlib
 import ctypes
 import logging
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def by_dvc() -> None:
-    """Checks the stage's inputs, ties its life to DVC's, and notes the time it takes.
+    """Checks the stage's inputs, ties its life to DVC's, and notes when it began.
 
     Does nothing where DVC did not start the stage.
 
@@ -41,16 +39,16 @@ def by_dvc() -> None:
         return
     _end_with_parent()
     stage = address.rpartition(":")[2]
-    atexit.register(_note_time, stage)
+    _note_start(stage)
     check_inputs(stage)
 
 
-def _note_time(stage: str) -> None:
+def _note_start(stage: str) -> None:
     """One line for the summary of `make repro`; no output of a stage holds a time."""
-    paths.STAGE_TIMES.parent.mkdir(parents=True, exist_ok=True)
-    seconds = time.time() - psutil.Process().create_time()
-    with paths.STAGE_TIMES.open("a", encoding="utf-8") as times:
-        times.write(f"{stage},{seconds:.1f}\n")
+    with contextlib.suppress(OSError):  # a full or read-only disk has its own error
+        paths.STAGE_TIMES.parent.mkdir(parents=True, exist_ok=True)
+        with paths.STAGE_TIMES.open("a", encoding="utf-8") as times:
+            times.write(f"{stage},{psutil.Process().create_time():.1f}\n")
 
 
 def check_inputs(stage: str) -> None:

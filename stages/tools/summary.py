@@ -1,5 +1,7 @@
 """What `make repro` says at its end: the result, where to look, how long it took."""
 
+import time
+
 from ruamel.yaml import YAML
 
 from stages.core import dvc_files, files, git, paths
@@ -38,9 +40,13 @@ def _times() -> str:
     """How long the stages of this run took; DVC's cache had the others."""
     if not paths.STAGE_TIMES.is_file():
         return "every stage was up to date"
-    lines = paths.STAGE_TIMES.read_text("utf-8").splitlines()
-    seconds = {stage: float(value) for stage, value in (x.split(",") for x in lines)}
-    listed = ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items())
+    lines = [line.split(",") for line in paths.STAGE_TIMES.read_text().splitlines()]
+    starts = [float(start) for _, start in lines]
+    ends = [*starts[1:], time.time()]
+    listed = ", ".join(
+        f"{stage} {end - start:.0f}"
+        for (stage, _), start, end in zip(lines, starts, ends, strict=True)
+    )
     return f"seconds per stage: {listed}"
 
 

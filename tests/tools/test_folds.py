@@ -142,7 +142,7 @@ def test_seeds_are_measured_and_read_back(plan, capsys):
     # Twice the t quantile's 4.30 times sqrt(2) for each 0.01 of deviation.
     assert noise.standard_deviation == pytest.approx(0.01, abs=1e-6)
     assert noise.largest_difference == pytest.approx(4.3027 * 2**0.5 * 0.01, rel=1e-4)
-    assert git("status", "--porcelain") == f"?? {paths.SEED_NOISE}"
+    assert git("status", "--porcelain", "-uall") == f"?? {paths.SEED_NOISE}"
 
 
 def test_a_folder_is_read_wherever_runs_happen(tmp_path, tiny_values):
