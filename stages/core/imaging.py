@@ -307,14 +307,16 @@ def encode_png(pixels: NDArray[Any]) -> bytes:
 
 
 def resize_image(image: Grey, height: int, width: int) -> Grey:
-    """Resizes grey values: by area when shrinking, linearly when growing."""
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = height <= image.shape[0] and width <= image.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(
-        cv2.resize(image, (width, height), interpolation=method), np.uint8
-    )
+    """Resizes grey values: by area where a side shrinks, linearly where it grows."""
+    smaller = min(height, image.shape[0]), min(width, image.shape[1])
+    for (rows, columns), method in (
+        (smaller, cv2.INTER_AREA),
+        ((height, width), cv2.INTER_LINEAR),
+    ):
+        if image.shape[:2] != (rows, columns):
+            resized = cv2.resize(image, (columns, rows), interpolation=method)
+            image = np.asarray(resized, np.uint8)
+    return image
 
 
 def resize_mask(mask: Mask, height: int, width: int) -> Mask:

@@ -96,7 +96,7 @@ def export(
         core = probabilities(core, flip_tta=flip_tta)
         onnx_file.write(core, places["onnx"], facts=facts, epsilon=epsilon)
         saved_model.write(network, places["saved_model"], facts=facts)
-        litert.write(network, places["litert"], facts=facts)
+        litert.write(core, places["litert"], facts=facts, epsilon=epsilon)
         predictors: dict[str, Predictor] = {
             "onnx": onnx_file.load(places["onnx"]),
             "saved_model": saved_model.load(places["saved_model"]),

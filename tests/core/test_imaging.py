@@ -270,6 +270,12 @@ def test_a_mask_stays_binary_and_an_image_keeps_its_range():
         assert grey.max() <= image.max() + 1
 
 
+def test_a_side_that_shrinks_is_averaged_while_the_other_grows():
+    stripes = np.tile(np.array([0, 200], np.uint8), (64, 128))  # (64, 256)
+    resized = imaging.resize_image(stripes, 128, 128)
+    assert np.all(resized == 100)
+
+
 def test_preprocess_gives_the_networks_square():
     image, mask = lungs()
     assert imaging.preprocess(image, 32).shape == (32, 32, 1)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from stages.core import plugins
+from stages.core.errors import PipelineError
 from stages.core.params import STAGES
 from stages.export import size
 from stages.nn import models
@@ -66,8 +67,8 @@ def test_one_that_takes_any_size_has_the_same_weights_to_set(params):
     any_size.set_weights(model.get_weights())
     levels = any_size(images())
     assert all(np.allclose(a, b) for a, b in zip(levels, model(images()), strict=True))
-    small = any_size(images()[:, ::2, ::2])
-    assert [x.shape[1] for x in small] == [16, 8, 4]
+    large = any_size(np.repeat(np.repeat(images(), 2, 1), 2, 2))
+    assert [x.shape[1] for x in large] == [64, 32, 16]
 
 
 def test_gradients_reach_every_weight(params):
@@ -130,6 +131,19 @@ def test_the_saved_file_needs_nothing_of_ours(tiny_params, tmp_path):
     count, imported = json.loads(done.stdout.splitlines()[-1])
     assert count > 0
     assert not imported
+
+
+def test_a_size_that_does_not_fit_is_one_sentence(tiny_params):
+    changes = {"train.architecture": "subpixel_unet", "train.image_size": 36}
+    with pytest.raises(PipelineError, match="must be a multiple of 16 for the network"):
+        models.build(tiny_params(**changes).train)
+
+
+def test_low_contrast_is_standardised(tiny_params):
+    """A deviation of 4 grey levels, the least that `validate` accepts."""
+    model = models.build(tiny_params().train)
+    standardize = model.get_layer("standardize")
+    assert np.std(standardize(images() * 4 / 255 * 12**0.5)) > 0.97
 
 
 def test_standardised_inputs_ignore_exposure(tiny_params):

@@ -13,10 +13,12 @@ import keras
 from keras import layers
 
 from stages.core import plugins
+from stages.core.errors import PipelineError
 from stages.core.params import TrainParams
 
 Block = Callable[[keras.KerasTensor, int, float, str], keras.KerasTensor]
 Gate = Callable[[keras.KerasTensor, keras.KerasTensor, int, str], keras.KerasTensor]
+Head = Callable[[keras.KerasTensor, int], keras.KerasTensor]
 
 
 def build(params: TrainParams, *, any_size: bool = False) -> keras.Model:
@@ -26,10 +28,20 @@ def build(params: TrainParams, *, any_size: bool = False) -> keras.Model:
         params: The train section.
         any_size: Whether it takes images of any size, as in training that begins
             with small ones; the weights are the same either way.
+
+    Raises:
+        PipelineError: If `image_size` does not fit the network.
     """
+    module = plugins.load(__name__, params.architecture)
+    step = getattr(module, "PATCH", 1) * 2 ** (len(params.filters) - 1)
+    step *= 2 if params.low_resolution_fraction else 1
+    if params.image_size % step:
+        raise PipelineError(
+            f"train.image_size must be a multiple of {step} for the network "
+            f"{params.architecture}, found {params.image_size}"
+        )
     if any_size:
         params = params.model_copy(update={"image_size": None})
-    module = plugins.load(__name__, params.architecture)
     model: keras.Model = module.build(params)
     return model
 
@@ -41,6 +53,8 @@ def u_shape(
     block: Block,
     down: Block,
     gate: Gate = lambda skip, *_: skip,
+    stem: Callable[[keras.KerasTensor], keras.KerasTensor] = lambda x: x,
+    head: Head | None = None,
 ) -> keras.Model:
     """Encoder, middle, decoder and supervised heads, from the parts that differ.
 
@@ -51,6 +65,8 @@ def u_shape(
         block: (x, filters, batch-norm momentum, name) to features of the same size.
         down: The same at half the size.
         gate: (skip, decoder features, filters, name) to the skip that is used.
+        stem: The normalised image to the finest encoder's input.
+        head: (decoder features, level) to logits.
 
     Returns:
         Image (B, S, S, C) to a list of logits, finest first.
@@ -58,6 +74,7 @@ def u_shape(
     *widths, middle = params.filters
     momentum = params.batch_norm_momentum
     image, x = inputs(params)  # (B, S, S, C)
+    x = stem(x)
 
     skips = []
     for level, width in enumerate(widths):
@@ -73,7 +90,7 @@ def u_shape(
         x = layers.Concatenate(name=f"{part}_skip")([x, skip])
         x = block(x, width, momentum, part)
         if level < len(params.supervision_weights):
-            logits.append(head(x, level))
+            logits.append((head or pixel_head)(x, level))
     return keras.Model(image, logits[::-1], name=name)
 
 
@@ -88,7 +105,12 @@ def inputs(params: TrainParams) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     if params.input_normalization == "none":
         return image, image
     normalised = layers.GroupNormalization(
-        groups=1, center=False, scale=False, dtype="float32", name="standardize"
+        groups=1,
+        epsilon=1e-5,  # Keras' 1e-3 gives a low-contrast image a variance of 0.2
+        center=False,
+        scale=False,
+        dtype="float32",
+        name="standardize",
     )(image)
     return image, normalised
 
@@ -98,7 +120,7 @@ def levels(outputs: Any) -> list[Any]:
     return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
-def head(x: keras.KerasTensor, level: int) -> keras.KerasTensor:
+def pixel_head(x: keras.KerasTensor, level: int) -> keras.KerasTensor:
     """1x1 convolution to logits; float32, since a float16 loss overflows."""
     return layers.Conv2D(1, 1, dtype="float32", name=f"head_{level}")(x)
 
