@@ -274,7 +274,8 @@ class TrainParams(Section):
     image_size: int = Field(
         ge=8,
         le=2048,
-        description="side of the network's input, pixels; a multiple of 2^(stages - 1)",
+        description="side of the network's input, pixels; a multiple of 16 or more, by "
+        "the number of filters",
     )
     image_channels: Literal[1, 3] = Field(description="1 (grey) or 3 (colour)")
     filters: list[PositiveInt] = Field(
