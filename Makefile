@@ -105,7 +105,7 @@ bench: setup  ## Measure, each figure beside a limit or a peer: make bench BENCH
 
 SEED ?= 1
 faults: setup  ## Do 200 faults to running stages: make faults SEED=2
-	@$(BIN)/python -m tests.faults --seed $(call quoted,SEED) $(call option,--jobs,JOBS) $(call option,--out,REPORT)
+	@$(BIN)/python -m tests.faults --seed $(call quoted,SEED) $(call option,--jobs,JOBS)
 
 INPUTS ?= 100000
 fuzz: setup  ## Try 100,000 spoilt files on all that reads: make fuzz INPUTS=5000
@@ -157,4 +157,4 @@ clean:  ## Remove half-written outputs and checkpoints (data/.work)
 
 # Exported, a variable would be expanded, and `$(shell ...)` in it run. At the end, since
 # `?=` takes an unexported name for a defined one.
-unexport BASE HEAD OUT STUDY SET VERSION STAGE DATA EPOCHS FOLDS JOBS REPORT SEED INPUTS BENCH
+unexport BASE HEAD OUT STUDY SET VERSION STAGE DATA EPOCHS FOLDS JOBS SEED INPUTS BENCH

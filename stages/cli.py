@@ -70,9 +70,9 @@ def predict(
     Images that have a result of the same model and threshold are skipped. Exit code 1
     where an image cannot be read; the others are done.
     """
-    from stages.inference.predict import run
+    from stages.inference import predict as room
 
-    run(
+    room.predict(
         model,
         images,
         out,

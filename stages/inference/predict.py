@@ -68,7 +68,7 @@ class Row:
 COLUMNS = [field.name for field in fields(Row)]
 
 
-def run(
+def predict(
     model: Path,
     images: list[str],
     out: Path,
@@ -78,27 +78,70 @@ def run(
     max_pixels: int = MAX_PIXELS,
     force: bool = False,
     overlays: bool = True,
-) -> None:
-    """Predicts what a command line names and prints a summary; see `predict`.
+) -> list[Row]:
+    """Predicts all images that have no result yet, and prints a summary.
+
+    Args:
+        model: An exported ONNX file.
+        images: Files, folders and globs, see `sources`.
+        out: Folder to write to; other files in it are kept.
+        threshold: As for `Segmenter`.
+        batch_size: Number of images in memory at a time.
+        max_pixels: As for `Segmenter`.
+        force: Whether to predict again those that have a result.
+        overlays: Whether to write pictures with the outline.
+
+    Returns:
+        The rows of these images, as in `predictions.csv`.
 
     Raises:
-        PipelineError: If the model cannot be used, or at the end, if an image could
-            not be read.
+        PipelineError: If the model cannot be used, an argument names no image, or
+            `predictions.csv` was not written by this function; and at the end, if an
+            image could not be read.
     """
-    rows = predict(
-        Segmenter(model, threshold=threshold, max_pixels=max_pixels),
-        sources(images, out),
-        out,
-        model_sha256=files.sha256(model),
-        batch_size=batch_size,
-        force=force,
-        overlays=overlays,
-    )
+    segment = Segmenter(model, threshold=threshold, max_pixels=max_pixels)
+    marks = {
+        "model_sha256": files.sha256(model),
+        "threshold": f"{segment.threshold:g}",
+    }
+    found = sources(images, out)
+    table = _Table(out, overlays=overlays)
+    skipped = 0
+    waiting: list[tuple[str, str, Prepared]] = []  # name, hash, image
+
+    def flush() -> None:
+        if waiting:
+            results = segment.batch([prepared for *_, prepared in waiting])
+            for (name, sha256, _), one in zip(waiting, results, strict=True):
+                _write_pictures(out, name, one, overlays=overlays)
+                table.add(_row(name, one, marks | {"sha256": sha256}))
+        waiting.clear()
+        table.write()
+
+    for source in tqdm(found, desc="predict", unit="image", disable=None):
+        name = source.name
+        try:
+            encoded = read_file(source.path)
+            sha256 = hashlib.sha256(encoded).hexdigest()
+            if not force and table.has(name, marks | {"sha256": sha256}):
+                skipped += 1
+                continue
+            waiting.append((name, sha256, segment.prepare(encoded)))
+        except (imaging.UnreadableImageError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            table.add(Row(_cell(name), problem=visible(str(reason)), **marks))
+            files.remove(_picture(out, "masks", name))
+            tqdm.write(visible(f"skipped {source.path}: {reason}"), file=sys.stderr)
+        if len(waiting) == batch_size:
+            flush()
+    flush()
+    if skipped:
+        logger.info("%d of %d images had a result already", skipped, len(found))
+    rows = [table.rows[_cell(source.name)] for source in found]
     bad = [row for row in rows if row.problem]
-    odd = [row for row in rows if row.warning]
     print(
         f"{len(rows) - len(bad)} of {len(rows)} images have a mask in {out}; "
-        f"{len(odd)} with a warning in predictions.csv"
+        f"{sum(bool(row.warning) for row in rows)} with a warning in predictions.csv"
     )
     if bad:
         raise PipelineError(
@@ -106,6 +149,7 @@ def run(
             f"{bad[0].image} ({bad[0].problem}); repair or remove them and run the "
             "same command again"
         )
+    return rows
 
 
 def sources(wanted: Iterable[str], out: Path) -> list[Source]:
@@ -154,7 +198,7 @@ def sources(wanted: Iterable[str], out: Path) -> list[Source]:
     stems = {path: name.with_suffix("") for path, name in names.items()}
     uses = Counter([*names.values(), *stems.values()])
     return [
-        Source(path, (name if uses[stems[path]] > 1 else stems[path]).as_posix())
+        Source(path, _text(name if uses[stems[path]] > 1 else stems[path]))
         for path, name in names.items()
     ]
 
@@ -166,70 +210,6 @@ def _is_image(path: Path) -> bool:
         return False
     with path.open("rb") as file:  # DICOM often has no suffix
         return imaging.format_of(file.read(132)) == "dicom"
-
-
-def predict(
-    segmenter: Segmenter,
-    images: list[Source],
-    out: Path,
-    *,
-    model_sha256: str,
-    batch_size: int = 16,
-    force: bool = False,
-    overlays: bool = True,
-) -> list[Row]:
-    """Predicts all images that have no result yet.
-
-    Args:
-        segmenter: The model.
-        images: See `sources`.
-        out: Folder to write to; other files in it are kept.
-        model_sha256: Hash of the model's file: another model predicts again.
-        batch_size: Number of images in memory at a time.
-        force: Whether to predict again those that have a result.
-        overlays: Whether to write pictures with the outline.
-
-    Returns:
-        The rows of these images, as in `predictions.csv`.
-
-    Raises:
-        PipelineError: If the model does not give probabilities, or if
-            `predictions.csv` was not written by this function.
-    """
-    marks = {"model_sha256": model_sha256, "threshold": f"{segmenter.threshold:g}"}
-    table = _Table(out, overlays=overlays)
-    skipped = 0
-    waiting: list[tuple[str, str, Prepared]] = []  # name, hash, image
-
-    def flush() -> None:
-        if waiting:
-            found = segmenter.batch([prepared for *_, prepared in waiting])
-            for (name, sha256, _), one in zip(waiting, found, strict=True):
-                _write_pictures(out, name, one, overlays=overlays)
-                table.add(_row(name, one, marks | {"sha256": sha256}))
-        waiting.clear()
-        table.write()
-
-    for source in tqdm(images, desc="predict", unit="image", disable=None):
-        name = _text(source.name)
-        try:
-            encoded = read_file(source.path)
-            sha256 = hashlib.sha256(encoded).hexdigest()
-            if not force and table.has(name, marks | {"sha256": sha256}):
-                skipped += 1
-                continue
-            waiting.append((name, sha256, segmenter.prepare(encoded)))
-        except (imaging.UnreadableImageError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            table.add(Row(_cell(name), problem=visible(str(reason)), **marks))
-            files.remove(_picture(out, "masks", name))
-            tqdm.write(visible(f"skipped {source.path}: {reason}"), file=sys.stderr)
-        if len(waiting) == batch_size:
-            flush()
-    flush()
-    if skipped:
-        logger.info("%d of %d images had a result already", skipped, len(images))
-    return [table.rows[_cell(_text(source.name))] for source in images]
 
 
 class _Table:
@@ -313,9 +293,9 @@ def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
         partial.write_bytes(imaging.encode_png(pixels))
 
 
-def _text(name: str) -> str:
+def _text(name: Path) -> str:
     """A name as UTF-8 text, whatever bytes the file system has."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return os.fsencode(name.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _cell(name: str) -> str:

@@ -1,51 +1,45 @@
-"""`python -m tests.faults [--seed N] [--only K]`: does faults, prints what survived."""
+"""Injects faults into running stages or flows and prints what survived."""
 
 import argparse
-import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from stages.core import tables
 from tests.faults import cases, clones, flows, judge
 from tests.faults.cases import Case
 from tests.faults.clones import Base
 from tests.faults.kinds import KINDS, Scene
 
-ATTEMPTS = 5  # a stage that ended before its fault is laid again
+ATTEMPTS = 5  # a stage that ended before its fault is run again
 OUTPUT_LINES = 40
 JOBS = max(2, os.cpu_count() or 2)
 
 
 @dataclass
 class Result:
-    """What became of one fault."""
+    """The outcome of one fault."""
 
-    number: int
-    stage: str
-    kind: str
+    case: Case
     what: str
     wrong: list[str]
-    seconds: float
 
-    @property
-    def line(self) -> str:
+    def __str__(self) -> str:
         word = "LOST" if self.wrong else "survived"
-        return (
-            f"{self.number:>4} {self.stage:<9} {self.kind:<13} {word:<9}"
-            f"{self.seconds:5.0f} s  {self.what}"
-        )
+        case = self.case
+        line = f"{case.number:>4} {case.stage:<9}{case.kind:<14}{word:<9}{self.what}"
+        return "\n      ".join([line, *"\n".join(self.wrong).splitlines()])
 
 
-def do(base: Base, case: Case, folder: Path, *, keep: bool) -> Result:
-    """Does one fault in a clone of its own, and judges."""
-    start, what, wrong = time.monotonic(), None, []
+def do(base: Base, case: Case, folder: Path) -> Result:
+    """Injects one fault in a clone of its own, and judges."""
+    what, wrong = None, []
     root = folder / f"case{case.number}"
     for attempt in range(ATTEMPTS):
         clear(root)
@@ -61,24 +55,16 @@ def do(base: Base, case: Case, folder: Path, *, keep: bool) -> Result:
             run, code = judge.recover(scene)
             wrong += judge.after_recovery(scene, run, code)
             if wrong:
-                wrong.append("the disturbed run's words:\n" + _said(scene))
+                lines = [x for run in scene.runs for x in run.output().splitlines()]
+                wrong += ["the disturbed run printed:", *lines[-OUTPUT_LINES:]]
             break
         finally:
             for step in scene.clear:
                 step()
     else:
         wrong = [f"in {ATTEMPTS} attempts the stage ended before the fault came"]
-    if not (keep and wrong):
-        clear(root)
-    seconds = time.monotonic() - start
-    return Result(
-        case.number, case.stage, case.kind, what or "not done", wrong, seconds
-    )
-
-
-def _said(scene: Scene) -> str:
-    lines = [line for run in scene.runs for line in run.output().splitlines()]
-    return "\n".join(lines[-OUTPUT_LINES:])
+    clear(root)
+    return Result(case, what or "not done", wrong)
 
 
 def clear(root: Path) -> None:
@@ -88,28 +74,24 @@ def clear(root: Path) -> None:
 
 
 def table(results: list[Result]) -> str:
-    """Stage by kind: survived of tried."""
-    kinds = [kind for kind in KINDS if any(r.kind == kind for r in results)]
+    """Survived of tried, by stage and kind."""
+    kinds = [kind for kind in KINDS if any(r.case.kind == kind for r in results)]
 
-    def cell(some: list[Result]) -> str:
+    def cell(stage: str, kind: str) -> str:
+        some = [
+            r
+            for r in results
+            if stage in (r.case.stage, "all") and kind in (r.case.kind, "all")
+        ]
         return f"{sum(not r.wrong for r in some)}/{len(some)}" if some else "-"
 
-    def row(head: str, some: list[Result]) -> list[str]:
-        by_kind = [cell([r for r in some if r.kind == kind]) for kind in kinds]
-        return [head, *by_kind, cell(some)]
-
-    rows = [["", *kinds, "all"]]
-    rows += [row(s, [r for r in results if r.stage == s]) for s in cases.STAGES]
-    rows += [row("all", results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
+    columns = [*kinds, "all"]
+    rows = [[s, *(cell(s, kind) for kind in columns)] for s in (*cases.STAGES, "all")]
+    return tables.text(["", *columns], rows)
 
 
 def isolate() -> None:
-    """Goes on in a mount namespace of its own, where this user may have one.
+    """Restarts in a mount namespace of its own, where this user may have one.
 
     Small and read-only file systems are then mounted for this run alone, and vanish
     with it, however it ends.
@@ -131,86 +113,50 @@ def isolate() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the whole sequence")
-    parser.add_argument("--faults", type=int, help="how many to do: 200")
+    parser.add_argument("--faults", type=int, help="how many: 200, or 50 of flows")
     parser.add_argument("--only", type=int, nargs="+", help="these of the sequence")
-    parser.add_argument("--stage", nargs="+", help="those of the sequence in a stage")
     parser.add_argument("--sample", action="store_true", help="the ten of `make test`")
     parser.add_argument("--base", type=Path, help="a finished run, to do none")
     parser.add_argument("--jobs", type=int, default=JOBS, help="at a time")
-    parser.add_argument("--minutes", type=float, help="begin no fault after so many")
-    parser.add_argument("--out", type=Path, help="JSON report to write")
-    parser.add_argument("--keep", type=Path, help="folder that keeps what was lost")
-    parser.add_argument("--flows", action="store_true", help="50 faults to flows")
+    parser.add_argument("--flows", action="store_true", help="to served flows instead")
     given = parser.parse_args()
     if given.flows:
-        return flows.run(
-            given.seed, given.faults or 50, only=given.only, jobs=given.jobs
-        )
+        count = given.faults or 50
+        return flows.run(given.seed, count, only=given.only, jobs=given.jobs)
     isolate()
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
-        folder = given.keep or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(scratch)
         base = (
             clones.read(given.base)
             if given.base
-            else clones.prepare(folder.absolute() / "base", say=say)
+            else clones.prepare(folder / "base", say=say)
         )
         some = (
             cases.sample(given.seed)
             if given.sample
             else cases.cases(given.seed, given.faults or 200, base.inputs)
         )
-        if given.only:
-            some = [case for case in some if case.number in given.only]
-        if given.stage:
-            some = [case for case in some if case.stage in given.stage]
 
-        def one(case: Case) -> Result | None:
-            if given.minutes and time.monotonic() - start > given.minutes * 60:
-                return None
-            keep = given.keep is not None
-            result = do(base, case, folder.absolute(), keep=keep)
-            lines = [result.line, *result.wrong]
-            say("\n".join(lines).replace("\n", "\n      "))
+        def one(case: Case) -> Result:
+            result = do(base, case, folder)
+            say(str(result))
             return result
 
         with ThreadPoolExecutor(given.jobs) as pool:
-            results = [result for result in pool.map(one, some) if result]
-    return report(results, given, time.monotonic() - start)
+            chosen = [c for c in some if not given.only or c.number in given.only]
+            results = list(pool.map(one, chosen))
+    survived = sum(not r.wrong for r in results)
+    say(
+        f"\nsurvived of tried, seed {given.seed}\n{table(results)}\n"
+        f"{survived} of {len(results)} faults survived in "
+        f"{time.monotonic() - start:.0f} s; repeat one with --only NUMBER"
+    )
+    return int(survived < len(results))
 
 
 def say(text: str) -> None:
     print(text, flush=True)
-
-
-def report(results: list[Result], given: argparse.Namespace, seconds: float) -> int:
-    """Prints the table and how to repeat what was lost; 1 if anything was."""
-    lost = [r for r in results if r.wrong]
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = used.ru_utime + used.ru_stime
-    print(f"\nsurvived of tried, seed {given.seed}\n{table(results)}")
-    for r in lost:
-        again = " --sample" if given.sample else ""
-        print(
-            f"lost: {r.stage}, {r.kind}, {r.what}; again: python -m tests.faults"
-            f"{again} --seed {given.seed} --only {r.number}"
-        )
-    print(
-        f"{len(results) - len(lost)} of {len(results)} faults survived; "
-        f"{seconds:.0f} s, {cpu:.0f} s of processor"
-    )
-    if given.out:
-        values = {
-            "seed": given.seed,
-            "tried": len(results),
-            "survived": len(results) - len(lost),
-            "seconds": round(seconds),
-            "cpu_seconds": round(cpu),
-            "faults": [asdict(r) for r in results],
-        }
-        given.out.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    return 1 if lost else 0
 
 
 if __name__ == "__main__":

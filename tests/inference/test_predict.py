@@ -1,5 +1,4 @@
 import csv
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -43,13 +42,9 @@ def table(out: Path) -> dict[str, dict[str, str]]:
         return {row["image"]: row for row in csv.DictReader(file)}
 
 
-def run_all(model, images, *, threshold=None, **options) -> tuple[Path, list[Row]]:
+def run_all(model, images, **options) -> tuple[Path, list[Row]]:
     out = images.parent / "out"
-    segmenter = model
-    if not isinstance(model, Segmenter):
-        segmenter = Segmenter(model, threshold=threshold)
-    found = sources([str(images)], out)
-    return out, predict(segmenter, found, out, model_sha256="1", **options)
+    return out, predict(model, [str(images)], out, **options)
 
 
 def test_masks_have_the_images_own_size_and_find_the_lungs(model, images):
@@ -97,19 +92,20 @@ def test_a_second_run_does_only_what_is_new(model, images):
     assert {row["threshold"] for row in table(out).values()} == {"0.25"}
 
 
-def test_an_interrupted_run_goes_on_where_it_was(model, images):
+def test_an_interrupted_run_goes_on_where_it_was(model, images, monkeypatch):
     """What was finished before has its row, though the run never came to its end."""
-    real, calls = Segmenter(model), []
+    real, calls = Segmenter.batch, []
 
-    def dies(batch):
-        calls.append(len(batch))
+    def dies(segment, prepared):
+        calls.append(len(prepared))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real.model.predict(batch)
+        return real(segment, prepared)
 
-    broken = Segmenter(dataclasses.replace(real.model, predict=dies))
-    with pytest.raises(KeyboardInterrupt):
-        run_all(broken, images, batch_size=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "batch", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_all(model, images, batch_size=1)
     out = images.parent / "out"
     assert list(table(out)) == ["a/one"]
     before = stamps(out)

@@ -39,7 +39,7 @@ def served(tmp_path_factory) -> Iterator[Served]:
 
 def test_the_mask_is_that_of_predict(served, tmp_path):
     (tmp_path / "film.png").write_bytes(picture())
-    predict.run(served.model, [str(tmp_path / "film.png")], tmp_path)
+    predict.predict(served.model, [str(tmp_path / "film.png")], tmp_path)
     status, headers, content = served.ask("/predict", picture())
     assert (status, headers["content-type"]) == (200, "image/png")
     assert content == (tmp_path / "masks" / "film.png").read_bytes()
