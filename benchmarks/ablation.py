@@ -26,6 +26,7 @@ MOMENTA = (0.9, 0.99)
 SEEDS = (1, 2, 3)
 # 18 runs of this size take minutes. A fifth of the training groups is monitored.
 SIZE: dict[str, Any] = {
+    "train.architecture": "unet",
     "train.image_size": 64,
     "train.filters": [4, 8, 16, 32],
     "train.low_resolution_fraction": 0.0,

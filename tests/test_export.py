@@ -138,6 +138,7 @@ def run_stage(folder: Path, **env: str) -> subprocess.Popen:
 def values(shipped_values) -> dict:
     export = {
         "export.parity_images": 3,
+        "train.architecture": "unet",
         "export.variants": ["fp16", "int8"],
         "export.fp16_max_dice_loss": 0.3,
         "export.int8_max_dice_loss": 0.3,

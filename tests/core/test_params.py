@@ -71,8 +71,8 @@ def descriptions(section, prefix=""):
         ("split.fold", 2, "split: fold must be less than folds (0), found 2"),
         ("split.folds", 1, "split: folds must be 0 (no folds) or at least 2"),
         ("split.validation_fraction", 1.0, "split.validation_fraction must be less"),
-        ("train.image_size", 100, "image_size must be a multiple of 32"),
-        ("train.supervision_weights", [1.0] * 5, "must have at most 4 entries"),
+        ("train.image_size", 100, "image_size must be a multiple of 16"),
+        ("train.supervision_weights", [1.0] * 5, "must have at most 3 entries"),
         (
             "train.supervision_weights",
             [0.0, 1.0],

@@ -37,6 +37,7 @@ def images(channels=1):
 def test_the_articles_network_has_its_number_of_parameters(tiny_params):
     params = tiny_params(
         **{
+            "train.architecture": "unet",
             "train.filters": [64, 128, 256, 512, 1024],
             "train.supervision_weights": [1.0, 0.5],
         }
