@@ -483,11 +483,6 @@ def test_no_thumbnails_no_pictures(tiny_params: Build) -> None:
     assert "mask cannot be read: the file is empty" in page
 
 
-def test_great_expectations_own_pages_on_request(tiny_params: Build) -> None:
-    run(tiny_params, [pair(1), pair(2)], data_docs=True)
-    assert (paths.QUALITY_DATA_DOCS / "index.html").is_file()
-
-
 def test_missing_and_corrupt_shards_are_one_sentence(tiny_params: Build) -> None:
     with pytest.raises(
         PipelineError, match="should hold Parquet shards but holds none"

@@ -179,9 +179,6 @@ class ValidateParams(Section):
     thumbnails: Count = Field(
         description="number of rejected pairs pictured in data/quality/docs"
     )
-    data_docs: bool = Field(
-        description="whether to write Great Expectations' own pages as well, untracked"
-    )
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "ValidateParams":

@@ -22,8 +22,6 @@ INGESTED_SUMMARY = DATA / "ingested.json"
 QUALITY_PAIRS = DATA / "quality" / "pairs.parquet"
 QUALITY_REPORT = DATA / "quality" / "report.json"
 QUALITY_DOCS = DATA / "quality" / "docs"
-# Great Expectations' own pages contain the time, so DVC does not track them.
-QUALITY_DATA_DOCS = WORK / "data_docs"
 
 SPLIT_PAIRS = DATA / "splits" / "pairs.csv"
 SPLIT_SUMMARY = DATA / "splits" / "summary.json"

@@ -2,7 +2,6 @@
 
 Reads:  data/ingested
 Writes: data/quality/pairs.parquet, data/quality/report.json, data/quality/docs
-        (data/.work/data_docs too with validate.data_docs: true)
 Why:    a broken pair is kept out here, with a reason that a person can read, so that
         no later stage has to wonder about its input.
 """
@@ -62,9 +61,7 @@ def validate(
     """
     files.remove(pairs)
     table = workers.measure(ingested, max_image_pixels=params.max_image_pixels)
-    outcome = judge_facts(
-        table, params, data_docs=paths.QUALITY_DATA_DOCS if params.data_docs else None
-    )
+    outcome = judge_facts(table, params)
     values = report_values(outcome)
     files.write_json(report, values)
     with files.replacing(docs) as partial:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,21 +49,16 @@ class Outcome:
         ]
 
 
-def judge_facts(
-    table: pd.DataFrame, params: ValidateParams, *, data_docs: Path | None = None
-) -> Outcome:
+def judge_facts(table: pd.DataFrame, params: ValidateParams) -> Outcome:
     """Has Great Expectations judge the pairs, then the data set that is left of them.
 
     Args:
         table: What `workers.measure` returned.
         params: The bounds.
-        data_docs: Where to write Great Expectations' own pages; None writes none.
     """
     checks = pair_checks(params)
     expectations = {check.name: check.expectation for check in checks}
-    verdicts = judge(
-        with_judged(table, params), expectations, title="pairs", data_docs=data_docs
-    )
+    verdicts = judge(with_judged(table, params), expectations, title="pairs")
     shapes = verdicts["shapes"]
     verdicts["shapes"] = replace(shapes, rows=like(table, shapes.rows))
     table = _explained(table, checks, verdicts)
