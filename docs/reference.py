@@ -1,11 +1,13 @@
 """Writes the generated pages of docs/reference: `python docs/reference.py`.
 
-`params.md` comes from the models in `stages/core/params.py`, the table of `metrics.md`
-from the registry in `stages/scoring/metrics.py`, and `cli.md` from the Typer app.
+`params.md` comes from `params.yaml` and the models in `stages/core/params.py`, the
+table of `metrics.md` from the registry in `stages/scoring/metrics.py`, and `cli.md`
+from the Typer app.
 `tests/test_docs.py` checks that the files are up to date.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,9 @@ NOTE = "<!-- Written by docs/reference.py; `make docs` updates it. -->\n\n"
 
 def params_page() -> str:
     """One table per section of `params.yaml`."""
-    values = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text("utf-8"))
+    text = (ROOT / "params.yaml").read_text("utf-8")
+    values = YAML(typ="safe", pure=True).load(text)
+    meanings = comments(text)
     lines = [
         "# Params",
         "",
@@ -37,15 +41,32 @@ def params_page() -> str:
         lines += ["", f"## {name}", "", f"{section.__doc__.splitlines()[0]}", ""]
         lines += ["| param | default | allowed | meaning |", "|---|---|---|---|"]
         for key, field in section.model_fields.items():
-            if field.description:
+            if not is_section(field.annotation):
                 cells = (
                     f"`{name}.{key}`",
                     f"`{json.dumps(defaults[key])}`",
                     allowed(section, key),
-                    field.description,
+                    meanings[f"{name}.{key}"],
                 )
                 lines.append(f"| {' | '.join(cells)} |")
     return NOTE + "\n".join(lines) + "\n"
+
+
+def comments(text: str) -> dict[str, str]:
+    """The comment behind each key of a YAML text, by dotted name."""
+    found, parents = {}, []
+    for line in text.splitlines():
+        if match := re.match(r"( *)(\w+):.*?(?:  # (.*))?$", line):
+            indent, key, comment = match.groups()
+            parents = [*parents[: len(indent) // 2], key]
+            if comment:
+                found[".".join(parents)] = comment
+    return found
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether a field holds params of its own."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def sections(
@@ -55,7 +76,7 @@ def sections(
     for key, field in model.model_fields.items():
         name = field.alias or key
         inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        if is_section(inner):
             yield f"{prefix}{name}", inner, values[name]
             yield from sections(inner, values[name], f"{prefix}{name}.")
 

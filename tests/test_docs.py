@@ -12,9 +12,7 @@ import pytest
 from typer.main import get_command
 
 from stages.cli import app
-from stages.core.params import Params
 from tests.conftest import ROOT
-from tests.core.test_params import descriptions
 
 README = (ROOT / "README.md").read_text("utf-8")
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -80,7 +78,7 @@ def test_the_readme_is_short():
 
 @pytest.mark.parametrize("path", [*TOP[::2], *DOCS], ids=lambda path: path.name)
 def test_params_that_pages_name_exist(path):
-    known = descriptions(Params)
+    known = REFERENCE["comments"]((ROOT / "params.yaml").read_text("utf-8"))
     sections = "|".join({name.partition(".")[0] for name in known})
     for name in re.findall(
         rf"[`' ]((?:{sections})\.[a-z_.]+)=", path.read_text("utf-8")

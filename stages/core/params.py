@@ -1,4 +1,4 @@
-"""Types, bounds and descriptions of `params.yaml`, and its only reader.
+"""Types and bounds of `params.yaml`, and its only reader.
 
 No default lives here: DVC could not see it change.
 """
@@ -21,7 +21,6 @@ from pydantic import (
     model_validator,
 )
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from stages.core import paths, plugins
 from stages.core.errors import PipelineError
@@ -76,8 +75,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 class Section(BaseModel):
     """A section of `params.yaml`; refuses unknown keys and wrong types.
 
-    The description of a field is also its comment in `params.yaml` and its row in
-    `docs/reference/params.md`.
+    The comments in `params.yaml` describe the fields.
     """
 
     model_config = ConfigDict(
@@ -88,97 +86,53 @@ class Section(BaseModel):
 class KaggleParams(Section):
     """The data set that the source `kaggle` downloads."""
 
-    dataset: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name")
-    version: PositiveInt = Field(
-        description="version of the data set; pinned, so that it never changes silently"
-    )
+    dataset: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    version: PositiveInt
 
 
 class PhantomParams(Section):
     """The radiographs that the source `phantom` draws."""
 
-    pairs: PositiveInt = Field(description="number of radiographs, over all classes")
-    seed: Seed = Field(description="the same seed gives the same bytes")
-    image_size: int = Field(ge=16, le=4096, description="side of an image, pixels")
-    mask_size: int = Field(ge=16, le=4096, description="side of a mask, pixels")
+    pairs: PositiveInt
+    seed: Seed
+    image_size: int = Field(ge=16, le=4096)
+    mask_size: int = Field(ge=16, le=4096)
 
 
 class IngestParams(Section):
     """Where the image/mask pairs come from."""
 
-    source: Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "sources")] = (
-        Field(
-            description="phantom (synthetic), folder (your own) or kaggle (downloaded)"
-        )
-    )
-    layout: Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "layouts")] = (
-        Field(
-            description="arrangement of the files: a module in stages/datasets/layouts"
-        )
-    )
-    # layouts/__init__.py checks it against the layout's targets.
-    target: str = Field(
-        description='kind of mask, if the layout has several; "" is its first'
-    )
-    folder: Annotated[str, AfterValidator(_place)] = Field(
-        description="directory or zip that the source folder reads"
-    )
-    classes: list[Name] = Field(description="class folders to read; [] reads all")
-    limit: Count = Field(description="maximum number of pairs per class; 0 reads all")
-    shard_pairs: PositiveInt = Field(
-        description="maximum number of pairs per Parquet shard"
-    )
-    shard_bytes: PositiveInt = Field(
-        description="maximum bytes of images and masks per shard; limits memory"
-    )
+    source: Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "sources")]
+    layout: Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "layouts")]
+    target: str  # layouts/__init__.py checks it against the layout's targets
+    folder: Annotated[str, AfterValidator(_place)]
+    classes: list[Name]
+    limit: Count
+    shard_pairs: PositiveInt
+    shard_bytes: PositiveInt
     kaggle: KaggleParams
     phantom: PhantomParams
-    max_file_bytes: PositiveInt = Field(description="larger files are rejected unread")
-    max_zip_members: PositiveInt = Field(
-        description="zips that list more files are refused"
-    )
-    max_zip_bytes: PositiveInt = Field(
-        description="zips that unpack to more bytes are refused"
-    )
+    max_file_bytes: PositiveInt
+    max_zip_members: PositiveInt
+    max_zip_bytes: PositiveInt
 
 
 class ValidateParams(Section):
     """What a usable pair looks like."""
 
-    classes: list[Name] = Field(description="classes that may appear; [] accepts all")
+    classes: list[Name]
     image_mask_shapes: list[
         Annotated[list[Shape], Field(min_length=2, max_length=2)]
-    ] = Field(
-        min_length=1,
-        description="allowed [image, mask] sizes, height x width in pixels",
-    )
-    mask_foreground: int = Field(
-        ge=1, le=255, description="foreground value in masks; all else must be 0"
-    )
-    foreground_min: Fraction = Field(
-        description="smallest foreground share of a mask; ignored for lesions"
-    )
-    foreground_max: Fraction = Field(description="largest foreground share of a mask")
-    contrast_min: float = Field(
-        ge=0,
-        le=128,
-        description="smallest standard deviation of an image's grey values",
-    )
-    num_components_max: PositiveInt = Field(
-        description="masks with more separate regions get a warning"
-    )
-    min_pairs: PositiveInt = Field(
-        description="the stage fails with fewer accepted pairs"
-    )
-    max_rejected_fraction: Fraction = Field(
-        description="the stage fails if a larger share of the pairs is rejected"
-    )
-    max_image_pixels: PositiveInt = Field(
-        description="images with more pixels are rejected before they are decoded"
-    )
-    thumbnails: Count = Field(
-        description="number of rejected pairs pictured in data/quality/docs"
-    )
+    ] = Field(min_length=1)
+    mask_foreground: int = Field(ge=1, le=255)
+    foreground_min: Fraction
+    foreground_max: Fraction
+    contrast_min: float = Field(ge=0, le=128)
+    num_components_max: PositiveInt
+    min_pairs: PositiveInt
+    max_rejected_fraction: Fraction
+    max_image_pixels: PositiveInt
+    thumbnails: Count
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "ValidateParams":
@@ -193,26 +147,13 @@ class ValidateParams(Section):
 class SplitParams(Section):
     """How the accepted pairs are divided into train and validation."""
 
-    validation_fraction: float = Field(
-        gt=0, lt=1, description="share of the groups to hold out, each by its own hash"
-    )
-    folds: Count = Field(
-        description="number of folds, at least 2; 0 uses validation_fraction instead"
-    )
-    fold: Count = Field(description="fold to hold out, from 0 to folds - 1")
-    seed: Seed = Field(description="another seed holds out other groups")
-    near_duplicate_max_distance: int = Field(
-        ge=0,
-        le=64,
-        description="images whose hashes differ in at most this many of 256 bits are "
-        "near-duplicates",
-    )
-    use_official_split: bool = Field(
-        description="whether to use the split that the data set itself defines"
-    )
-    official_held_out: Literal["validation", "test"] = Field(
-        description="official side to hold out; test also trains on validation"
-    )
+    validation_fraction: float = Field(gt=0, lt=1)
+    folds: Count
+    fold: Count
+    seed: Seed
+    near_duplicate_max_distance: int = Field(ge=0, le=64)
+    use_official_split: bool
+    official_held_out: Literal["validation", "test"]
 
     @model_validator(mode="after")
     def _fold_exists(self) -> "SplitParams":
@@ -232,103 +173,47 @@ class SplitParams(Section):
 class AugmentationParams(Section):
     """How far the geometry and the grey values of a training pair may change."""
 
-    flip_probability: Fraction = Field(
-        description="probability of a left-right flip; the heart is not symmetric"
-    )
-    rotation_degrees: float = Field(ge=0, le=45, description="largest rotation")
-    shift_fraction: float = Field(
-        ge=0, le=0.5, description="largest shift, as a share of the side"
-    )
-    scale_fraction: float = Field(
-        ge=0, lt=0.9, description="largest change of the scale"
-    )
-    aspect_fraction: float = Field(
-        ge=0, lt=0.9, description="largest change of the aspect ratio"
-    )
-    brightness: Fraction = Field(
-        description="largest offset, as a share of the grey range"
-    )
-    contrast: BelowOne = Field(description="largest change of the contrast")
-    gamma: float = Field(ge=0, le=2, description="largest absolute logarithm of gamma")
-    bias_field: BelowOne = Field(
-        description="largest uneven exposure, as a change of the grey values"
-    )
-    blur: Fraction = Field(description="largest share of a 5x5 blur")
-    noise: Fraction = Field(
-        description="largest standard deviation of noise, as a share of the grey range"
-    )
-    invert_probability: Fraction = Field(
-        description="probability of a negative image; archives contain both"
-    )
+    flip_probability: Fraction
+    rotation_degrees: float = Field(ge=0, le=45)
+    shift_fraction: float = Field(ge=0, le=0.5)
+    scale_fraction: float = Field(ge=0, lt=0.9)
+    aspect_fraction: float = Field(ge=0, lt=0.9)
+    brightness: Fraction
+    contrast: BelowOne
+    gamma: float = Field(ge=0, le=2)
+    bias_field: BelowOne
+    blur: Fraction
+    noise: Fraction
+    invert_probability: Fraction
 
 
 class TrainParams(Section):
     """The network, its loss and its schedule."""
 
-    architecture: Annotated[str, _one_of(plugins.names, STAGES / "nn" / "models")] = (
-        Field(description="network: a module in stages/nn/models")
-    )
-    image_size: int = Field(
-        ge=8,
-        le=2048,
-        description="side of the network's input, pixels; a multiple of 16 or more, by "
-        "the number of filters",
-    )
-    image_channels: Literal[1, 3] = Field(description="1 (grey) or 3 (colour)")
-    filters: list[PositiveInt] = Field(
-        min_length=2,
-        max_length=8,
-        description="filters of each encoder stage, the middle last",
-    )
-    input_normalization: Literal["none", "standardize"] = Field(
-        description="standardize (each image to mean 0 and variance 1) or none"
-    )
-    batch_norm_momentum: float = Field(
-        gt=0, lt=1, description="of the moving averages; the article has 0.99"
-    )
-    supervision_weights: list[Annotated[float, Field(ge=0)]] = Field(
-        min_length=1,
-        description="loss weight per decoder level, finest first; [1.0]: a plain U-Net",
-    )
-    loss: Annotated[str, _one_of(plugins.functions, STAGES / "nn" / "losses.py")] = (
-        Field(description="loss: a function in stages/nn/losses.py")
-    )
-    learning_rate: float = Field(gt=0, le=10, description="highest rate of Adam")
-    learning_rate_schedule: Literal["constant", "cosine", "polynomial", "one_cycle"] = (
-        Field(description="constant, cosine, polynomial or one_cycle")
-    )
-    warmup_fraction: BelowOne = Field(
-        description="share of the steps that raise the rate to learning_rate"
-    )
-    beta_1: BelowOne = Field(description="decay of Adam's first moment")
-    beta_2: BelowOne = Field(description="decay of Adam's second moment")
-    ema_momentum: BelowOne = Field(
-        description="of the moving average of the weights; 0 keeps the last weights"
-    )
-    batch_size: PositiveInt = Field(description="pairs per step, over all devices")
-    epochs: PositiveInt = Field(description="passes over the training pairs")
-    low_resolution_fraction: BelowOne = Field(
-        description="share of the epochs, from the first, at half of image_size"
-    )
-    early_stopping_patience: Count = Field(
-        description="epochs to wait for a better monitored Dice; 0 never stops early"
-    )
-    monitor_fraction: BelowOne = Field(
-        description="share of training groups that select the checkpoint; 0: the last"
-    )
-    seed: Seed = Field(description="of the weights, the order and the augmentation")
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(
-        description="float32, or mixed_float16 or mixed_bfloat16 on a GPU"
-    )
-    jit_compile: bool = Field(
-        description="whether to use XLA: faster on a GPU, results not reproducible"
-    )
-    threads: PositiveInt = Field(
-        description="CPU threads; another number changes the last digits"
-    )
-    gradient_log_interval: Count = Field(
-        description="steps between rows of data/model/gradients.csv; 0 writes none"
-    )
+    architecture: Annotated[str, _one_of(plugins.names, STAGES / "nn" / "models")]
+    image_size: int = Field(ge=8, le=2048)
+    image_channels: Literal[1, 3]
+    filters: list[PositiveInt] = Field(min_length=2, max_length=8)
+    input_normalization: Literal["none", "standardize"]
+    batch_norm_momentum: float = Field(gt=0, lt=1)
+    supervision_weights: list[Annotated[float, Field(ge=0)]] = Field(min_length=1)
+    loss: Annotated[str, _one_of(plugins.functions, STAGES / "nn" / "losses.py")]
+    learning_rate: float = Field(gt=0, le=10)
+    learning_rate_schedule: Literal["constant", "cosine", "polynomial", "one_cycle"]
+    warmup_fraction: BelowOne
+    beta_1: BelowOne
+    beta_2: BelowOne
+    ema_momentum: BelowOne
+    batch_size: PositiveInt
+    epochs: PositiveInt
+    low_resolution_fraction: BelowOne
+    early_stopping_patience: Count
+    monitor_fraction: BelowOne
+    seed: Seed
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
+    jit_compile: bool
+    threads: PositiveInt
+    gradient_log_interval: Count
     augmentation: AugmentationParams
 
     @model_validator(mode="after")
@@ -367,40 +252,32 @@ class TrainParams(Section):
 class EvaluateParams(Section):
     """How the held-out pairs are scored and pictured."""
 
-    threshold: float = Field(
-        gt=0, lt=1, description="smallest probability of a foreground pixel"
-    )
-    flip_tta: bool = Field(
-        description="whether to average the predictions of an image and its flip"
-    )
-    keep_components: Count = Field(
-        description="number of largest regions to keep per mask; 0 keeps all"
-    )
-    bootstrap_resamples: int = Field(
-        ge=100, description="number of resamples of groups for the 95 % intervals"
-    )
-    bootstrap_seed: Seed = Field(description="of the resampling")
-    overlays_worst: Count = Field(description="number of overlays with the lowest Dice")
-    overlays_best: Count = Field(description="number of overlays with the highest Dice")
-    overlays_median: Count = Field(description="number of overlays around the median")
-    batch_size: PositiveInt = Field(description="images per prediction step")
+    threshold: float = Field(gt=0, lt=1)
+    flip_tta: bool
+    keep_components: Count
+    bootstrap_resamples: int = Field(ge=100)
+    bootstrap_seed: Seed
+    overlays_worst: Count
+    overlays_best: Count
+    overlays_median: Count
+    batch_size: PositiveInt
 
 
 def _by_metric_name(bounds: Any) -> Any:
     """`{"dice": {"mean": 0.95}}` as `{"dice.mean": 0.95}`; both forms are allowed.
 
-    The nested form is what `dvc exp run -S gate.min.dice.mean=0.9` sets. If a name
-    occurs twice, the later one counts.
+    `dvc exp run -S gate.min.dice.mean=0.9` sets the nested form. If a name occurs
+    twice, the later one counts.
     """
     if not isinstance(bounds, dict):
         return bounds
     flat: dict[str, Any] = {}
     for name, bound in bounds.items():
-        inner = _by_metric_name(bound)
-        for key, value in inner.items() if isinstance(inner, dict) else [("", inner)]:
-            full = f"{name}.{key}" if key else str(name)
-            flat.pop(full, None)
-            flat[full] = value
+        if isinstance(bound, dict):
+            inner = _by_metric_name(bound)
+            flat |= {f"{name}.{key}": value for key, value in inner.items()}
+        else:
+            flat[str(name)] = bound
     return flat
 
 
@@ -410,34 +287,20 @@ Bounds = Annotated[dict[str, Finite], BeforeValidator(_by_metric_name)]
 class GateParams(Section):
     """Bounds on metrics; a metric that is missing or undefined fails."""
 
-    min: Bounds = Field(description="smallest value that passes, by metric name")
-    max: Bounds = Field(description="largest value that passes, by metric name")
+    min: Bounds
+    max: Bounds
 
 
 class ExportParams(Section):
     """How far an exported file may differ from the Keras model."""
 
-    parity_images: PositiveInt = Field(
-        description="number of held-out images to compare each format on"
-    )
-    max_probability_difference: Fraction = Field(
-        description="largest difference of a probability that passes"
-    )
-    max_dice_difference: Fraction = Field(
-        description="largest difference of Dice that passes"
-    )
-    variants: list[Literal["fp16", "int8"]] = Field(
-        description="smaller ONNX files to write as well: fp16, int8"
-    )
-    calibration_images: PositiveInt = Field(
-        description="number of training images that calibrate int8"
-    )
-    fp16_max_dice_loss: Fraction = Field(
-        description="largest loss of mean Dice that fp16 may have"
-    )
-    int8_max_dice_loss: Fraction = Field(
-        description="largest loss of mean Dice that int8 may have"
-    )
+    parity_images: PositiveInt
+    max_probability_difference: Fraction
+    max_dice_difference: Fraction
+    variants: list[Literal["fp16", "int8"]]
+    calibration_images: PositiveInt
+    fp16_max_dice_loss: Fraction
+    int8_max_dice_loss: Fraction
 
 
 class Params(Section):
@@ -453,39 +316,38 @@ class Params(Section):
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:
-    """Reads and checks `params.yaml`.
-
-    Args:
-        path: A YAML 1.2 file, read as DVC reads it.
+    """Reads and checks `params.yaml`, a YAML 1.2 file, as DVC reads it.
 
     Raises:
         PipelineError: If a key is unknown, missing, of the wrong type or out of
             bounds; one sentence names the first such key.
     """
     try:
-        content = path.read_bytes()
+        text = path.read_text("utf-8")
     except FileNotFoundError:
         raise PipelineError(
             f"{path} is missing here; run from the root of the repository"
         ) from None
-    try:
-        values = YAML(typ="safe", pure=True).load(content.decode("utf-8"))
-    except Exception as error:  # its reader raises what its parts raise
-        reason = " ".join(str(error).split())
-        raise PipelineError(f"{path} must be YAML: {reason}") from None
-    return parse_params(values, name=str(path))
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path} must be YAML in UTF-8: {error}") from None
+    return parse_text(text)
 
 
-def parse_params(values: Any, *, name: str = "params.yaml") -> Params:
+def parse_text(text: str) -> Params:
+    """Checks the text of a `params.yaml`; errors as in `load_params`."""
+    return parse_params(_read(YAML(typ="safe", pure=True), text))
+
+
+def parse_params(values: Any) -> Params:
     """Checks values that were already read; errors as in `load_params`."""
     if not isinstance(values, dict):
         raise PipelineError(
-            f"{name} must hold one section per stage, found {_short(values)}"
+            f"params.yaml must hold one section per stage, found {_short(values)}"
         )
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise PipelineError(f"{name}: {_sentence(error)}") from None
+        raise PipelineError(f"params.yaml: {_sentence(error)}") from None
 
 
 def _sentence(error: ValidationError) -> str:
@@ -574,16 +436,9 @@ def text_with_values(text: str, values: Mapping[str, Any]) -> str:
     return stream.getvalue() if values else text
 
 
-def parse_text(text: str) -> Params:
-    """Checks the text of a `params.yaml`; errors as in `load_params`."""
-    return parse_params(_read(YAML(typ="safe", pure=True), text))
-
-
 def _read(yaml: YAML, text: str) -> Any:
     try:
         return yaml.load(text)
-    except YAMLError as error:
+    except Exception as error:  # its reader raises what its parts raise
         reason = " ".join(str(error).split())
-        raise PipelineError(
-            f"params.yaml should be YAML but is not: {reason}"
-        ) from None
+        raise PipelineError(f"params.yaml must be YAML: {reason}") from None

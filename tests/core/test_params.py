@@ -6,8 +6,6 @@ from ruamel.yaml import YAML
 from stages.core.errors import PipelineError
 from stages.core.params import (
     RENAMED,
-    Params,
-    Section,
     load_params,
     parse_params,
     parse_text,
@@ -20,29 +18,6 @@ def test_the_shipped_file_loads():
     params = load_params(ROOT / "params.yaml")
     assert params.ingest.source == "phantom"
     assert params.gate.min["dice.mean"] == 0.95
-
-
-def test_each_comment_of_the_shipped_file_is_the_description_of_its_field():
-    comments, parents = {}, []
-    for line in (ROOT / "params.yaml").read_text("utf-8").splitlines():
-        if found := re.match(r"( *)(\w+):.*?(?:  # (.*))?$", line):
-            indent, key, comment = found.groups()
-            parents = [*parents[: len(indent) // 2], key]
-            comments[".".join(parents)] = comment
-    comments = {key: comment for key, comment in comments.items() if comment}
-    assert comments == descriptions(Params)
-
-
-def descriptions(section, prefix=""):
-    found = {}
-    for key, field in section.model_fields.items():
-        name = f"{prefix}{field.alias or key}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found |= descriptions(field.annotation, f"{name}.")
-        else:
-            assert field.description, name
-            found[name] = field.description
-    return found
 
 
 @pytest.mark.parametrize(
