@@ -133,41 +133,6 @@ class TestEach:
         )
 
 
-def test_article_is_the_articles(shipped_values: dict[str, Any], run: Run) -> None:
-    params = params_of("article", shipped_values)
-    settings = params.train
-    assert settings.filters == [64, 128, 256, 512, 1024]
-    assert (settings.image_size, settings.batch_size, settings.epochs) == (256, 16, 10)
-    assert (settings.learning_rate, settings.beta_1, settings.beta_2) == (
-        1e-4,
-        0.9,
-        0.99,
-    )
-    assert (settings.loss, settings.supervision_weights) == ("bce", [1.0, 0.5])
-    assert settings.learning_rate_schedule == "constant"
-    assert settings.batch_norm_momentum == 0.99
-    assert settings.warmup_fraction == settings.ema_momentum == 0
-    assert settings.low_resolution_fraction == settings.monitor_fraction == 0
-    assert set(settings.augmentation.model_dump().values()) == {0.0}
-    # 3,616 films in five folds: 724 or so are held out.
-    assert (params.split.folds, params.split.fold) == (5, 0)
-    assert set(read(run("article"), paths.INGESTED_SUMMARY)["classes"]) == {"COVID"}
-
-
-def test_radiography_takes_all_classes_and_what_is_shipped(
-    shipped_values: dict[str, Any], run: Run
-) -> None:
-    params = params_of("radiography", shipped_values)
-    shipped = parse_params(shipped_values)
-    assert params.train.model_copy(update={"epochs": shipped.train.epochs}) == (
-        shipped.train
-    )
-    assert set(read(run("radiography"), paths.INGESTED_SUMMARY)["classes"]) == {
-        "COVID",
-        "Normal",
-    }
-
-
 def test_covid_qu_ex_is_scored_on_its_own_test_side(run: Run) -> None:
     place = run("covid_qu_ex")
     assert read(place, paths.INGESTED_SUMMARY)["target"] == "lung"
