@@ -3,7 +3,6 @@
 `benches/` has one module per benchmark, found by its name, with
 
 - its docstring: the figure, its peer and the target;
-- `OPTIONS`: the fields of `Options` that it uses, besides `quick`;
 - `LONG`: whether it runs only when named;
 - `bench(options)`: the rows.
 

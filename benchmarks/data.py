@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from benchmarks.harness import Options
 from stages.core import imaging, paths
 from stages.core.errors import PipelineError
-from stages.core.params import Params, load_params
+from stages.core.params import load_params
 from stages.datasets.pairs import Pair
 from stages.datasets.sources import phantom
 from stages.datasets.sources.folder import pairs_in
@@ -143,33 +144,24 @@ def zip_folder(folder: Path, path: Path) -> None:
             archive.write(file, file.relative_to(folder))
 
 
-def params_for(pairs: Iterable[Pair], source: Path, params: Params) -> Params:
-    """Params whose data are the written pairs; their shapes, whatever, are right.
+def settings(pairs: Iterable[Pair], source: Path) -> dict[str, Any]:
+    """Params, by dotted name, that read written pairs and accept their shapes.
 
     Args:
         pairs: Some of what was written.
         source: The zip or the folder.
-        params: All else.
     """
     shapes = set()
     for pair in pairs:
-        sides = (imaging.decode(side or b"").shape for side in (pair.image, pair.mask))
+        sides = (imaging.decode(side).shape for side in pair.content())
         shapes.add(tuple(f"{height}x{width}" for height, width, *_ in sides))
-    read = {
-        "source": "folder",
-        "folder": str(source),
-        "layout": "covid19_radiography",
-        "classes": [],
-        "limit": 0,
+    return {
+        "ingest.source": "folder",
+        "ingest.folder": str(source),
+        "ingest.layout": "covid19_radiography",
+        "ingest.classes": [],
+        "ingest.limit": 0,
+        "validate.image_mask_shapes": [list(pair) for pair in sorted(shapes)],
+        "validate.classes": [],
+        "validate.max_rejected_fraction": 1.0,
     }
-    judged = {
-        "image_mask_shapes": [list(pair) for pair in sorted(shapes)],
-        "classes": [],
-        "max_rejected_fraction": 1.0,
-    }
-    return params.model_copy(
-        update={
-            "ingest": params.ingest.model_copy(update=read),
-            "validate_": params.validate_.model_copy(update=judged),
-        }
-    )

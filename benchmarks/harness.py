@@ -1,4 +1,4 @@
-"""Options, rows, targets and side-by-side timing, shared by all benchmarks."""
+"""Options, rows and side-by-side timing, shared by all benchmarks."""
 
 import math
 import statistics
@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
 
 from stages.core import plugins
 from stages.core.errors import PipelineError
@@ -17,54 +16,40 @@ FOLDER = Path(__file__).parent / "benches"
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the command line; None leaves the choice to the benchmark."""
+    """Options of the command line."""
 
     quick: bool = False  # tiny sizes: shows that it works, measures nothing
     data: Path | None = None  # labelled pairs, folder or zip; None draws phantoms
     pairs: int | None = None
-    sizes: tuple[int, ...] = ()
-    model: Path | None = None
-    out: Path | None = None
 
     def size(self, usual: int, tiny: int) -> int:
-        """How many pairs: as asked for, else the usual, or tiny when quick."""
+        """The number of pairs: as asked for, else the usual, or tiny when quick."""
         return self.pairs or (tiny if self.quick else usual)
 
 
 @dataclass(frozen=True)
-class Target:
-    """The bound that the ratio, or the figure itself, has to meet."""
-
-    bound: float
-    of: Literal["figure", "ratio"] = "ratio"
-    at_most: bool = False
-
-    def __str__(self) -> str:
-        unit = "x" if self.of == "ratio" else ""
-        return f"{'<=' if self.at_most else '>='} {self.bound:g}{unit}"
-
-
-@dataclass(frozen=True)
 class Row:
-    """A figure beside its peer."""
+    """A figure beside its peer; a bound is of their ratio, or of a lone figure."""
 
     name: str
     figure: float
     unit: str
     peer: float = math.nan
     peer_name: str = ""
-    ratio: float = math.nan
-    target: Target | None = None
+    at_least: float = -math.inf
+    at_most: float = math.inf
     notes: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
-    def reached(self) -> bool | None:
-        """Whether the target is met; None without one."""
-        if self.target is None:
-            return None
-        value = self.figure if self.target.of == "figure" else self.ratio
-        bound = self.target.bound
-        return bool(value <= bound if self.target.at_most else value >= bound)
+    def ratio(self) -> float:
+        """The figure in units of its peer; NaN without one."""
+        return self.figure / self.peer if self.peer else math.nan
+
+    @property
+    def reached(self) -> bool:
+        """Whether the bounds are met."""
+        value = self.figure if math.isnan(self.peer) else self.ratio
+        return self.at_least <= value <= self.at_most
 
 
 def names() -> list[str]:
@@ -129,14 +114,13 @@ def render(name: str, rows: Sequence[Row]) -> str:
     lines = [name]
     for row in rows:
         told = f"  {row.name}: {number(row.figure)} {row.unit}"
-        if math.isfinite(row.peer):
-            told += f"; {row.peer_name} {number(row.peer)} {row.unit}"
-        elif row.peer_name:
-            told += f"; {row.peer_name}"
         if math.isfinite(row.ratio):
+            told += f"; {row.peer_name} {number(row.peer)} {row.unit}"
             told += f"; ratio {row.ratio:.3g}"
-        if row.target is not None:
-            told += f"  [{row.target}: {'reached' if row.reached else 'NOT reached'}]"
+        for sign, bound in ((">=", row.at_least), ("<=", row.at_most)):
+            if math.isfinite(bound):
+                word = "reached" if row.reached else "NOT reached"
+                told += f"  [{sign} {bound:g}: {word}]"
         lines.append(told)
         if row.notes:
             notes = (f"{key} {number(value)}" for key, value in row.notes.items())

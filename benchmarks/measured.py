@@ -6,21 +6,10 @@ the process held, in bytes; what other processes held is not in it.
 
 import importlib
 import json
+import re
 import sys
 import time
 from pathlib import Path
-
-
-def peak_bytes() -> int:
-    """The most memory this process held so far; 0 where the system does not say."""
-    # Not getrusage: after a fork that counts what the parent held.
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return 0
-    for line in status.read_text("ascii", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def main() -> None:
@@ -32,10 +21,13 @@ def main() -> None:
         package = importlib.import_module(f"stages.{name}.__main__")
     imported = time.perf_counter()
     package.main()
+    work_s = time.perf_counter() - imported
+    status = Path("/proc/self/status").read_text()
     values = {
         "import_s": imported - start,
-        "work_s": time.perf_counter() - imported,
-        "peak_bytes": peak_bytes(),
+        "work_s": work_s,
+        # Not getrusage: after a fork that counts what the parent held.
+        "peak_bytes": int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) * 1024,
     }
     out.write_text(json.dumps(values), "utf-8")
 

@@ -1,25 +1,18 @@
 """Stages and DVC in processes of their own, timed from outside."""
 
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-
-from ruamel.yaml import YAML
 
 from stages.core import paths, processes
 from stages.core.errors import PipelineError
-from stages.core.params import Params
+from stages.core.params import text_with_values
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout that is measured
 _LAST = 12
-_MADE = ("data/", "dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -72,26 +65,7 @@ def stage(name: str, folder: Path) -> Measured:
     return Measured(**json.loads(out.read_text()))
 
 
-def write_params(params: Params, folder: Path) -> None:
-    """Writes `params.yaml`."""
-    values: dict[str, Any] = params.model_dump(by_alias=True)
-    with (folder / paths.PARAMS).open("w", encoding="utf-8") as file:
-        YAML(typ="safe", pure=True).dump(values, file)
-
-
-@contextmanager
-def workspace() -> Iterator[Path]:
-    """An empty folder that is removed at the end, measured things and all."""
-    with TemporaryDirectory(prefix="bench-") as folder:
-        yield Path(folder)
-
-
-def checkout(folder: Path) -> None:
-    """Copies the working tree without outputs, as a new repository."""
-    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in filter(None, run(words, ROOT).split("\0")):
-        kept = not name.startswith(_MADE) or name.endswith(".gitignore")
-        if kept and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    run(["git", "init", "--quiet"], folder)
+def write_params(values: dict[str, Any], folder: Path) -> None:
+    """Writes the shipped `params.yaml` with other values, by dotted name."""
+    text = text_with_values((ROOT / paths.PARAMS).read_text("utf-8"), values)
+    (folder / paths.PARAMS).write_text(text, "utf-8")
