@@ -4,10 +4,7 @@ Knows no framework: it rewrites what a framework wrote, and the tests load the
 result in the official runtime.
 """
 
-import hashlib
 import json
-import re
-import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -47,18 +44,11 @@ def keras_archive(path: Path) -> None:
 def onnx_graph(model: Any) -> None:
     """Rewrites an `onnx.ModelProto`: names and order come from the graph alone.
 
-    A converter names values and open sizes by counters and lists nodes in an order
-    that hangs on hashes of strings and on memory addresses. Nodes are ordered by
-    walking up from the outputs and named by their kind and place, open sizes (such as
-    the batch) by first appearance; the names of inputs and outputs stay.
-
-    Raises:
-        ValueError: If a node holds a graph of its own (a loop or a branch).
+    A converter names values by counters and lists nodes in an order that depends on
+    hashes of strings and on memory addresses. Nodes are ordered by walking up from the
+    outputs and named by their kind and place; inputs and outputs keep their names.
     """
     graph = model.graph
-    for node in graph.node:
-        if any(attribute.g.node or attribute.graphs for attribute in node.attribute):
-            raise ValueError(f"{node.op_type} {node.name} holds a graph: not supported")
     makers = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
     nodes = _from_outputs([value.name for value in graph.output], makers)
@@ -83,18 +73,7 @@ def onnx_graph(model: Any) -> None:
         getattr(graph, field).extend(copies)
     for field in ("value_info", "doc_string"):
         graph.ClearField(field)
-    _name_open_sizes([*graph.input, *graph.output])
     graph.name = "unet"
-
-
-def _name_open_sizes(values: list[Any]) -> None:
-    """Equal names of sizes stay equal, others stay other."""
-    names: dict[str, str] = {}
-    for value in values:
-        for size in value.type.tensor_type.shape.dim:
-            if size.dim_param:
-                name = names.setdefault(size.dim_param, f"size_{len(names)}")
-                size.dim_param = name
 
 
 def _from_outputs(outputs: list[str], makers: dict[str, Any]) -> list[Any]:
@@ -116,115 +95,16 @@ def _from_outputs(outputs: list[str], makers: dict[str, Any]) -> list[Any]:
     return ordered
 
 
-# TensorFlow ends a function's name with a number that counts all it ever made.
-_COUNTED = re.compile(r"(.*_)(\d+)")
-_SAID = "_user_specified_name"
-# A loop's unused argument is called after the loop's function.
-_UNUSED = re.compile(r"(.*_\d+)(___redundant_placeholder\d+)")
+def saved_model(folder: Path) -> None:
+    """Removes from a SavedModel what differs from one process to the next.
 
-
-def saved_model(folder: Path, *, graph: Any, fingerprint: Any) -> None:
-    """Rewrites a SavedModel in place: functions numbered from 0, no random id.
-
-    Args:
-        folder: What `tf.saved_model.save` wrote.
-        graph: An empty `SavedModel` message of TensorFlow's.
-        fingerprint: An empty `FingerprintDef` message.
+    The fingerprint holds a random id; loaders only log it. Git and DVC do not store
+    empty folders.
     """
-    graph.ParseFromString((folder / "saved_model.pb").read_bytes())
-    meta_graph = graph.meta_graphs[0]
-    library = meta_graph.graph_def.library
-    names = _numbered_from_0([f.signature.name for f in library.function])
-    _rename(graph, names)
-    functions = sorted(library.function, key=lambda f: str(f.signature.name))
-    copies = [type(f).FromString(f.SerializeToString()) for f in functions]
-    library.ClearField("function")
-    library.function.extend(copies)
-    content = graph.SerializeToString(deterministic=True)
-    (folder / "saved_model.pb").write_bytes(content)
-
-    # The loader only logs it; what is random in it becomes a hash of the graph.
-    fingerprint.ParseFromString((folder / "fingerprint.pb").read_bytes())
-    digest = hashlib.sha256(content).digest()
-    fingerprint.uuid = str(uuid.UUID(bytes=digest[:16]).int)
-    for field, start in (
-        ("saved_model_checksum", 0),
-        ("graph_def_program_hash", 8),
-        ("signature_def_hash", 16),
-        ("saved_object_graph_hash", 24),
-    ):
-        value = int.from_bytes(digest[start : start + 8], "little")
-        setattr(fingerprint, field, value)
-    (folder / "fingerprint.pb").write_bytes(
-        fingerprint.SerializeToString(deterministic=True)
-    )
-    # Git and DVC know no empty folders.
+    (folder / "fingerprint.pb").unlink()
     for child in folder.iterdir():
         if child.is_dir() and not any(child.iterdir()):
             child.rmdir()
-
-
-def _numbered_from_0(names: list[str]) -> dict[str, str]:
-    """Counted names to the same names counted each from 0, in the order they had."""
-    by_stem: dict[str, list[int]] = {}
-    for name in names:
-        if match := _COUNTED.fullmatch(name):
-            by_stem.setdefault(match[1], []).append(int(match[2]))
-    return {
-        f"{stem}{number}": f"{stem}{place}"
-        for stem, numbers in by_stem.items()
-        for place, number in enumerate(sorted(numbers))
-    }
-
-
-def _renamed(text: str, names: dict[str, str]) -> str:
-    if match := _UNUSED.fullmatch(text):
-        for old, new in names.items():
-            if match[1].endswith(f"_{old}"):
-                return match[1].removesuffix(old) + new + match[2]
-    return names.get(text, text)
-
-
-def _rename(message: Any, names: dict[str, str]) -> None:
-    """Replaces whole strings and map keys in a message and all that is in it.
-
-    What a user called an input stays; where nobody did, TensorFlow wrote a count.
-    """
-    if message.DESCRIPTOR.name == "FunctionDef":
-        for argument in message.arg_attr.values():
-            if _SAID in argument.attr and argument.attr[_SAID].s.isdigit():
-                del argument.attr[_SAID]
-    for field, value in message.ListFields():
-        is_map = (
-            field.message_type is not None and field.message_type.GetOptions().map_entry
-        )
-        if is_map:
-            _rename_map(value, field.message_type, names)
-        elif field.message_type is not None:
-            for item in value if field.is_repeated else [value]:
-                _rename(item, names)
-        elif field.type == field.TYPE_STRING:
-            if field.is_repeated:
-                value[:] = [_renamed(item, names) for item in value]
-            else:
-                setattr(message, field.name, _renamed(value, names))
-
-
-def _rename_map(value: Any, entry: Any, names: dict[str, str]) -> None:
-    kind = entry.fields_by_name["value"]
-    holds_messages = kind.message_type is not None
-    holds_strings = kind.type == kind.TYPE_STRING
-    for key in list(value):
-        if holds_messages:
-            _rename(value[key], names)
-        elif holds_strings:
-            value[key] = _renamed(value[key], names)
-        if key in names:
-            if holds_messages:
-                value[names[key]].CopyFrom(value[key])
-            else:
-                value[names[key]] = value[key]
-            del value[key]
 
 
 def _renumbered(value: Any, ids: dict[int, int]) -> Any:

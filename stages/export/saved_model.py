@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 
 from stages.core import canonical, provenance
 from stages.core.imaging import Float, Predictor
@@ -32,11 +31,7 @@ def write(network: keras.Model, path: Path, *, facts: provenance.Facts) -> None:
         autograph=False,
     )
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
-    canonical.saved_model(
-        path,
-        graph=saved_model_pb2.SavedModel(),
-        fingerprint=fingerprint_pb2.FingerprintDef(),
-    )
+    canonical.saved_model(path)
     provenance.write_beside(path, facts)
 
 
