@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,13 @@ def checkout(root: Path, params: str, *, revision: str = "HEAD") -> Iterator[Pat
         _remove(root, top)
 
 
-def keep(folder: Path, *, name: str, message: str) -> str:
+def keep(folder: Path, *, stages: Iterable[str], name: str, message: str) -> str:
     """Saves a worktree's params, lock and outputs as a DVC experiment.
 
     Args:
         folder: What `checkout` gave.
+        stages: Those that ran, or the last of them. DVC refuses to save a stage whose
+            outputs are missing.
         name: `dvc exp show` lists it, `dvc exp apply NAME` fetches it.
         message: Of the experiment's commit.
 
@@ -115,9 +117,9 @@ def keep(folder: Path, *, name: str, message: str) -> str:
         PipelineError: If DVC cannot save it.
     """
     git.output("add", "--all", cwd=folder)  # else DVC leaves new files out
-    words = ("exp", "save", "--quiet", "--force", "--name", name, "--message", message)
+    words = ("--force", "--name", name, "--message", message)
     done = subprocess.run(
-        processes.dvc(*words),
+        processes.dvc("exp", "save", *words, *stages),
         cwd=folder,
         env=processes.environment(),
         capture_output=True,

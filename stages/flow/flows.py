@@ -59,7 +59,9 @@ def pipeline(
             if not result.is_judged:
                 return result.state()
             # Kept before anything is reported: the server may be gone by now.
-            worktree.keep(folder, name=name, message=f"pipeline: {settings}")
+            message = f"pipeline: {settings}"
+            ran = [*result.completed, *result.failed]
+            worktree.keep(folder, stages=ran, name=name, message=message)
             kept = f"`dvc exp apply {name}` fetches the result"
             report.publish(folder, result, kept=kept)
         return result.state(kept)

@@ -123,4 +123,5 @@ def _run(root: Path, run: Planned, params: str, name: str) -> str:
                 found[0] if found else f"dvc repro {TARGET} ended with {code}"
             )
         settings = ", ".join(f"{key}={value}" for key, value in run.values.items())
-        return worktree.keep(folder, name=name, message=f"{run.name}: {settings}")
+        message = f"{run.name}: {settings}"
+        return worktree.keep(folder, stages=[TARGET], name=name, message=message)

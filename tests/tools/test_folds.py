@@ -68,9 +68,15 @@ def plan(tmp_path, tiny_values, monkeypatch) -> Path:
         "outs": [str(paths.SPLIT_PAIRS)],
         "metrics": [{str(path): {"cache": False}} for path in metrics],
     }
+    # The runs end before the gate, so that its output is missing.
+    gate = {
+        "cmd": "false",
+        "deps": [str(paths.METRICS)],
+        "outs": [str(paths.VERDICT)],
+    }
     yaml = YAML()
     for path, values in (
-        (paths.PLAN, {"stages": {"evaluate": stage}}),
+        (paths.PLAN, {"stages": {"evaluate": stage, "gate": gate}}),
         (paths.PARAMS, with_overrides(tiny_values, {})),
     ):
         with path.open("w", encoding="utf-8") as file:
