@@ -40,7 +40,6 @@ class KaggleStandIn:
 
     Attributes:
         archives: (`owner/name`, version) to the zip's bytes.
-        licence: Reported for every data set; "" reports none.
         failures: Answers to give first, in turn: (status, headers).
         cut_after: Bytes after which each next download breaks off, in turn.
         corrupt: How many downloads carry other bytes than their checksum says.
@@ -51,7 +50,6 @@ class KaggleStandIn:
     """
 
     archives: dict[tuple[str, int], bytes] = field(default_factory=dict)
-    licence: str = "Data files © Original Authors"
     failures: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     cut_after: list[int] = field(default_factory=list)
     corrupt: int = 0
@@ -125,10 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.kaggle.newest(dataset):
             return self._refuse(404, "Dataset not found")
         if request.path == f"{API}/GetDataset":
-            facts = {"currentVersionNumber": self.kaggle.newest(dataset)}
-            if self.kaggle.licence:
-                facts |= {"licenseName": self.kaggle.licence}
-            return self._answer(200, facts)
+            newest = self.kaggle.newest(dataset)
+            return self._answer(200, {"currentVersionNumber": newest})
         version = request.body["datasetVersionNumber"]
         if (dataset, version) not in self.kaggle.archives:
             return self._refuse(404, "Version not found")

@@ -32,8 +32,7 @@ FOLDER = Path(__file__).parent
 class About:
     """The facts of the data set that a layout is known for.
 
-    Licence and citation are quoted from the data set's page; the source `kaggle`
-    reports the licence that Kaggle states at the download.
+    Licence and citation are quoted from the data set's page.
     """
 
     dataset: str

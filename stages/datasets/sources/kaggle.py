@@ -1,12 +1,10 @@
 """Kaggle, through kagglehub: its credentials, its cache, its resumed downloads.
 
-The version is pinned. What is cached already is read without asking anybody; what
-is not is downloaded once and read as the zip it is, so that there are never two
-copies, nor 42,000 small files, on the disk.
+The version is pinned. A cached version is read without a request. Any other one is
+downloaded once and read as the zip that it is: no second copy, no 42,000 small files.
 """
 
 import errno
-import json
 import logging
 import zipfile
 from collections.abc import Callable, Iterator
@@ -37,8 +35,7 @@ from stages.datasets.sources.folder import Pairs, pairs_in
 
 logger = logging.getLogger(__name__)
 
-WAITS_S = (1.0, 4.0, 16.0)  # before another try, where trying again can help
-LONGEST_WAIT_S = 120.0  # however long Kaggle asks to wait
+WAITS_S = (1.0, 4.0, 16.0)  # before each further try
 TIMEOUT_S = (10.0, 60.0)  # to connect, and between two bytes
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 WHERE_CREDENTIALS_GO = (
@@ -53,27 +50,23 @@ def pairs(params: IngestParams) -> Pairs:
     """The pairs of the pinned version, in class order, then natural order.
 
     Raises:
-        PipelineError: If it cannot be had, or is not in the layout of params.
+        PipelineError: If it cannot be downloaded or has another layout.
     """
     return pairs_in(fetch(params.kaggle), params)
 
 
 def describe(params: IngestParams) -> dict[str, Any]:
-    """What the pairs are; the licence as Kaggle reported it at the download."""
+    """The facts of the data set: those of its layout, or its page on Kaggle."""
     about = layouts.load(params.layout).ABOUT
     facts = about.facts(params.target)
-    page = f"https://www.kaggle.com/datasets/{params.kaggle.dataset}"
+    page = _page(_handle(params.kaggle))
     if page != about.page:
-        licence = "not reported by Kaggle; see the data set's page"
         facts |= {
             "dataset": params.kaggle.dataset,
             "page": page,
-            "licence": licence,
+            "licence": "see the data set's page",
             "citation": "",
         }
-    reported = _reported_path(_handle(params.kaggle))
-    if reported.is_file():
-        facts |= json.loads(reported.read_text("utf-8"))
     return {
         "layout": params.layout,
         "folder": None,
@@ -89,19 +82,20 @@ def fetch(kaggle: KaggleParams) -> Path:
         The zip; or a directory, where kagglehub itself has unpacked it earlier.
 
     Raises:
-        NetworkError: If Kaggle or the network failed in a way that may pass.
-        PipelineError: If credentials are missing or refused, or Kaggle or the disk
-            will not give it.
+        NetworkError: If the network or Kaggle failed in a way that may pass.
+        PipelineError: If credentials are missing or refused, the data set does not
+            exist or the disk is full.
     """
     handle = _handle(kaggle)
     unpacked = Cache().load_from_cache(handle)
-    target = _zip_path(handle)
+    archive = Path(get_cached_archive_path(handle))
+    target = archive.with_name(f"{handle.version}.zip")
     if unpacked or target.is_file():
-        logger.info("%s is cached; Kaggle is not asked", handle)
+        logger.info("%s is cached; no request to Kaggle", handle)
         return Path(unpacked) if unpacked else target
     with _client() as client:
         try:
-            _persistently(handle, client, lambda: _download(handle, client))
+            _persistently(handle, lambda: _download(handle, client, archive))
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
@@ -110,15 +104,17 @@ def fetch(kaggle: KaggleParams) -> Path:
                 "set KAGGLEHUB_CACHE to a folder on a larger disk; the next run goes "
                 "on from what was downloaded"
             ) from None
-        _note_licence(handle, client)
+    archive.replace(target)
     return target
 
 
 def newest_version(kaggle: KaggleParams) -> int:
     """The newest version that Kaggle has of the data set; errors as in `fetch`."""
     handle = _handle(kaggle)
+    request = ApiGetDatasetRequest()
+    request.owner_slug, request.dataset_slug = handle.owner, handle.dataset
     with _client() as client:
-        facts = _persistently(handle, client, lambda: _ask(handle, client))
+        facts = _persistently(handle, lambda: client.get_dataset(request))
     return int(facts.current_version_number)
 
 
@@ -127,13 +123,8 @@ def _handle(kaggle: KaggleParams) -> DatasetHandle:
     return DatasetHandle(owner=owner, dataset=dataset, version=kaggle.version)
 
 
-def _zip_path(handle: DatasetHandle) -> Path:
-    """Beside kagglehub's own `VERSION.archive`, which is a download under way."""
-    return Path(get_cached_archive_path(handle)).with_name(f"{handle.version}.zip")
-
-
-def _reported_path(handle: DatasetHandle) -> Path:
-    return _zip_path(handle).with_name(f"{handle.version}.reported.json")
+def _page(handle: DatasetHandle) -> str:
+    return f"https://www.kaggle.com/datasets/{handle.owner}/{handle.dataset}"
 
 
 @contextmanager
@@ -142,7 +133,7 @@ def _client() -> Iterator[DatasetApiClient]:
 
     Never verbose: verbose prints every request, token included.
     """
-    # Its debugging lines hold whole addresses, and a signed one is a secret.
+    # Its debug lines hold whole URLs, and a signed one is a secret.
     logging.getLogger("urllib3").setLevel(logging.INFO)
     try:
         found = get_kaggle_credentials()
@@ -169,63 +160,36 @@ def _client() -> Iterator[DatasetApiClient]:
 
 
 class _Impatient(HTTPAdapter):
-    """Gives up on a silent server; Kaggle's client waits for ever."""
+    """Gives up on a silent server; Kaggle's client has no timeout."""
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         return super().send(*args, **{**kwargs, "timeout": TIMEOUT_S})
 
 
-def _download(handle: DatasetHandle, client: DatasetApiClient) -> None:
+def _download(handle: DatasetHandle, client: DatasetApiClient, archive: Path) -> None:
     """Downloads the zip, going on from an earlier, broken download."""
     request = ApiDownloadDatasetRequest()
-    request.owner_slug = handle.owner
-    request.dataset_slug = handle.dataset
+    request.owner_slug, request.dataset_slug = handle.owner, handle.dataset
     request.dataset_version_number = handle.version
-    archive = Path(get_cached_archive_path(handle))
     archive.parent.mkdir(parents=True, exist_ok=True)
     with client.download_dataset(request) as response:
         download_file(response, str(archive), handle)
     if not zipfile.is_zipfile(archive):
         archive.unlink()
         raise DataCorruptionError
-    archive.replace(_zip_path(handle))
 
 
-def _ask(handle: DatasetHandle, client: DatasetApiClient) -> Any:
-    """What Kaggle knows of the data set: licence, newest version."""
-    request = ApiGetDatasetRequest()
-    request.owner_slug = handle.owner
-    request.dataset_slug = handle.dataset
-    return client.get_dataset(request)
-
-
-def _note_licence(handle: DatasetHandle, client: DatasetApiClient) -> None:
-    """Keeps the licence beside the zip, for runs that ask Kaggle nothing."""
-    try:
-        licence = _ask(handle, client).license_name
-    except (requests.RequestException, ValueError, TypeError):
-        licence = ""
-    if not licence:
-        logger.warning("Kaggle did not report a licence of %s", handle)
-        return
-    path = _reported_path(handle)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"licence": licence}), "utf-8")
-    partial.replace(path)
-
-
-def _persistently(
-    handle: DatasetHandle, client: DatasetApiClient, call: Callable[[], Answer]
-) -> Answer:
+def _persistently(handle: DatasetHandle, call: Callable[[], Answer]) -> Answer:
     """Calls, and calls again after a while if that can help."""
     for wait_s in (*WAITS_S, None):
         try:
             return call()
         except (requests.RequestException, DataCorruptionError) as error:
-            if wait_s is None or not _may_pass(error):
-                kind = NetworkError if _may_pass(error) else PipelineError
-                raise kind(_sentence(error, handle, client)) from None
-            wait_s = min(max(wait_s, _asked_wait_s(error)), LONGEST_WAIT_S)
+            status = _status(error)
+            may_pass = status < 400 or status == 429 or status >= 500
+            if wait_s is None or not may_pass:
+                kind = NetworkError if may_pass else PipelineError
+                raise kind(_sentence(error, handle)) from None
             logger.warning(
                 "Kaggle: %s; trying again in %.0f s", _in_short(error), wait_s
             )
@@ -234,26 +198,15 @@ def _persistently(
 
 
 def _status(error: Exception) -> int:
-    """The HTTP status behind an error; 0 where there was no answer."""
+    """The HTTP status behind an error; 0 without an answer."""
     response = getattr(error, "response", None)
     return 0 if response is None else int(response.status_code)
-
-
-def _may_pass(error: Exception) -> bool:
-    status = _status(error)
-    return status < 400 or status == 429 or status >= 500
-
-
-def _asked_wait_s(error: Exception) -> float:
-    headers = getattr(getattr(error, "response", None), "headers", {})
-    asked = headers.get("Retry-After", "")
-    return float(asked) if asked.isdecimal() else 0.0
 
 
 def _in_short(error: Exception) -> str:
     """What happened, without the URL: a signed one is a secret."""
     if isinstance(error, DataCorruptionError):
-        return "what came is not what was sent"
+        return "the download is damaged"
     if isinstance(error, requests.Timeout):
         return "no answer in time"
     if _status(error):
@@ -261,9 +214,8 @@ def _in_short(error: Exception) -> str:
     return f"the connection failed ({type(error).__name__})"
 
 
-def _sentence(error: Exception, handle: DatasetHandle, client: DatasetApiClient) -> str:
+def _sentence(error: Exception, handle: DatasetHandle) -> str:
     """What went wrong for good, and what to do."""
-    page = f"https://www.kaggle.com/datasets/{handle.owner}/{handle.dataset}"
     match _status(error):
         case 401:
             return (
@@ -272,30 +224,19 @@ def _sentence(error: Exception, handle: DatasetHandle, client: DatasetApiClient)
             )
         case 403:
             return (
-                f"Kaggle does not let this user have {handle} (403); open {page}, "
-                "accept its terms there (or correct ingest.kaggle.dataset, if there "
-                "is no such page) and run the same command again"
+                f"Kaggle does not let this user have {handle} (403); open "
+                f"{_page(handle)} and accept its terms there, then run the same "
+                "command again"
             )
         case 404:
-            return f"Kaggle has no {handle} (404); {_advice(handle, client, page)}"
-        case 429:
             return (
-                f"Kaggle still answers that it is asked too often (429) for {handle}; "
-                "run the same command again in an hour"
+                f"Kaggle has no {handle} (404); correct ingest.kaggle.dataset or "
+                f"ingest.kaggle.version, see {_page(handle)}"
             )
         case _:
             return (
                 f"{handle} could not be downloaded: Kaggle: {_in_short(error)}, after "
-                f"{len(WAITS_S) + 1} tries; see to the network (or to "
-                "https://status.kaggle.com) and run the same command again: it goes "
+                f"{len(WAITS_S) + 1} tries; check the network and "
+                "https://status.kaggle.com, then run the same command again: it goes "
                 "on from what was downloaded"
             )
-
-
-def _advice(handle: DatasetHandle, client: DatasetApiClient, page: str) -> str:
-    """Whether it is the data set or its version that Kaggle lacks."""
-    try:
-        newest = _ask(handle, client).current_version_number
-    except (requests.RequestException, ValueError, TypeError):
-        return f"correct ingest.kaggle.dataset; its page would be {page}"
-    return f"correct ingest.kaggle.version; the newest is {newest}"
