@@ -195,7 +195,7 @@ def batches(
         return augmented(images, masks, seed=draw)
 
     dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(steps_of)
-    dataset = dataset.map(make, num_parallel_calls=2, deterministic=True)
+    dataset = dataset.map(make, num_parallel_calls=os.cpu_count(), deterministic=True)
     # Nothing is left to tune; the tuner's thread would delay the end by a second.
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -86,29 +86,26 @@ def fit(
     curves = curves if cluster.is_chief else None
     with closing(Report(costs, progress.history, curves)) as report:
         while progress.epoch < params.epochs and not _is_stalled(progress, params):
-            sums, rate, size = np.zeros(2), 0.0, 0
+            found, rate, size = [], 0.0, 0
             first = progress.epoch * steps_per_epoch
             for step, batch in enumerate(islice(batches, steps_per_epoch), first):
                 interval = params.gradient_log_interval
                 if interval and step % interval == 0:
                     progress.gradients += [(step, *row) for row in probe.norms()]
                 rate = learning_rate_at(step, steps, params)
-                loss, dice = (float(v) for v in trainer.train_step(batch, rate))
-                if not np.isfinite(loss):
-                    raise PipelineError(
-                        f"train: the loss is {loss} at step {step}; lower "
-                        f"train.learning_rate ({params.learning_rate}) and run "
-                        "`dvc repro`"
-                    )
-                sums += (loss, dice)
+                # Read at the end of the epoch, so that a GPU never waits for Python.
+                found.append(trainer.train_step(batch, rate))
                 size = batch[0].shape[1]
                 report.step(progress.epoch, steps_per_epoch)
+            values = np.array([[float(v) for v in pair] for pair in found])
+            _require_finite(values[:, 0], first, params)
             progress.epoch += 1
+            loss, dice = values.mean(axis=0)
             row = {
                 "epoch": progress.epoch,
                 "image_size": size,
-                "loss": sums[0] / steps_per_epoch,
-                "dice": sums[1] / steps_per_epoch,
+                "loss": loss,
+                "dice": dice,
                 "learning_rate": rate,
             }
             if len(monitor):
@@ -141,6 +138,16 @@ def _resumed(trainer: Trainer, checkpoint: Checkpoint) -> Progress:
     progress = Progress(**table, weights=arrays.get("weights", []))
     logger.info("going on after epoch %d of %d", progress.epoch, trainer.params.epochs)
     return progress
+
+
+def _require_finite(losses: np.ndarray, first: int, params: TrainParams) -> None:
+    """Raises PipelineError with the first step whose loss is not finite."""
+    (steps,) = np.nonzero(~np.isfinite(losses))
+    if len(steps):
+        raise PipelineError(
+            f"train: the loss is {losses[steps[0]]} at step {first + steps[0]}; lower "
+            f"train.learning_rate ({params.learning_rate}) and run `dvc repro`"
+        )
 
 
 def _save(checkpoint: Checkpoint, trainer: Trainer, progress: Progress) -> None:
