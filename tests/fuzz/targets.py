@@ -1,7 +1,8 @@
 """What reads foreign bytes, and by which errors it may refuse them."""
 
+import atexit
 import functools
-import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,8 +38,7 @@ class Target:
     read: Callable[[bytes], Any]
     seeds: Callable[[], list[bytes]]
     refusals: tuple[type[Exception], ...] = (PipelineError,)
-    spoil: Callable[[Random, bytes, list[bytes]], bytes] | None = None
-    is_native: bool = False  # takes seconds to start
+    spoil: Callable[[Random, bytes, list[bytes]], bytes] = mutation.spoil
 
 
 @functools.cache
@@ -57,7 +57,9 @@ def shipped() -> Params:
 @functools.cache
 def folder() -> Path:
     """Where inputs lie that are read by name, and what is built once a process."""
-    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=os.environ.get("FUZZ_WORK")))
+    made = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    atexit.register(shutil.rmtree, made)
+    return made
 
 
 def _file(name: str, data: bytes) -> Path:
@@ -214,37 +216,29 @@ def _litert(data: bytes) -> None:
 
 
 def _spoil_zip(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
-    way = random.choice((mutation.spoil, mutation.spoil_inside_zip))
+    way = random.choice((mutation.spoil, mutation.spoil_zip))
     return way(random, data, corpus)
 
 
 def _spoil_image(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
-    if data[:4] != b"\x89PNG" and b"II*\0" in data and random.randrange(2):
-        return mutation.spoil_tags(random, data, corpus)
-    if data[:4] == b"\x89PNG" and random.randrange(5) < 3:
-        return mutation.spoil_inside_png(random, data, corpus)
-    spoilt = mutation.spoil(random, data, corpus)
-    return mutation.mend_png(spoilt) if random.randrange(2) else spoilt
+    inside = mutation.spoil_png if data[:4] == b"\x89PNG" else mutation.spoil_tags
+    way = random.choice((mutation.spoil, inside))
+    return way(random, data, corpus)
 
 
 TARGETS = {
-    "image": Target(
-        420, _image, seeds.images, (UnreadableImageError,), _spoil_image
-    ),
-    "dicom": Target(
-        100, _dicom, seeds.dicoms, (UnreadableImageError, UnreadableError)
-    ),
+    "image": Target(420, _image, seeds.images, (UnreadableImageError,), _spoil_image),
+    "dicom": Target(100, _dicom, seeds.dicoms, (UnreadableImageError, UnreadableError)),
     "zip": Target(120, _zip, seeds.zips, spoil=_spoil_zip),
     "shard": Target(100, _shard, lambda: seeds.shards(folder() / "shards")),
     "table": Target(80, _table, lambda: [seeds.TABLE]),
     "splits": Target(50, _splits, lambda: [seeds.SPLITS]),
     "params": Target(40, _params, seeds.params),
-    "onnx": Target(25, _onnx, _onnx_seeds, is_native=True),
+    "onnx": Target(25, _onnx, _onnx_seeds),
     "litert": Target(35, _litert, _litert_seeds),
     "checkpoint": Target(
-        20, _checkpoint, lambda: seeds.checkpoints("fingerprint"),
-        spoil=_spoil_zip, is_native=True,
+        20, _checkpoint, lambda: seeds.checkpoints("fingerprint"), spoil=_spoil_zip
     ),
-    "keras": Target(10, _keras, _keras_seeds, spoil=_spoil_zip, is_native=True),
-}  # fmt: skip
+    "keras": Target(10, _keras, _keras_seeds, spoil=_spoil_zip),
+}
 assert sum(target.share for target in TARGETS.values()) == 1000
