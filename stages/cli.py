@@ -348,9 +348,6 @@ def release(
 
 @app.command()
 def verify(
-    stage: Annotated[
-        str | None, typer.Option(help="Build this stage alone [default: all].")
-    ] = None,
     keep: Annotated[
         Path | None, typer.Option(help="A new folder that keeps both builds.")
     ] = None,
@@ -362,7 +359,7 @@ def verify(
     """
     from stages.tools.verify import run
 
-    run(stage, keep)
+    run(keep)
 
 
 @app.command()

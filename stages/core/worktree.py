@@ -91,7 +91,7 @@ def checkout(root: Path, params: str, *, revision: str = "HEAD") -> Iterator[Pat
         _share_cache(root, folder)
         # Of the commit's own params, which this version may not know.
         values = YAML(typ="safe", pure=True).load(params) or {}
-        _link_source(root, folder, str(values["ingest"]["folder"]))
+        link_source(root, folder, str(values["ingest"]["folder"]))
         try:
             yield folder
         except Exception:
@@ -180,7 +180,7 @@ def _share_cache(root: Path, folder: Path) -> None:
             config["remote"].setdefault(name, {})["url"] = url
 
 
-def _link_source(root: Path, folder: Path, name: str) -> None:
+def link_source(root: Path, folder: Path, name: str) -> None:
     """Puts the source folder, which Git ignores, where the worktree expects it."""
     source, target = root / name, folder / name
     if Path(name).is_absolute() or not source.exists():

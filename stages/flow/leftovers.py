@@ -1,4 +1,4 @@
-"""Flow runs whose process died: they are marked as crashed, so their slots are freed.
+"""Flow runs whose process died: they are marked as ended, so their slots are freed.
 
 Each run's process locks a file while it lives. The operating system releases the lock
 however the process ends.
@@ -18,9 +18,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 from stages.core import paths
 
@@ -82,6 +82,8 @@ def _crash(client: SyncPrefectClient, run_id: UUID) -> None:
         return
     if run.state is None or run.state.type not in UNFINISHED:
         return
+    end = Cancelled if run.state.is_cancelling() else Crashed
     message = "its process died; what it had finished is kept, the next run goes on"
-    client.set_flow_run_state(run_id, Crashed(message=message), force=True)
-    logger.warning("run %s is marked as crashed: %s", run.name, message)
+    state: State[None] = end(message=message)
+    client.set_flow_run_state(run_id, state, force=True)
+    logger.warning("run %s is marked as %s: %s", run.name, state.name, message)

@@ -1,6 +1,7 @@
 """One sentence instead of a traceback for what is no defect of the code."""
 
 import logging
+import textwrap
 import warnings
 from typing import Any, TextIO
 
@@ -27,7 +28,8 @@ def shorten_tracebacks() -> None:
                 record.exc_info = None
             elif is_of_network(error) or isinstance(error, FailedRun):
                 record.exc_info = None
-                record.msg = f"{record.getMessage()} ({_one_line(error)})"
+                message = textwrap.shorten(record.getMessage(), 240)
+                record.msg = f"{message} ({_one_line(error)})"
                 record.args = ()
         return record
 

@@ -33,6 +33,8 @@ OUTCOMES = {
     "Restored": re.compile(r"Stage '.+' is cached - skipping run"),
     "Executed": re.compile(r"Running stage '.+'"),
 }
+# What `dvc repro` says about Git after each stage.
+DVC_HINT = re.compile(r"(Generat|Updat)ing lock|To (track|enable)|\s+(git|dvc)|Use `")
 EXITED = re.compile(r"exited with (\d+)")
 # A stage's sentence, with the table that may follow it, and DVC's.
 OWN_SENTENCE = re.compile(r"^error: (.*?)(?=^ERROR: |\Z)", re.MULTILINE | re.DOTALL)
@@ -145,7 +147,8 @@ def run_stage(stage: str, root: str, unfinished: Callable[[], list[str]]) -> Sta
 
     def on_line(line: str) -> None:
         lines.append(line)
-        logger.info("%s", line)
+        if line.strip() and not DVC_HINT.match(line):
+            logger.info("%s", line)
 
     begin = monotonic()
     words = processes.dvc("repro", "--single-item", stage)

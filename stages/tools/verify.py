@@ -5,44 +5,31 @@ Each build happens in a clean clone with a cache of its own and in another time 
 """
 
 import logging
-import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.core import dvc_files, files, git, paths, processes
+from stages.core import dvc_files, files, git, paths, processes, worktree
 from stages.core.errors import PipelineError
 from stages.core.params import load_params
 from stages.core.tables import text
 
 logger = logging.getLogger(__name__)
 
-DVC_LOCK = Path("dvc.lock")
 # A clock or a time zone in an output shows best where the two are far apart.
 ZONES = {"first": "Pacific/Auckland", "second": "America/Los_Angeles"}
 LAST_LINES = 12
 
-
-@dataclass(frozen=True)
-class Output:
-    """One output's MD5 in both builds and in the committed `dvc.lock`."""
-
-    path: str
-    first: str
-    second: str
-    recorded: str  # "" where dvc.lock has no record
+Hashes = dict[str, str]  # MD5 of outputs by path
 
 
-def run(stage: str | None, keep: Path | None) -> None:
+def run(keep: Path | None) -> None:
     """Builds twice, prints the comparison, and removes the builds.
 
     Args:
-        stage: Build this one alone, on inputs copied from this checkout.
         keep: A new folder that keeps the builds.
 
     Raises:
@@ -50,7 +37,7 @@ def run(stage: str | None, keep: Path | None) -> None:
     """
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="verify-") as folder:
-            report(verify(stage, work=Path(folder)))
+            report(*verify(Path(folder)))
         return
     try:
         keep.mkdir(parents=True)
@@ -58,104 +45,52 @@ def run(stage: str | None, keep: Path | None) -> None:
         raise PipelineError(
             f"--keep {keep} exists already; name a new folder"
         ) from None
-    report(verify(stage, work=keep.absolute()))
+    report(*verify(keep.absolute()))
 
 
-def verify(stage: str | None, *, work: Path) -> list[Output]:
+def verify(work: Path) -> tuple[Hashes, Hashes, Hashes]:
     """Builds twice.
 
     Args:
-        stage: Build this one alone; None builds the whole pipeline.
         work: Empty folder for the two clones.
 
     Returns:
-        The outputs that were built, in the plan's order.
+        The outputs of both builds, and those that the last commit records.
 
     Raises:
-        PipelineError: If this is not a checkout of the pipeline with a commit, an input
-            of the stage is missing, or a build fails.
+        PipelineError: If this is not a checkout of the pipeline with a commit, or a
+            build fails.
     """
     if not paths.PLAN.is_file():
         raise PipelineError(f"{paths.PLAN} is missing here; run from a checkout's root")
     git.output("rev-parse", "--verify", "HEAD")
-    plan = YAML(typ="safe", pure=True).load(paths.PLAN)["stages"]
-    if stage is not None and stage not in plan:
-        raise PipelineError(
-            f"{paths.PLAN} has no stage {stage!r}; it has {', '.join(plan)}"
-        )
     if git.output("status", "--porcelain", "--untracked-files=no"):
         logger.warning("uncommitted changes are left out: the builds are of HEAD")
+    recorded: Hashes = {}
     built = []
-    recorded: dict[str, str] = {}
     for name, zone in ZONES.items():
-        clone = _clone(work / name)
+        git.output("clone", "--quiet", ".", str(work / name))
+        clone = work / name / git.output("rev-parse", "--show-prefix")
+        # Whatever this user's configuration says, nothing comes from another cache.
+        files.write_text(clone / ".dvc/config.local", "[cache]\n    dir = cache\n")
+        worktree.link_source(Path.cwd(), clone, load_params().ingest.folder)
         recorded = _hashes(clone)
-        _copy_inputs(clone, plan, stage)
-        _build(clone, stage, zone)
-        built.append(_hashes(clone, stage))
+        _build(clone, zone)
+        built.append(_hashes(clone))
     first, second = built
-    return [
-        Output(path, first[path], second.get(path, ""), recorded.get(path, ""))
-        for path in first
-    ]
+    return first, second, recorded
 
 
-def is_like_recorded(outputs: list[Output]) -> bool:
-    """Whether a machine like this one made the committed results.
-
-    Its description is an output of train; without it, only what no processor changes
-    was built, or this checkout's own model was judged.
-    """
-    builds = [out for out in outputs if out.path == str(paths.BUILD)]
-    return all(out.first == out.recorded for out in builds)
-
-
-def _clone(target: Path) -> Path:
-    git.output("clone", "--quiet", ".", str(target))
-    clone = target / git.output("rev-parse", "--show-prefix")
-    # Whatever this user's configuration says, nothing comes from another cache.
-    (clone / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n")
-    return clone
-
-
-def _hashes(clone: Path, stage: str | None = None) -> dict[str, str]:
-    """MD5 by path of the outputs in a clone's `dvc.lock`."""
-    lock = clone / DVC_LOCK
+def _hashes(clone: Path) -> Hashes:
+    lock = clone / paths.DVC_LOCK
     if not lock.is_file():
         return {}
-    stages = YAML(typ="safe", pure=True).load(lock)["stages"]
-    return dvc_files.recorded_outs({stage: stages[stage]} if stage else stages)
+    return dvc_files.recorded_outs(YAML(typ="safe", pure=True).load(lock)["stages"])
 
 
-def _copy_inputs(clone: Path, plan: dict[str, Any], stage: str | None) -> None:
-    """Copies into a clone what the build reads and Git does not hold."""
-    folder = Path(load_params().ingest.folder)
-    if not folder.is_absolute() and folder.exists() and stage in (None, "ingest"):
-        _copy(folder, clone / folder)
-    deps = plan[stage]["deps"] if stage else []
-    for path in (Path(dep) for dep in deps if dep.startswith("data/")):
-        if not path.exists():
-            raise PipelineError(
-                f"{path}, which {stage} reads, is missing; run `dvc repro` (or "
-                "`dvc pull`) first, or verify the whole pipeline"
-            )
-        _copy(path, clone / path)
-
-
-def _copy(source: Path, target: Path) -> None:
-    files.remove(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copy2(source, target)
-
-
-def _build(clone: Path, stage: str | None, zone: str) -> None:
-    words = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache"]
-    words += ["--single-item", stage] if stage else []
+def _build(clone: Path, zone: str) -> None:
     log = clone / "build.log"
-    logger.info("building %s in %s, see %s", stage or "all stages", clone, log.name)
+    logger.info("building %s, see %s", clone, log.name)
     kept = {
         name: value
         for name, value in processes.environment().items()
@@ -163,7 +98,7 @@ def _build(clone: Path, stage: str | None, zone: str) -> None:
     }
     with log.open("wb") as file:
         done = subprocess.run(
-            words,
+            [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache"],
             cwd=clone,
             env=kept | {"TZ": zone},
             stdout=file,
@@ -177,44 +112,43 @@ def _build(clone: Path, stage: str | None, zone: str) -> None:
         )
 
 
-def report(outputs: list[Output]) -> None:
+def report(first: Hashes, second: Hashes, recorded: Hashes) -> None:
     """Prints the comparison.
 
     Args:
-        outputs: What `verify` gave.
+        first: The outputs of one build.
+        second: Those of the other.
+        recorded: Those of the last commit.
 
     Raises:
         PipelineError: If the two builds differ, or both differ from a `dvc.lock` that
             a machine like this one made.
     """
-    states = {"": "no record"}
+    unequal = [path for path in first if first[path] != second.get(path)]
+    other = [path for path in first if recorded.get(path, first[path]) != first[path]]
     rows = [
         (
-            out.path,
-            out.first[:12],
-            "same" if out.first == out.second else "DIFFER",
-            "same"
-            if out.recorded == out.first
-            else states.get(out.recorded, "differs"),
+            path,
+            md5[:12],
+            "DIFFER" if path in unequal else "same",
+            "differs" if path in other else "same" if path in recorded else "no record",
         )
-        for out in outputs
+        for path, md5 in first.items()
     ]
-    head = ("output", "MD5", "builds", str(DVC_LOCK))
-    print(text(head, rows))
-    unequal = [out.path for out in outputs if out.first != out.second]
+    print(text(("output", "MD5", "builds", str(paths.DVC_LOCK)), rows))
     if unequal:
         raise PipelineError(
-            f"{len(unequal)} of {len(outputs)} outputs differ between two builds on "
+            f"{len(unequal)} of {len(first)} outputs differ between two builds on "
             f"this machine, first {unequal[0]}; keep both with --keep and compare them "
             "with diffoscope"
         )
-    other = [out.path for out in outputs if out.recorded not in ("", out.first)]
-    if other and is_like_recorded(outputs):
+    # It describes the processor and the libraries.
+    if other and str(paths.BUILD) not in other:
         raise PipelineError(
-            f"{len(other)} of {len(outputs)} outputs differ from {DVC_LOCK}, first "
+            f"{len(other)} of {len(first)} outputs differ from {paths.DVC_LOCK}, first "
             f"{other[0]}, though both builds agree: run `dvc repro` and commit, or "
             f"compare the threads and libraries in {paths.BUILD}"
         )
-    print(f"all {len(outputs)} outputs of the two builds are the same, byte for byte")
+    print(f"all {len(first)} outputs of the two builds are the same, byte for byte")
     if other:
-        print(f"{len(other)} differ from {DVC_LOCK}, which another processor made")
+        print(f"{len(other)} differ from {paths.DVC_LOCK}: made on another processor")
