@@ -14,10 +14,11 @@ from benchmarks.harness import Options
 from stages.core import imaging, paths
 from stages.core.errors import PipelineError
 from stages.core.params import load_params
+from stages.datasets import layouts
+from stages.datasets.pairs import Pair
 from stages.datasets.pairs import Pair
 from stages.datasets.sources import phantom
 from stages.datasets.sources.folder import pairs_in
-from stages.inference import score
 
 TOP = "COVID-19_Radiography_Dataset"
 DRAWN = 16  # phantoms that variations start from
@@ -61,7 +62,7 @@ def encoded(options: Options, count: int) -> list[Pair]:
     read = {
         "source": "folder",
         "folder": str(options.data.absolute()),
-        "layout": score.detect_layout(options.data, params),
+        "layout": layouts.detect(options.data, params),
         "classes": [],
         "limit": 0,
     }

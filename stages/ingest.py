@@ -8,13 +8,16 @@ Why: every later step reads a few shards faster than 42,000 small files.
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from stages.core import errors, files, input_check, paths, plugins
 from stages.core.errors import PipelineError
-from stages.core.params import IngestParams, load_params
+from stages.core.params import SITES, IngestParams, load_params
+from stages.datasets import sites
 from stages.datasets.pairs import Pair, write_shards
 
 logger = logging.getLogger(__name__)
@@ -43,13 +46,13 @@ def ingest(
     Raises:
         PipelineError: If the source has no pair or does not match the params.
     """
-    source = plugins.load("stages.datasets.sources", params.source)
     counts: Counter[str] = Counter()
     by_class: Counter[str] = Counter()
+    by_site: Counter[str] = Counter()
     with files.replacing(out) as partial:
-        found = source.pairs(params)
+        found, described = _source(params)
         bar = tqdm(found, desc="ingest", unit=" pairs", disable=None)
-        pairs = _counted(bar, counts, by_class)
+        pairs = _counted(bar, counts, by_class, by_site)
         num_pairs = write_shards(
             pairs,
             partial,
@@ -58,12 +61,12 @@ def ingest(
         )
         if not num_pairs:
             raise PipelineError(
-                f"ingest.source {params.source!r} gave no pair; "
+                f"ingest.source {' and '.join(params.source)} gave no pair; "
                 "correct the ingest section of params.yaml"
             )
         facts = {
-            "source": params.source,
-            **source.describe(params),
+            "source": " and ".join(params.source),
+            **described,
             "classes": dict(by_class),
             "num_pairs": num_pairs,
             "num_images_without_mask": counts["images_without_mask"],
@@ -72,6 +75,8 @@ def ingest(
             "num_shards": sum(1 for _ in partial.glob("*.parquet")),
             "sha256": files.sha256(partial),
         }
+    for name, of_site in facts.get("sites", {}).items():
+        of_site["num_pairs"] = by_site[name]
     files.write_json(summary, facts)
     for class_name, number in by_class.items():
         logger.info("%s: %d pairs", class_name, number)
@@ -86,12 +91,26 @@ def ingest(
     return out
 
 
+def _source(params: IngestParams) -> tuple[Iterable[Pair], dict[str, Any]]:
+    """The pairs of the source, and the facts of its data set."""
+    if params.layout == SITES:
+        found = sites.find(params)
+        pairs = chain.from_iterable(site.pairs() for site in found)
+        return pairs, sites.facts(found, params)
+    source = plugins.load("stages.datasets.sources", params.source[0])
+    return source.pairs(params), source.describe(params)
+
+
 def _counted(
-    pairs: Iterable[Pair], counts: Counter[str], by_class: Counter[str]
+    pairs: Iterable[Pair],
+    counts: Counter[str],
+    by_class: Counter[str],
+    by_site: Counter[str],
 ) -> Iterator[Pair]:
-    """Passes pairs through and counts them by class and by defect."""
+    """Passes pairs through and counts them by class, by site and by defect."""
     for pair in pairs:
         by_class[pair.class_name] += 1
+        by_site[pair.site] += 1
         if pair.problem:
             counts["unreadable"] += 1
         elif not pair.mask_path:

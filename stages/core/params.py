@@ -62,6 +62,13 @@ def _place(text: str) -> str:
     return text
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+SITES = "sites"  # the layout of a folder of data sets, which is no module
+Source = Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "sources")]
+LayoutName = Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "layouts")]
 Shape = Annotated[str, AfterValidator(_shape)]
 Name = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -102,8 +109,17 @@ class PhantomParams(Section):
 class IngestParams(Section):
     """Where the image/mask pairs come from."""
 
-    source: Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "sources")]
-    layout: Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "layouts")]
+    source: Annotated[
+        list[Source], Field(min_length=1), BeforeValidator(_listed)
+    ]  # several in the layout sites
+    layout: Annotated[
+        str,
+        _one_of(
+            lambda place: [*plugins.names(place), SITES],
+            STAGES / "datasets" / "layouts",
+        ),
+    ]
+    allow_mixed_masks: bool
     target: str  # layouts/__init__.py checks it against the layout's targets
     folder: Annotated[str, AfterValidator(_place)]
     classes: list[Name]
@@ -115,6 +131,14 @@ class IngestParams(Section):
     max_file_bytes: PositiveInt
     max_zip_members: PositiveInt
     max_zip_bytes: PositiveInt
+
+    @model_validator(mode="after")
+    def _several_sources_are_sites(self) -> "IngestParams":
+        if len(self.source) > 1 and self.layout != SITES:
+            raise ValueError(
+                f"source needs the layout {SITES} to list several, found {self.layout}"
+            )
+        return self
 
 
 class ValidateParams(Section):
@@ -347,10 +371,10 @@ def parse_params(values: Any) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise PipelineError(f"params.yaml: {_sentence(error)}") from None
+        raise PipelineError(f"params.yaml: {first_problem(error)}") from None
 
 
-def _sentence(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
     """The first problem of a validation, as `section.key must …, found …`.
 
     A renamed key comes before the others: the new one is missing because of it.

@@ -36,6 +36,7 @@ class Pair:
 
     pair_id: str  # unique in the data set; shown to people
     class_name: str
+    site: str = ""  # hospital or data set, "" if there is one alone
     group: str = ""  # patient or study, "" if unknown
     given_split: str = ""  # side in the data set's official split, "" if it has none
     image_path: str  # inside the source, POSIX
@@ -96,12 +97,13 @@ def write_shards(
 ) -> int:
     """Writes Parquet shards `CLASS-00000.parquet`, cut by rows or bytes.
 
-    A shard holds one class, and only the pairs up to its end decide where it ends, so
-    that appended data change only a class's last shard. At most two shards are in
-    memory: one is written while the next is read. Same pairs, same bytes.
+    A shard holds one class of one site (`SITE-CLASS-00000.parquet`), and only the pairs
+    up to its end decide where it ends, so that appended data change only a class's last
+    shard. At most two shards are in memory: one is written while the next is read. Same
+    pairs, same bytes.
 
     Args:
-        pairs: In class order, then natural order.
+        pairs: By site, then by class, then in natural order.
         folder: Where to write; created if missing.
         shard_pairs: Maximum number of rows per shard.
         shard_bytes: Maximum bytes of images and masks per shard of several rows; None
@@ -122,7 +124,7 @@ def write_shards(
             nonlocal rows, written
             if written:
                 written.result()
-            name = rows[0].class_name
+            name = "-".join(filter(None, _place(rows[0])))
             index = counts.get(name, 0)
             counts[name] = index + 1
             path = folder / f"{paths.slug(name)}-{index:05d}.parquet"
@@ -134,7 +136,7 @@ def write_shards(
             is_full = len(rows) >= shard_pairs or (
                 shard_bytes is not None and size + added > shard_bytes
             )
-            if rows and (is_full or rows[0].class_name != pair.class_name):
+            if rows and (is_full or _place(rows[0]) != _place(pair)):
                 flush()
                 size = 0
             rows.append(pair)
@@ -145,6 +147,10 @@ def write_shards(
         if written:
             written.result()
     return total
+
+
+def _place(pair: Pair) -> tuple[str, str]:
+    return pair.site, pair.class_name
 
 
 def _write_shard(rows: list[Pair], path: Path) -> None:
@@ -279,7 +285,7 @@ def read_pairs(
 
 
 def read_splits(path: Path = paths.SPLIT_PAIRS) -> "pd.DataFrame":
-    """Reads the split table `pair_id,class_name,group,split`.
+    """Reads the split table `pair_id,class_name,group,split`, then maybe `site`.
 
     Raises:
         PipelineError: If it is missing, lacks a column or names another split.
@@ -298,12 +304,25 @@ def read_splits(path: Path = paths.SPLIT_PAIRS) -> "pd.DataFrame":
         raise PipelineError(
             f"{path} should be a CSV table but is not ({reason}); run `dvc repro split`"
         ) from None
-    if list(table.columns) != names or not table["split"].isin(SPLITS).all():
+    if (
+        list(table.columns) not in (names, [*names, "site"])
+        or not table["split"].isin(SPLITS).all()
+    ):
         raise PipelineError(
             f"{path} should have the columns {','.join(names)} and splits "
             f"{' and '.join(SPLITS)}; run `dvc repro split`"
         )
     return table
+
+
+def is_of_trained_site(table: "pd.DataFrame") -> "pd.Series[bool]":
+    """Which rows of a split table are of a site that has pairs to train on.
+
+    The others are of sites that are held out whole. Without sites, all are.
+    """
+    if "site" not in table:
+        return table["split"].isin(SPLITS)
+    return table["site"].isin(table.loc[table["split"] == SPLITS[0], "site"])
 
 
 def seeded_rank(name: str, seed: int) -> str:

@@ -39,13 +39,17 @@ def find(root: Path, params: IngestParams) -> Update:
         NetworkError: If Kaggle does not answer.
         PipelineError: If Kaggle refuses, or the folder is missing.
     """
-    match params.source:
-        case "kaggle":
-            return _kaggle(params)
-        case "folder":
-            return _folder(root, params.folder)
-        case _:
-            return Update("", f"nothing new: {params.source} pairs come from params")
+    for source in params.source:
+        match source:
+            case "kaggle":
+                update = _kaggle(params)
+            case "folder":
+                update = _folder(root, params.folder)
+            case _:
+                update = Update("", f"nothing new: {source} pairs come from params")
+        if update.name:
+            break
+    return update
 
 
 def _kaggle(params: IngestParams) -> Update:

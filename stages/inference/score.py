@@ -24,7 +24,6 @@ from stages.datasets import layouts
 from stages.datasets.masks import MaskDefinition
 from stages.datasets.pairs import Pair
 from stages.datasets.sources.folder import pairs_in
-from stages.datasets.tree import open_tree
 from stages.inference import segmenter
 from stages.inference.segmenter import MAX_PIXELS, Exported, Segmenter
 from stages.scoring import scores
@@ -51,7 +50,7 @@ def run(
     """
     params = load_params()
     wanted = {
-        "layout": layout or detect_layout(folder, params.ingest),
+        "layout": layout or layouts.detect(folder, params.ingest),
         "target": target,
         "classes": classes or [],
         "limit": limit,
@@ -218,31 +217,6 @@ def _is_same_definition(model: Exported, of_data: MaskDefinition) -> bool | None
             of_data.text,
         )
     return model.mask_definition_id == of_data.id
-
-
-def detect_layout(folder: Path, params: IngestParams) -> str:
-    """The layout that finds most pairs; on a tie the one in params.
-
-    Raises:
-        PipelineError: If no layout finds a pair, or several find as many.
-    """
-    tree = open_tree(folder, params)
-    counts: dict[str, int] = {}
-    for name in layouts.names():
-        try:
-            found = layouts.load(name).find(tree, "")
-        except PipelineError:
-            continue
-        counts[name] = sum(pair.is_complete for pair in found)
-    most = max(counts.values(), default=0)
-    # `pairs` matches most trees; a more specific layout wins.
-    best = [name for name, count in counts.items() if count == most and most]
-    best = [name for name in best if name != "pairs"] or best
-    if len(best) == 1 or params.layout in best:
-        return params.layout if params.layout in best else best[0]
-    choices = ", ".join(sorted(counts))
-    fits = f"fits {' and '.join(best)} alike" if best else "fits no layout"
-    raise PipelineError(f"{folder} {fits}; name one with --layout: {choices}")
 
 
 @dataclass

@@ -141,15 +141,15 @@ def memory(train: TrainParams) -> Finding:
 
 def disk(ingest: IngestParams) -> Finding:
     """Compares free disk space with what a first run takes."""
-    match ingest.source:
-        case "phantom":
-            data = ingest.phantom.pairs * PHANTOM_PAIR_BYTES
-        case "kaggle":
-            data = KAGGLE_BYTES + KAGGLE_BYTES // COPIES
-        case _:
-            folder = Path(ingest.folder)
-            some = folder.rglob("*") if folder.is_dir() else [folder]
-            data = sum(path.stat().st_size for path in some if path.is_file())
+    data = 0
+    if "phantom" in ingest.source:
+        data += ingest.phantom.pairs * PHANTOM_PAIR_BYTES
+    if "kaggle" in ingest.source:
+        data += KAGGLE_BYTES + KAGGLE_BYTES // COPIES
+    if "folder" in ingest.source:
+        folder = Path(ingest.folder)
+        some = folder.rglob("*") if folder.is_dir() else [folder]
+        data += sum(path.stat().st_size for path in some if path.is_file())
     need, free = data * COPIES + OUTPUT_BYTES, shutil.disk_usage(Path()).free
     found = f"{free / GIB:.1f} GiB free, a first run takes about {need / GIB:.1f}"
     if free >= need:
@@ -160,8 +160,9 @@ def disk(ingest: IngestParams) -> Finding:
 
 def kaggle(ingest: IngestParams) -> Finding:
     """Whether Kaggle's credentials are there; their values are never printed."""
-    if ingest.source != "kaggle":
-        return Finding(OK, "kaggle", f"{ingest.source} data need no credentials")
+    if "kaggle" not in ingest.source:
+        source = " and ".join(ingest.source)
+        return Finding(OK, "kaggle", f"{source} data need no credentials")
     try:
         from kagglehub.config import get_kaggle_credentials
 

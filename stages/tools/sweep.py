@@ -15,7 +15,7 @@ from typing import Any
 from stages.core import git, processes, worktree
 from stages.core.errors import PipelineError
 from stages.core.params import load_params
-from stages.inference.score import detect_layout
+from stages.datasets import layouts
 from stages.review.repository import Repository
 from stages.review.revision import Revision
 from stages.review.run_results import RunResults, load
@@ -67,7 +67,7 @@ def data_values(data: Path | None, classes: list[str]) -> dict[str, Any]:
     return values | {
         "ingest.source": "folder",
         "ingest.folder": str(data.resolve()),  # runs happen in another folder
-        "ingest.layout": detect_layout(data, load_params().ingest),
+        "ingest.layout": layouts.detect(data, load_params().ingest),
         "ingest.classes": classes,
     }
 

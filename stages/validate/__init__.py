@@ -95,5 +95,7 @@ def _sentence(outcome: Outcome, values: dict[str, Any], page: Path) -> str:
     counts = sorted(values["rejected_by"].items(), key=lambda item: (-item[1], item[0]))
     reasons = ", ".join(f"{name} {count}" for name, count in counts[:3])
     why = f" (rejected by {reasons})" if reasons else ""
-    keys = " or ".join(f"validate.{finding.check.name}" for finding in outcome.failed)
-    return f"{short}{why}; look at {page}, then mend the data or change {keys}"
+    names = [finding.check.name for finding in outcome.failed]
+    known = [f"validate.{n}" for n in names if n in ValidateParams.model_fields]
+    change = f" or change {' or '.join(known)}" if known else ""
+    return f"{short}{why}; look at {page}, then mend the data{change}"

@@ -13,6 +13,7 @@ from stages.datasets.pairs import natural_key
 from stages.validate.checks import Check, like, pair_checks, total_checks, with_judged
 
 _BLOCK = 4096  # rows opened at a time: as dictionaries they are large
+REPORTED = ("num_pairs", "num_accepted", "num_rejected", "rejected_fraction")
 EXAMPLES = 20  # pair ids listed for an expectation
 DISTRIBUTIONS = {
     "foreground_fraction": "Foreground, share of the mask",
@@ -56,7 +57,7 @@ def judge_facts(table: pd.DataFrame, params: ValidateParams) -> Outcome:
         table: What `workers.measure` returned.
         params: The bounds.
     """
-    checks = pair_checks(params)
+    checks = pair_checks(params, has_sites=bool(table["site"].any()))
     expectations = {check.name: check.expectation for check in checks}
     verdicts = judge(with_judged(table, params), expectations, title="pairs")
     shapes = verdicts["shapes"]
@@ -114,11 +115,12 @@ def report(outcome: Outcome) -> dict[str, Any]:
     table, totals = outcome.table, _totals(outcome.table)
     accepted = table[table["accepted"]]
     return {
-        **{name: value for name, value in totals.items() if name != "empty_classes"},
+        **{name: totals[name] for name in REPORTED},
         "num_noted": int((accepted["note"] != "").sum()),
         "num_exact_copies": int(accepted["image_sha256"].duplicated().sum()),
         "success": not outcome.failed,
-        "by_class": _by_class(table),
+        "by_class": _by("class_name", table),
+        **({"by_site": _by("site", table)} if table["site"].any() else {}),
         "rejected_by": _counts(outcome, "critical"),
         "noted_by": _counts(outcome, "warning"),
         "accepted_statistics": {
@@ -161,17 +163,36 @@ def natural(names: Iterable[str]) -> list[str]:
 def _totals(table: pd.DataFrame) -> dict[str, Any]:
     accepted = int(table["accepted"].sum())
     filled = set(table.loc[table["accepted"], "class_name"])
+    parts = (~table["accepted"]).groupby(table["site"])
+    worst = str(parts.mean().idxmax())
+    rejected = parts.get_group(worst)
+    where = f" of {worst!r}" if worst else ""
     return {
         "num_pairs": len(table),
         "num_accepted": accepted,
         "num_rejected": len(table) - accepted,
-        "rejected_fraction": (len(table) - accepted) / max(len(table), 1),
+        "rejected_fraction": (len(table) - accepted) / len(table),
         "empty_classes": ", ".join(c for c in classes(table) if c not in filled),
+        "inverted_sites": ", ".join(map(repr, _inverted_sites(table))),
+        "worst": f"{rejected.sum()} of {len(rejected)} pairs{where}",
+        "worst_fraction": float(rejected.mean()),
     }
 
 
-def _by_class(table: pd.DataFrame) -> dict[str, dict[str, int]]:
-    grouped = table.groupby("class_name")["accepted"]
+def _inverted_sites(table: pd.DataFrame) -> list[str]:
+    """Sites whose foreground is about what other sites have as background."""
+    share = table["foreground_fraction"]
+    found = []
+    for name in natural(table["site"].unique()):
+        is_here = table["site"] == name
+        here, elsewhere = share[is_here].median(), share[~is_here].median()
+        if here > 0.5 and abs(here + elsewhere - 1) < abs(here - elsewhere):
+            found.append(name)
+    return found
+
+
+def _by(column: str, table: pd.DataFrame) -> dict[str, dict[str, int]]:
+    grouped = table.groupby(column)["accepted"]
     return {
         str(name): {
             "num_pairs": len(accepted),

@@ -14,7 +14,7 @@ from stages.core.errors import PipelineError
 from stages.core.paths import INGESTED, METRICS, MODEL, PER_IMAGE, SPLIT_PAIRS
 from stages.datasets import layouts
 from stages.datasets.pairs import Pair, write_shards
-from stages.inference.score import detect_layout, open_model, score
+from stages.inference.score import open_model, score
 from stages.scoring.metrics import Masks, dice
 from tests.conftest import ROOT, lungs, png
 from tests.inference.onnx_models import dark_is_lung
@@ -207,15 +207,15 @@ def test_a_file_that_does_not_say_what_it_takes_is_one_sentence(tmp_path):
 
 def test_the_layout_is_found(tmp_path, data, tiny_params):
     params = tiny_params(**{"ingest.layout": "lgg_mri"}).ingest
-    assert detect_layout(data, params) == "covid19_radiography"
+    assert layouts.detect(data, params) == "covid19_radiography"
     side = tmp_path / "quex" / "Lung Segmentation Data" / "Test" / "Normal"
     for kind in ("images", "lung masks"):
         (side / kind).mkdir(parents=True)
         (side / kind / "a.png").write_bytes(png(lungs()[0]))
-    assert detect_layout(tmp_path / "quex", params) == "covid_qu_ex"
+    assert layouts.detect(tmp_path / "quex", params) == "covid_qu_ex"
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(PipelineError, match="fits no layout; name one with --layout"):
-        detect_layout(tmp_path / "nothing", params)
+    with pytest.raises(PipelineError, match="holds 0 files but no image with"):
+        layouts.detect(tmp_path / "nothing", params)
 
 
 def test_the_command(tmp_path, data):

@@ -21,9 +21,10 @@ from typing import Protocol, cast
 from stages.core import plugins
 from stages.core.errors import PipelineError
 from stages.core.imaging import DICOM_SUFFIXES, IMAGE_SUFFIXES
+from stages.core.params import IngestParams
 from stages.datasets.masks import MaskDefinition
 from stages.datasets.pairs import Pair, natural_key
-from stages.datasets.tree import Tree
+from stages.datasets.tree import Tree, open_tree
 
 FOLDER = Path(__file__).parent
 
@@ -40,6 +41,8 @@ class About:
     licence: str
     citation: str
     targets: Mapping[str, MaskDefinition]  # by name; the first is the default
+    # All of the data set; files of this layout with another are of other origin.
+    classes: frozenset[str] = frozenset()
 
     def definition(self, target: str = "") -> MaskDefinition:
         """The meaning of the masks of a target; "" is the first."""
@@ -75,7 +78,8 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Layout:
-    """The layout module of that name."""
+    """The layout module of that name; `PipelineError` if there is none."""
+    plugins.check("layout", name, names())
     return cast(Layout, plugins.load(__name__, name))
 
 
@@ -92,6 +96,44 @@ def definition_of(name: str, target: str) -> MaskDefinition:
             f"{name} (or '' for its first), found {target!r}"
         )
     return about.definition(target)
+
+
+def is_published(name: str, classes: Iterable[str]) -> bool:
+    """Whether these classes may be of the data set that a layout is known for."""
+    return load(name).ABOUT.classes >= set(classes)
+
+
+def detect(folder: Path, params: IngestParams) -> str:
+    """The layout that finds most pairs; on a tie the one in params.
+
+    Args:
+        folder: A directory or a zip.
+        params: The preferred layout, and the limits on files and zips.
+
+    Raises:
+        PipelineError: If no layout finds a pair, or several find as many.
+    """
+    tree = open_tree(folder, params)
+    counts: dict[str, int] = {}
+    for name in names():
+        try:
+            found = load(name).find(tree, "")
+        except PipelineError:
+            continue
+        counts[name] = sum(pair.is_complete for pair in found)
+    most = max(counts.values(), default=0)
+    # `pairs` matches most trees; a more specific layout wins.
+    best = [name for name, count in counts.items() if count == most and most]
+    best = [name for name in best if name != "pairs"] or best
+    if len(best) == 1 or params.layout in best:
+        return params.layout if params.layout in best else best[0]
+    choices = ", ".join(sorted(counts))
+    fits = (
+        f"fits {' and '.join(best)} alike"
+        if best
+        else f"holds {len(tree.names)} files but no image with its mask in any layout"
+    )
+    raise PipelineError(f"{folder} {fits}; name its layout: {choices}")
 
 
 def find_pairs(

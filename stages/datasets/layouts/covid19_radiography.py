@@ -21,6 +21,7 @@ ABOUT = About(
         "Computers in Biology and Medicine 132, 2021"
     ),
     targets={"lung": LUNG_WITHOUT_HEART},
+    classes=frozenset({"COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"}),
 )
 TREE = "CLASS/images/NAME.png with CLASS/masks/NAME.png, under any top folder"
 

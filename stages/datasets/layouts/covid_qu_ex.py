@@ -34,6 +34,7 @@ ABOUT = About(
             may_be_empty=True,
         ),
     },
+    classes=frozenset({"COVID-19", "Non-COVID", "Normal"}),
 )
 TREE = (
     "Lung Segmentation Data/{Train,Val,Test}/CLASS/images/NAME.png with CLASS/lung "

@@ -28,6 +28,7 @@ ABOUT = About(
             may_be_empty=True,
         )
     },
+    classes=frozenset({"LGG"}),
 )
 TREE = "kaggle_3m/PATIENT/NAME.tif with PATIENT/NAME_mask.tif"
 CLASS_NAME = "LGG"

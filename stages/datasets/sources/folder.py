@@ -33,6 +33,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._found)
 
+    @property
+    def class_names(self) -> set[str]:
+        """The classes of the pairs, without reading them."""
+        return {pair.class_name for pair in self._found}
+
     def __iter__(self) -> Iterator[Pair]:
         groups: dict[str, str] = {}  # a patient's key to the id of the first pair
         for pair in self._found:
