@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -250,3 +251,16 @@ def radiography_tree(
             colour = cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR)
             (top / class_name / "masks" / name).write_bytes(png(colour))
     return top
+
+
+def two_sites(folder: Path) -> Path:
+    """Writes two hospitals: `north` is a folder, `south` a zip of films of 48 x 48."""
+    radiography_tree(folder / "north").rename(folder / "top")
+    (folder / "north").rmdir()
+    (folder / "top").rename(folder / "north")
+    with zipfile.ZipFile(folder / "south.zip", "w") as archive:
+        for number in range(1, 7):
+            pixels = lungs(40 + number, image_size=48, mask_size=48)
+            for kind, side in zip(("images", "masks"), pixels, strict=True):
+                archive.writestr(f"ward/{kind}/film {number}.png", png(side))
+    return folder

@@ -89,7 +89,7 @@ class TestShards:
         self, tmp_path: Path, from_folder: Build, source: str
     ) -> None:
         radiography_tree(tmp_path / "in")
-        params = from_folder().model_copy(update={"source": source})
+        params = from_folder().model_copy(update={"source": [source]})
         hashes = []
         for name in ("a", "b"):
             out, summary = Path(f"{name}/shards"), Path(f"{name}/summary.json")
@@ -147,7 +147,7 @@ class TestSummary:
         self, tmp_path: Path, from_folder: Build, source: str
     ) -> None:
         radiography_tree(tmp_path / "in")
-        ingest(from_folder().model_copy(update={"source": source}))
+        ingest(from_folder().model_copy(update={"source": [source]}))
         summary = files.read_json(paths.INGESTED_SUMMARY)
         assert {"dataset", "version", "licence", "citation", "mask_definition"} <= set(
             summary
@@ -179,6 +179,7 @@ class TestWholeOrNotAtAll:
     ) -> None:
         class Nothing:
             pairs = staticmethod(lambda params: iter(()))
+            describe = staticmethod(lambda params: {})
 
         monkeypatch.setattr(stage.plugins, "load", lambda *_: Nothing)
         with pytest.raises(PipelineError, match="gave no pair"):

@@ -39,11 +39,11 @@ RENAMED = {
 
 
 def _one_of(names: Callable[[Path], list[str]], place: Path) -> AfterValidator:
-    def check(name: str) -> str:
+    def check(value: str | list[str]) -> str | list[str]:
         choices = names(place)
-        if name not in choices:
+        if not set(_listed(value)) <= set(choices):
             raise ValueError(f"must be one of {', '.join(choices)}")
-        return name
+        return value
 
     return AfterValidator(check)
 
@@ -67,7 +67,6 @@ def _listed(value: Any) -> Any:
 
 
 SITES = "sites"  # the layout of a folder of data sets, which is no module
-Source = Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "sources")]
 LayoutName = Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "layouts")]
 Shape = Annotated[str, AfterValidator(_shape)]
 Name = Annotated[str, Field(min_length=1)]
@@ -110,7 +109,10 @@ class IngestParams(Section):
     """Where the image/mask pairs come from."""
 
     source: Annotated[
-        list[Source], Field(min_length=1), BeforeValidator(_listed)
+        list[str],
+        Field(min_length=1),
+        BeforeValidator(_listed),
+        _one_of(plugins.names, STAGES / "datasets" / "sources"),
     ]  # several in the layout sites
     layout: Annotated[
         str,

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, with_overrides
 
 def test_the_shipped_file_loads():
     params = load_params(ROOT / "params.yaml")
-    assert params.ingest.source == "phantom"
+    assert params.ingest.source == ["phantom"]
     assert params.gate.min["dice.mean"] == 0.95
 
 

@@ -1,0 +1,176 @@
+"""Several data sets as sites: found, told apart, and refused in one sentence."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pandas as pd
+import pytest
+
+from stages.core import paths
+from stages.core.errors import PipelineError
+from stages.core.params import Params
+from stages.datasets.pairs import read_shard, shard_paths
+from stages.ingest import ingest
+from stages.validate import validate
+from tests.conftest import lungs, png, radiography_tree, two_sites
+
+Build = Callable[..., Params]
+SITES = {
+    "ingest.source": "folder",
+    "ingest.layout": "sites",
+    "ingest.folder": "in",
+    "validate.min_pairs": 1,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return two_sites(tmp_path / "in")
+
+
+def test_a_folder_and_a_zip_are_sites_by_their_own_names(
+    folder: Path, tiny_params: Build
+) -> None:
+    ingest(tiny_params(**SITES).ingest)
+    names = [path.name for path in shard_paths()]
+    assert names == [
+        f"{name}-{shard:05d}.parquet"
+        for name in ("north-COVID", "north-Normal", "south-ward")
+        for shard in range(2)
+    ]
+    pairs = [pair for path in shard_paths() for pair in read_shard(path)]
+    assert {pair.site for pair in pairs} == {"north", "south"}
+    assert pairs[0].pair_id == "north-COVID-1"
+    facts = json.loads(paths.INGESTED_SUMMARY.read_text())
+    assert facts["sites"]["south"]["num_pairs"] == 6
+    assert facts["sites"]["north"]["dataset"] == "COVID-19 Radiography Database"
+    # A data set of the same shape but other classes is not given that one's licence.
+    assert facts["sites"]["south"]["licence"].startswith("not stated")
+    assert facts["mask_definition_id"] == "lung-without-heart"
+
+
+def test_a_table_names_layout_target_classes_and_licence(
+    folder: Path, tiny_params: Build
+) -> None:
+    (folder / "sites.yaml").write_text(
+        "north: {classes: [Normal], licence: CC0}\n"
+        "south: {layout: pairs, target: lesion}\n"
+    )
+    with pytest.raises(PipelineError, match="alike, but 'north' has lung-without-hea"):
+        ingest(tiny_params(**SITES).ingest)
+    assert not paths.INGESTED.exists()
+    ingest(tiny_params(**SITES, **{"ingest.allow_mixed_masks": True}).ingest)
+    facts = json.loads(paths.INGESTED_SUMMARY.read_text())
+    assert facts["classes"] == {"Normal": 6, "ward": 6}
+    assert facts["sites"]["north"]["licence"] == "CC0"
+    assert facts["mask_definition_id"] == "lung-without-heart; lesion-as-drawn"
+
+
+def test_sources_go_together(folder: Path, tiny_params: Build) -> None:
+    sources = {"ingest.source": ["phantom", "folder"]}
+    ingest(tiny_params(**SITES | sources).ingest)
+    facts = json.loads(paths.INGESTED_SUMMARY.read_text())
+    assert list(facts["sites"]) == ["north", "phantom", "south"]
+    assert facts["source"] == "phantom and folder"
+    with pytest.raises(PipelineError, match="source needs the layout sites"):
+        tiny_params(**sources)
+
+
+def test_shapes_are_judged_per_site(folder: Path, tiny_params: Build) -> None:
+    """The south's sizes are not listed: its masks must have their images' sizes."""
+    for kind, pixels in zip(("images", "masks"), lungs(9, mask_size=40), strict=True):
+        (folder / "north" / "COVID" / kind / "x.png").write_bytes(png(pixels))
+    params = tiny_params(**SITES, **{"validate.max_rejected_fraction": 0.2})
+    ingest(params.ingest)
+    validate(params.validate_)
+    table = pd.read_parquet(paths.QUALITY_PAIRS).set_index("pair_id")
+    assert table.loc[table["site"] == "south", "accepted"].all()
+    rejected = table[~table["accepted"]]
+    assert list(rejected.index) == ["north-COVID-x"]
+    assert "(at a site of other sizes: alike)" in rejected["reason"].iloc[0]
+    report = json.loads(paths.QUALITY_REPORT.read_text())
+    assert report["by_site"]["south"]["num_accepted"] == 6
+    assert "By site" in (paths.QUALITY_DOCS / "index.html").read_text()
+
+
+def _without_masks(folder: Path) -> None:
+    shutil.rmtree(folder / "north" / "COVID" / "masks")
+    shutil.rmtree(folder / "north" / "Normal" / "masks")
+
+
+def _one_film(folder: Path) -> None:
+    shutil.rmtree(folder / "north")
+    radiography_tree(folder / "north", {"COVID": 1})
+
+
+def _images_at_the_top(folder: Path) -> None:
+    (folder / "north" / "COVID").rename(folder / "COVID")
+    for child in (folder / "COVID").iterdir():
+        child.rename(folder / child.name)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (_without_masks, "in/north holds 12 files but no image with its mask in any"),
+        (_one_film, "site 'north' should have at least 2 pairs but has 1"),
+        (_images_at_the_top, "'in/images' cannot give a site its name"),
+        (lambda f: (f / "north").rename(f / "all"), "'in/all' cannot give a site its"),
+        (lambda f: (f / "north").rename(f / "a;b"), "'in/a;b' cannot give a site its"),
+        (
+            lambda f: (f / "north").rename(f / "south"),
+            "two sites have the name 'south'",
+        ),
+        (lambda f: shutil.rmtree(f), "'in' is not a folder"),
+        (lambda f: [shutil.rmtree(f), f.mkdir()], "a folder or a zip per site, but"),
+        (lambda f: (f / "sites.yaml").write_text(""), "sites.yaml names no site; it"),
+        (
+            lambda f: (f / "sites.yaml").write_text("../south: {}"),
+            "sites.yaml names '../south', which is no site; it may name 'north'",
+        ),
+        (
+            lambda f: (f / "sites.yaml").write_text("south: {layout: dicom}"),
+            "sites.yaml: south.layout: must be one of covid19_radiography",
+        ),
+        (
+            lambda f: (f / "sites.yaml").write_text("south: {tagret: lung}"),
+            "south.tagret is not a known key",
+        ),
+        (
+            lambda f: (f / "sites.yaml").write_text("south: {target: heart}"),
+            "ingest.target should be lung in the layout covid19_radiography",
+        ),
+        (lambda f: (f / "sites.yaml").write_text("a: ["), "sites.yaml must be YAML"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    folder: Path, tiny_params: Build, spoil: Callable[[Path], object], sentence: str
+) -> None:
+    spoil(folder)
+    with pytest.raises(PipelineError) as error:
+        ingest(tiny_params(**SITES).ingest)
+    assert sentence in str(error.value)
+    assert not paths.INGESTED.exists()
+    assert not paths.INGESTED_SUMMARY.exists()
+
+
+def test_inverted_masks_of_one_site_are_named(folder: Path, tiny_params: Build) -> None:
+    for path in (folder / "north").rglob("masks/*.png"):
+        path.write_bytes(png(255 - cv2.imread(str(path))))
+    params = tiny_params(**SITES)
+    ingest(params.ingest)
+    with pytest.raises(PipelineError, match="the masks of 'north' look inverted"):
+        validate(params.validate_)
+    assert not paths.QUALITY_PAIRS.exists()
+
+
+def test_a_small_site_is_not_rejected_unseen(folder: Path, tiny_params: Build) -> None:
+    for path in (folder / "north").rglob("images/COVID-*.png"):
+        path.write_bytes(b"no image")
+    params = tiny_params(**SITES, **{"validate.max_rejected_fraction": 0.4})
+    ingest(params.ingest)
+    with pytest.raises(PipelineError, match="6 of 12 pairs of 'north' are rejected"):
+        validate(params.validate_)
