@@ -16,7 +16,6 @@ from stages.core.errors import PipelineError
 from stages.core.params import load_params
 from stages.datasets import layouts
 from stages.datasets.pairs import Pair
-from stages.datasets.pairs import Pair
 from stages.datasets.sources import phantom
 from stages.datasets.sources.folder import pairs_in
 
