@@ -19,10 +19,10 @@ from benchmarks import processes
 from stages import ingest as stage
 from stages.core import files, paths
 from stages.core.errors import PipelineError
-from stages.core.params import IngestParams, Params, parse_params
+from stages.core.params import IngestParams, Params
 from stages.datasets.pairs import read_shard, shard_paths
 from stages.ingest import ingest
-from tests.conftest import ROOT, lungs, png, radiography_tree, with_overrides
+from tests.conftest import ROOT, TINY, lungs, png, radiography_tree, with_overrides
 
 Build = Callable[..., IngestParams]
 
@@ -195,7 +195,7 @@ class TestWholeOrNotAtAll:
     ids=lambda names: names[-1],
 )
 def test_images_are_never_in_memory_all_at_once(
-    stages: list[str], tmp_path: Path, tiny_values: dict[str, Any]
+    stages: list[str], tmp_path: Path
 ) -> None:
     """What grows with the pairs is their names; a stage tells its own peak."""
     noise = np.random.default_rng(0).integers(0, 256, (299, 299), np.uint8)
@@ -216,7 +216,7 @@ def test_images_are_never_in_memory_all_at_once(
         }
         root = tmp_path / f"of-{pairs}"
         root.mkdir()
-        processes.write_params(parse_params(with_overrides(tiny_values, values)), root)
+        processes.write_params(TINY | values, root)
         for name in stages:
             peaks[name, pairs] = processes.stage(name, root).peak_bytes
     added = 800 * (len(image) + len(mask))

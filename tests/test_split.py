@@ -12,7 +12,7 @@ from stages import split as stage
 from stages.core import paths
 from stages.core.errors import PipelineError
 from stages.core.params import Params
-from stages.datasets.pairs import SPLITS, natural_key, read_splits
+from stages.datasets.pairs import natural_key, read_splits
 from stages.split import split
 
 Build = Callable[..., Params]
@@ -37,6 +37,7 @@ def quality(classes: dict[str, int], seed: int = 0) -> pd.DataFrame:
         {
             "pair_id": ids,
             "class_name": [i.rpartition("-")[0] for i in ids],
+            "site": "",
             "group": "",
             "accepted": True,
             "image_sha256": [f"sha of {i}" for i in ids],
@@ -232,33 +233,6 @@ def test_a_failure_leaves_the_earlier_split(tiny_params: Build) -> None:
     assert paths.SPLIT_PAIRS.read_bytes() == before
 
 
-def test_a_pair_named_twice_breaks_a_promise(tiny_params: Build) -> None:
-    table = quality({"A": 8})
-    table.loc[table["pair_id"] == "A-8", "pair_id"] = "A-7"
-    with pytest.raises(PipelineError, match="a pair stands in the table once"):
-        sides(tiny_params, table)
-    assert not paths.SPLIT_PAIRS.exists()
-
-
-@pytest.mark.parametrize(
-    ("column", "promise"),
-    [("group", "a group is on one side"), ("image_sha256", "a picture is on one side")],
-)
-def test_the_result_is_checked_by_great_expectations(
-    tiny_params: Build, monkeypatch: pytest.MonkeyPatch, column: str, promise: str
-) -> None:
-    table = quality({"A": 4})
-    put(table, "A-1", **{column: "one"})
-    put(table, "A-2", **{column: "one"})
-    alternating = [SPLITS[i % 2] for i in range(4)]
-    # A splitter gone wrong: groups are not joined, sides alternate.
-    monkeypatch.setattr(stage, "_sides", lambda *_: alternating)
-    if column == "image_sha256":
-        monkeypatch.setattr(stage, "_names", lambda ids, labels: ids)
-    with pytest.raises(PipelineError, match=promise):
-        sides(tiny_params, table)
-
-
 @pytest.mark.parametrize("bits", [0, 24, 64, 120])
 def test_near_copies_are_all_found_across_blocks(
     monkeypatch: pytest.MonkeyPatch, bits: int
@@ -394,3 +368,85 @@ class TestGivenSides:
     def test_folds_are_refused(self, tiny_params: Build) -> None:
         with pytest.raises(PipelineError, match="use_official_split needs folds 0"):
             tiny_params(**{"split.use_official_split": True, "split.folds": 3})
+
+
+class TestHeldOutSites:
+    """Sites are the classes here: A and B are trained on, C is held out."""
+
+    @pytest.fixture
+    def table(self) -> pd.DataFrame:
+        table = quality({"A": 20, "B": 20, "C": 10})
+        return table.assign(site=table["class_name"])
+
+    def test_are_scored_whole_and_never_trained_on(
+        self, tiny_params: Build, table: pd.DataFrame
+    ) -> None:
+        before = sides(tiny_params, table[table["site"] != "C"])
+        found = sides(tiny_params, table, hold_out_sites=["C"])
+        assert (found[found.index.str.startswith("C")] == "validation").all()
+        pd.testing.assert_series_equal(found[before.index], before)
+        assert read_splits().columns[-1] == "site"
+        assert summary()["by_site"]["C"]["num_train"] == 0
+        assert summary()["hold_out_sites"] == {"num_left_out": 0, "left_out": []}
+
+    def test_their_copies_are_left_out_of_training(
+        self, tiny_params: Build, table: pd.DataFrame, caplog
+    ) -> None:
+        before = sides(tiny_params, table[table["site"] != "C"])
+        train, held_out = (before.index[before == side] for side in sorted(set(before)))
+        hashes = table.set_index("pair_id")
+        # Copies of pairs that would be trained on, and of one that is held out.
+        put(table, "C-1", image_phash=flipped(hashes["image_phash"][train[0]], 9))
+        put(table, "C-2", image_sha256=hashes["image_sha256"][train[1]])
+        put(table, "C-3", image_sha256=hashes["image_sha256"][held_out[0]])
+        found = sides(tiny_params, table, hold_out_sites=["C"])
+        assert set(table["pair_id"]) - set(found.index) == set(train[:2])
+        assert found[held_out[0]] == "validation"
+        facts = summary()["hold_out_sites"]
+        assert {row["pair_id"] for row in facts["left_out"]} == set(train[:2])
+        assert "2 training pairs are left out" in caplog.text
+
+    def test_go_with_an_official_split(
+        self, tiny_params: Build, table: pd.DataFrame
+    ) -> None:
+        table["given_split"] = (["train"] * 15 + ["validation"] * 5) * 2 + [""] * 10
+        sides(tiny_params, table, hold_out_sites=["C"], use_official_split=True)
+        assert summary()["by_site"]["A"]["num_validation"] == 5
+        assert summary()["by_site"]["C"]["num_validation"] == 10
+
+    @pytest.mark.parametrize(
+        ("names", "sentence"),
+        [
+            (
+                ["../C"],
+                r"names '../C', but the accepted pairs have 'A', 'B', 'C'; corr",
+            ),
+            (["A", "B", "C"], "names every site, so that none is left"),
+        ],
+    )
+    def test_a_name_that_does_not_fit_is_one_sentence(
+        self, tiny_params: Build, table: pd.DataFrame, names, sentence: str
+    ) -> None:
+        with pytest.raises(PipelineError, match=sentence):
+            sides(tiny_params, table, hold_out_sites=names)
+        with pytest.raises(PipelineError, match="have no sites, which ingest"):
+            sides(tiny_params, table.assign(site=""), hold_out_sites=names)
+        assert not paths.SPLIT_PAIRS.exists()
+
+    def test_one_site_under_two_names_is_one_sentence(
+        self, tiny_params: Build, table: pd.DataFrame
+    ) -> None:
+        table.loc[20:38, "image_phash"] = table.loc[:18, "image_phash"].to_numpy()
+        with pytest.raises(
+            PipelineError, match="'A' and 'B' are one site under two names"
+        ):
+            sides(tiny_params, table)
+
+    def test_copies_of_all_training_pairs_are_one_sentence(
+        self, tiny_params: Build
+    ) -> None:
+        table = quality({"B": 4, "C": 8})
+        table["site"] = table["class_name"]
+        table.loc[4:7, "image_phash"] = table.loc[:3, "image_phash"].to_numpy()
+        with pytest.raises(PipelineError, match=r"copies of all . training pairs"):
+            sides(tiny_params, table, hold_out_sites=["C"])

@@ -180,6 +180,7 @@ class SplitParams(Section):
     near_duplicate_max_distance: int = Field(ge=0, le=64)
     use_official_split: bool
     official_held_out: Literal["validation", "test"]
+    hold_out_sites: list[Name]
 
     @model_validator(mode="after")
     def _fold_exists(self) -> "SplitParams":
