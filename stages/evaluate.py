@@ -19,10 +19,11 @@ from stages.core import files, input_check, paths
 from stages.core.errors import PipelineError, run
 from stages.core.imaging import num_components
 from stages.core.params import EvaluateParams, load_params
-from stages.datasets.pairs import read_pairs, read_splits
+from stages.datasets.pairs import is_of_trained_site, read_pairs, read_splits
 from stages.nn.inference import load_model, predictor
 from stages.nn.runtime import configure_runtime
 from stages.scoring import scores
+from stages.scoring.metrics import number
 from stages.scoring.scores import Scores
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ def evaluate(
         model_path: A `.keras` file; its input shape decides the preprocessing.
         ingested: Shards of pairs.
         splits: Split table; its validation rows are scored.
-        metrics_path: Scalars, nested by name.
+        metrics_path: Scalars, nested by name; images of sites that are held out whole
+            count in their site's alone.
         per_image_path: One row per image.
         threshold_path: Mean Dice against the probability threshold.
         predictions_path: Every predicted mask as PNG, so that any image of any
@@ -63,6 +65,7 @@ def evaluate(
         PipelineError: If the model or the data cannot be read, or nothing is held out.
     """
     table = read_splits(splits)
+    table["is_headline"] = is_of_trained_site(table)
     table = table[table["split"] == "validation"].reset_index(drop=True)
     if table.empty:
         raise PipelineError(
@@ -95,14 +98,14 @@ def evaluate(
             params.keep_components,
         )
 
-    known = ["pair_id", "group", *(part for part in scores.PARTS if part in table)]
-    per_image = table[known].merge(
+    per_image = table.drop(columns="split").merge(
         pd.DataFrame(scored.rows), on="pair_id", validate="one_to_one"
     )
     metrics = scores.summarise(per_image, params)
     files.write_json(metrics_path, metrics, sort_keys=False)
     files.write_csv(per_image_path, per_image[scores.columns(per_image)])
-    files.write_csv(threshold_path, scored.threshold_curve())
+    in_headline = set(per_image.loc[per_image["is_headline"], "pair_id"])
+    files.write_csv(threshold_path, scored.threshold_curve(in_headline))
     _write_predictions(predictions_path, per_image["pair_id"], scored.masks)
     ranks = scores.pictured(per_image, params)
     scores.write_overlays(
@@ -113,6 +116,9 @@ def evaluate(
         masks=scored.masks,
     )
     logger.info("%s", scores.headline(metrics))
+    for name, of_site in metrics.get("by_site", {}).items():
+        mean = number("dice.mean", of_site["dice"]["mean"])
+        logger.info("%s: Dice %s on %d images", name, mean, of_site["num_images"])
     return metrics
 
 

@@ -80,6 +80,28 @@ def test_scores_every_held_out_pair_at_its_masks_own_size(scene, tiny_params):
     assert found == pytest.approx(table.loc["easy 1", "dice"], abs=1e-6)
 
 
+def test_a_site_without_training_pairs_is_apart(scene, tiny_params):
+    whole = evaluate(tiny_params().evaluate)
+    table = pd.read_csv(paths.SPLIT_PAIRS)
+    is_north = table["pair_id"].isin(["easy 1", "train"])
+    table.assign(site=is_north.map({True: "north", False: "south"})).to_csv(
+        paths.SPLIT_PAIRS, index=False
+    )
+    metrics = evaluate(tiny_params().evaluate)
+    per_image = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")
+    assert per_image.columns[-1] == "site"
+    assert len(per_image) == 4
+    easy = per_image.loc["easy 1", "dice"]
+    assert metrics["num_images"] == 1
+    assert metrics["dice"]["mean"] == pytest.approx(easy, abs=1e-6)
+    assert metrics["by_site"]["north"]["dice"]["mean"] == metrics["dice"]["mean"]
+    south = metrics["by_site"]["south"]
+    assert south["dice"]["mean"] < whole["dice"]["mean"]
+    assert (south["num_images"], south["num_undefined"]) == (3, 2)
+    curve = pd.read_csv(paths.THRESHOLD_CURVE).set_index("threshold")["dice"]
+    assert curve[0.5] == pytest.approx(easy, abs=1e-6)
+
+
 def test_only_the_largest_regions_count_if_so_asked(scene, tiny_params, caplog):
     evaluate(tiny_params().evaluate)
     before = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")["dice"]

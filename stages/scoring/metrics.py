@@ -158,17 +158,22 @@ class Metric:
     score: Callable[[Masks], float]  # NaN where undefined
     statistics: tuple[str, ...]  # of `STATISTICS` and `INTERVAL`
     largest: float = math.inf  # possible value
+    site_statistics: tuple[str, ...] = ()  # of each site apart
 
 
 _HEADLINE = ("mean", *INTERVAL, "median", "p05", "min")
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("dice", "Dice", "", True, 4, dice, _HEADLINE, 1.0),
+        Metric(
+            *("dice", "Dice", "", True, 4, dice, _HEADLINE, 1.0),
+            site_statistics=("mean", *INTERVAL, "p05"),
+        ),
         Metric("iou", "IoU", "", True, 4, iou, ("mean",), 1.0),
         Metric(
             *("hd95_px", "95th percentile of surface distance", "px", False, 2),
             *(hd95, ("mean",)),
+            site_statistics=("mean",),
         ),
         Metric("assd_px", "mean surface distance", "px", False, 2, assd, ("mean",)),
     )

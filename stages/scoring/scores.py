@@ -4,7 +4,7 @@
 can be compared.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,6 @@ from stages.scoring.overlays import overlay
 from stages.scoring.postprocess import mask_of
 
 THRESHOLDS = np.arange(1, 20) / 20
-PARTS = ("class_name", "site")  # columns by which the headline is told apart
 
 
 def predictions(
@@ -112,10 +111,15 @@ class Scores:
         self.masks[pair_id] = encode_png(mask_pred.astype(np.uint8) * 255)
         self.curves.append(dice_at_thresholds(mask_true, prob))
 
-    def threshold_curve(self) -> pd.DataFrame:
-        """Mean Dice over images at each threshold."""
-        with np.errstate(invalid="ignore"):
-            curves = np.stack(self.curves)
+    def threshold_curve(self, pair_ids: Container[str] | None = None) -> pd.DataFrame:
+        """Mean Dice at each threshold, over the images named, by default over all."""
+        curves = np.stack(
+            [
+                curve
+                for row, curve in zip(self.rows, self.curves, strict=True)
+                if pair_ids is None or row["pair_id"] in pair_ids
+            ]
+        )
         defined = np.isfinite(curves)
         means = np.where(defined, curves, 0).sum(0) / np.maximum(defined.sum(0), 1)
         means[~defined.any(0)] = np.nan
@@ -138,8 +142,9 @@ def summarise(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]
     """The scalars of metrics.json from the table of images.
 
     Args:
-        per_image: pair_id, class_name, group, maybe site, and a column per metric;
-            NaN where undefined.
+        per_image: pair_id, class_name, group, and a column per metric, NaN where
+            undefined; maybe site and is_headline: other images count in their site's
+            figures alone.
         params: bootstrap_resamples, bootstrap_seed.
 
     Returns:
@@ -147,32 +152,44 @@ def summarise(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]
         undefined metric: an empty prediction has no surface distance, and must not
         improve a mean by that.
     """
-    metrics: dict[str, Any] = {
-        name: _statistics(per_image, metric, params) for name, metric in METRICS.items()
+    own = (
+        per_image[per_image["is_headline"]] if "is_headline" in per_image else per_image
+    )
+    metrics = _summary(own, params, {m.name: m.statistics for m in METRICS.values()})
+    metrics["by_class"] = {
+        str(name): {HEADLINE.name: {"mean": float(rows.mean())}}
+        for name, rows in own.groupby("class_name")[HEADLINE.name]
     }
-    metrics |= {
-        "num_images": len(per_image),
-        "num_undefined": int(per_image[list(METRICS)].isna().any(axis=1).sum()),
-    }
-    for part in PARTS:
-        if part in per_image:
-            metrics[f"by_{part.removesuffix('_name')}"] = {
-                str(name): {HEADLINE.name: {"mean": float(rows.mean())}}
-                for name, rows in per_image.groupby(part)[HEADLINE.name]
-            }
+    if "site" in per_image:
+        of_site = {m.name: m.site_statistics for m in METRICS.values()}
+        metrics["by_site"] = {
+            str(name): _summary(rows, params, of_site)
+            for name, rows in per_image.groupby("site")
+        }
     return metrics
 
 
+def _summary(
+    rows: pd.DataFrame, params: EvaluateParams, statistics: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Statistics by metric, and the counts."""
+    metrics: dict[str, Any] = {
+        name: _statistics(rows, METRICS[name], of, params)
+        for name, of in statistics.items()
+        if of
+    }
+    return metrics | {
+        "num_images": len(rows),
+        "num_undefined": int(rows[list(METRICS)].isna().any(axis=1).sum()),
+    }
+
+
 def _statistics(
-    rows: pd.DataFrame, metric: Metric, params: EvaluateParams
+    rows: pd.DataFrame, metric: Metric, wanted: Sequence[str], params: EvaluateParams
 ) -> dict[str, float]:
     values = rows[metric.name]
-    found = {
-        name: STATISTICS[name](values)
-        for name in metric.statistics
-        if name in STATISTICS
-    }
-    if INTERVAL[0] in metric.statistics:
+    found = {name: STATISTICS[name](values) for name in wanted if name in STATISTICS}
+    if INTERVAL[0] in wanted:
         low, high = confidence_interval(
             values.to_numpy(np.float64),
             rows["group"].to_numpy(object),
@@ -186,8 +203,8 @@ def _statistics(
 
 def columns(per_image: pd.DataFrame) -> list[str]:
     """The columns of per_image.csv, in its order."""
-    first = ["pair_id", PARTS[0], *METRICS]
-    return [*first, *(name for name in PARTS[1:] if name in per_image)]
+    site = ["site"] if "site" in per_image else []
+    return ["pair_id", "class_name", *METRICS, *site]
 
 
 def pictured(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, str]:

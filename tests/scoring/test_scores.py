@@ -47,10 +47,36 @@ def test_parts_and_intervals(tiny_params):
     dice = metrics["dice"]
     assert 0 <= dice["ci_low"] < dice["mean"] < dice["ci_high"] <= 1
     assert next(iter(metrics)) == "dice"
-    table["site"] = ["A", "B", "B"]
-    assert summarise(table, tiny_params().evaluate)["by_site"]["B"] == {
-        "dice": {"mean": 0.75}
-    }
     # One group has no interval, and a gate on it fails.
     one = summarise(table[:2], tiny_params().evaluate)["dice"]
     assert np.isnan(one["ci_low"])
+
+
+def test_a_site_that_is_held_out_whole_is_apart_from_the_headline(tiny_params):
+    table = pd.DataFrame(
+        {
+            "pair_id": list("abcd"),
+            "class_name": ["COVID", "COVID", "COVID", "ward"],
+            "group": list("abcd"),
+            "site": ["A", "A", "B", "B"],
+            "dice": [0.8, 0.9, 0.5, 0.7],
+            "iou": 0.5,
+            "hd95_px": [1.0, 2.0, 3.0, np.nan],
+            "assd_px": 1.0,
+        }
+    )
+    everything = summarise(table, tiny_params().evaluate)
+    assert everything["dice"]["mean"] == pytest.approx(0.725)
+    apart = summarise(
+        table.assign(is_headline=table["site"] == "A"), tiny_params().evaluate
+    )
+    assert apart["dice"]["mean"] == pytest.approx(0.85)
+    assert (apart["num_images"], apart["num_undefined"]) == (2, 0)
+    assert list(apart["by_class"]) == ["COVID"]
+    assert apart["by_site"] == everything["by_site"]
+    site = apart["by_site"]["B"]
+    assert site["dice"]["mean"] == pytest.approx(0.6)
+    assert site["dice"]["p05"] == pytest.approx(0.51)
+    assert site["dice"]["ci_low"] < 0.6 < site["dice"]["ci_high"]
+    assert site["hd95_px"] == {"mean": 3.0}
+    assert (site["num_images"], site["num_undefined"]) == (2, 1)
