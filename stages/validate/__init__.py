@@ -2,13 +2,13 @@
 
 Reads:  data/ingested
 Writes: data/quality/pairs.parquet, data/quality/report.json, data/quality/docs
-Why:    a broken pair is kept out here, with a reason that a person can read, so that
-        no later stage has to wonder about its input.
+Why:    a broken pair is rejected here, with a reason that a person can read, so that
+        later stages can rely on their input.
 """
 
 import logging
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -68,7 +68,7 @@ def validate(
         pages.write(partial, outcome, values, params=params, ingested=ingested)
     page = docs / "index.html"
     if outcome.failed:
-        raise PipelineError(_sentence(outcome, values, page))
+        raise PipelineError(_sentence(outcome, page))
     with files.replacing(pairs) as partial:
         pq.write_table(
             pa.Table.from_pandas(
@@ -86,16 +86,22 @@ def validate(
     return pairs
 
 
-def _sentence(outcome: Outcome, values: dict[str, Any], page: Path) -> str:
+def _sentence(outcome: Outcome, page: Path) -> str:
     """What fell short, the commonest reasons, and where to look."""
     short = " and ".join(
-        f"{finding.found}, expected {finding.check.expected}"
-        for finding in outcome.failed
+        f"{check.found(outcome.totals)}, expected {check.expected}"
+        for check in outcome.failed
     )
-    counts = sorted(values["rejected_by"].items(), key=lambda item: (-item[1], item[0]))
-    reasons = ", ".join(f"{name} {count}" for name, count in counts[:3])
+    counts = Counter(
+        {
+            check.name: len(verdict.rows)
+            for check, verdict in outcome.pairs
+            if check.severity == "critical" and verdict.rows
+        }
+    )
+    reasons = ", ".join(f"{name} {count}" for name, count in counts.most_common(3))
     why = f" (rejected by {reasons})" if reasons else ""
-    names = [finding.check.name for finding in outcome.failed]
+    names = [check.name for check in outcome.failed]
     known = [f"validate.{n}" for n in names if n in ValidateParams.model_fields]
     change = f" or change {' or '.join(known)}" if known else ""
     return f"{short}{why}; look at {page}, then mend the data{change}"

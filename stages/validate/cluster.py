@@ -3,18 +3,14 @@
 A worker reads the shard itself, under the same absolute path: workers on other hosts
 need the repository's `data/` on a shared file system, at the same place, and the same
 code. Each task checks both. Dask repeats the tasks of a worker that died, and gives up
-on a task that killed several. A cluster that loses all its workers waits for new ones;
-the scheduler's `distributed.scheduler.no-workers-timeout` limits that.
+on a task that killed several.
 """
 
 import hashlib
-import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
@@ -30,6 +26,12 @@ from stages.validate import facts
 CONNECT_S = 15  # timeout for the scheduler's answer
 WORKER_S = 300  # timeout for the first worker: an elastic cluster takes minutes
 _HERE = "or unset DASK_SCHEDULER_ADDRESS to measure on this machine"
+_SOURCES = [Path(str(module.__file__)) for module in (imaging, pairs, facts)]
+# What decides the facts of a shard, as loaded by this process.
+CODE = hashlib.sha256(
+    b"".join(path.read_bytes() for path in _SOURCES)
+    + f"{cv2.__version__} {np.__version__} {PIL.__version__} {pa.__version__}".encode()
+).hexdigest()
 
 
 def measure(
@@ -46,125 +48,6 @@ def measure(
         NetworkError: If the scheduler or its workers are missing.
         PipelineError: If a worker has other code or files, or a shard kills workers.
     """
-    distributed = _library(address)
-    start = (
-        "start workers in the repository's root with "
-        f".venv/bin/python -m dask worker {address}"
-    )
-    with _connected(distributed, address) as client:
-        try:
-            client.wait_for_workers(1, timeout=WORKER_S)
-        except TimeoutError:
-            raise NetworkError(
-                f"the Dask scheduler at {address} has had no worker for {WORKER_S} s; "
-                f"{start}, {_HERE}"
-            ) from None
-        task, code = _task(), _code()
-        futures = [
-            client.submit(
-                task,
-                str(shard.absolute()),
-                stamp=_stamp(shard),
-                code=code,
-                max_image_pixels=max_image_pixels,
-                pure=False,
-            )
-            for shard in shards
-        ]
-        for shard, future in zip(shards, futures, strict=True):
-            try:
-                yield future.result()
-            except distributed.KilledWorker as error:
-                raise PipelineError(
-                    f"{error.allowed_failures + 1} Dask workers died while they "
-                    f"measured {shard}; see their logs, give them more memory or fewer "
-                    f"threads, {_HERE}"
-                ) from None
-            except CancelledError:
-                raise NetworkError(
-                    f"the Dask scheduler at {address} went away; start it and its "
-                    f"workers, then run the same command again, {_HERE}"
-                ) from None
-            except ModuleNotFoundError as error:
-                raise PipelineError(
-                    f"a Dask worker has no module {error.name!r}; {start}"
-                ) from None
-
-
-def measure_shard(
-    path: Path, *, stamp: tuple[int, int], code: dict[str, str], max_image_pixels: int
-) -> list[facts.Facts]:
-    """One task, on a worker.
-
-    Args:
-        path: The shard, absolute.
-        stamp: `_stamp` of the shard where the stage runs.
-        code: `_code` where the stage runs.
-        max_image_pixels: As in `measure`.
-
-    Raises:
-        PipelineError: If this worker has other code or files.
-    """
-    host, here = socket.gethostname(), _code()
-    for name, expected in code.items():
-        if here[name] != expected:
-            raise PipelineError(
-                f"a Dask worker on {host} runs another version of {name} "
-                f"({here[name]}, expected {expected}); bring it to the same commit and "
-                "environment and restart it"
-            )
-    if not path.exists() or _stamp(path) != stamp:
-        raise PipelineError(
-            f"a Dask worker on {host} does not see {path} as it is here; put the "
-            "repository on a file system that all hosts share, at the same path, "
-            f"and wait until they see it, {_HERE}"
-        )
-    facts.silence_opencv()
-    return [
-        facts.measure_pair(pair, max_image_pixels)
-        for pair in pairs.read_shard(path, batch_pairs=32)
-    ]
-
-
-def _task() -> Callable[..., list[facts.Facts]]:
-    """The task in a form that Dask sends by value.
-
-    The scheduler opens it too and need not have this package installed.
-    """
-
-    def task(path: str, **values: Any) -> list[facts.Facts]:
-        from pathlib import Path
-
-        from stages.validate.cluster import measure_shard
-
-        return measure_shard(Path(path), **values)
-
-    return task
-
-
-_SOURCES = [Path(str(module.__file__)) for module in (imaging, pairs, facts)]
-_LOADED = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()
-
-
-def _code() -> dict[str, str]:
-    """The versions that decide the facts of a shard, as loaded by this process."""
-    return {
-        "this code": _LOADED[:12],
-        "opencv": cv2.__version__,
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "pyarrow": pa.__version__,
-    }
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Size in bytes and modification time in ms: tells versions of a file apart."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns // 1_000_000
-
-
-def _library(address: str) -> ModuleType:
-    """The optional package `distributed`."""
     try:
         import distributed
     except ModuleNotFoundError:
@@ -172,14 +55,15 @@ def _library(address: str) -> ModuleType:
             f"DASK_SCHEDULER_ADDRESS names {address}, but the package `distributed` is "
             f"not installed; install the extra `scale`, {_HERE}"
         ) from None
-    for name in ("distributed.client", "distributed.comm", "distributed.core"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # our error says it once
-    return distributed  # type: ignore[no-any-return]
 
+    # By value: the scheduler opens it too and need not have this package installed.
+    def task(path: str, **values: Any) -> list[facts.Facts]:
+        from pathlib import Path
 
-@contextmanager
-def _connected(distributed: ModuleType, address: str) -> Iterator[Any]:
-    """A client of the scheduler; its tasks there end with it."""
+        from stages.validate.cluster import measure_shard
+
+        return measure_shard(Path(path), **values)
+
     try:
         client = distributed.Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
@@ -188,5 +72,77 @@ def _connected(distributed: ModuleType, address: str) -> Iterator[Any]:
             f"no Dask scheduler answers at {address}, which DASK_SCHEDULER_ADDRESS "
             f"names ({reason}); start one with `dask scheduler`, {_HERE}"
         ) from None
+    start = (
+        "start workers in the repository's root with "
+        f".venv/bin/python -m dask worker {address}"
+    )
     with client:
-        yield client
+        try:
+            client.wait_for_workers(1, timeout=WORKER_S)
+            futures = [
+                client.submit(
+                    task,
+                    str(shard.absolute()),
+                    size=shard.stat().st_size,
+                    code=CODE,
+                    max_image_pixels=max_image_pixels,
+                    pure=False,
+                )
+                for shard in shards
+            ]
+            for future in futures:
+                yield future.result()
+        except TimeoutError:
+            raise NetworkError(
+                f"the Dask scheduler at {address} has had no worker for {WORKER_S} s; "
+                f"{start}, {_HERE}"
+            ) from None
+        except CancelledError:
+            raise NetworkError(
+                f"the Dask scheduler at {address} went away; start it and its "
+                f"workers, then run the same command again, {_HERE}"
+            ) from None
+        except distributed.KilledWorker as error:
+            shard = shards[[f.key for f in futures].index(error.task)]
+            raise PipelineError(
+                f"{error.allowed_failures + 1} Dask workers died while they measured "
+                f"{shard}; see their logs, give them more memory or fewer threads, "
+                f"{_HERE}"
+            ) from None
+        except ModuleNotFoundError as error:
+            raise PipelineError(
+                f"a Dask worker has no module {error.name!r}; {start}"
+            ) from None
+
+
+def measure_shard(
+    path: Path, *, size: int, code: str, max_image_pixels: int
+) -> list[facts.Facts]:
+    """One task, on a worker.
+
+    Args:
+        path: The shard, absolute.
+        size: Bytes of the shard where the stage runs.
+        code: `CODE` where the stage runs.
+        max_image_pixels: As in `measure`.
+
+    Raises:
+        PipelineError: If this worker has other code or files.
+    """
+    host = socket.gethostname()
+    if code != CODE:
+        raise PipelineError(
+            f"a Dask worker on {host} runs other code or libraries; bring it to the "
+            "same commit and environment and restart it"
+        )
+    if not path.exists() or path.stat().st_size != size:
+        raise PipelineError(
+            f"a Dask worker on {host} does not see {path} as it is here; put the "
+            "repository on a file system that all hosts share, at the same path, "
+            f"and wait until they see it, {_HERE}"
+        )
+    cv2.setNumThreads(1)
+    return [
+        facts.measure_pair(pair, max_image_pixels)
+        for pair in pairs.read_shard(path, batch_pairs=32)
+    ]

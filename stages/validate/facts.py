@@ -1,9 +1,7 @@
 """The facts of each pair, before any judgement: decoded once, measured, hashed."""
 
-import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -53,24 +51,6 @@ _EXTENSIONS |= {"dcm": "png", "dicom": "png"}  # ingest stores their pixels as P
 MASK_VALUES_SHOWN = 8
 _HASH_SIDE = 64  # side of the image that is hashed, pixels
 _HASH_BITS = 256
-
-
-@contextlib.contextmanager
-def quiet_opencv() -> Iterator[None]:
-    """OpenCV prints nothing (the facts hold it) and starts no threads of its own."""
-    level, threads = cv2.utils.logging.getLogLevel(), cv2.getNumThreads()
-    silence_opencv()
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-        cv2.setNumThreads(threads)
-
-
-def silence_opencv() -> None:
-    """As `quiet_opencv`, for the rest of the process: its threads share the setting."""
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    cv2.setNumThreads(1)
 
 
 def phash(image: Grey) -> str:

@@ -1,7 +1,7 @@
 """The facts, judged: which pairs are accepted, and the report of how that came."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,8 @@ import pandas as pd
 from stages.core.expectations import Verdict, judge
 from stages.core.params import ValidateParams
 from stages.datasets.pairs import natural_key
-from stages.validate.checks import Check, like, pair_checks, total_checks, with_judged
+from stages.validate.checks import Check, pair_checks, total_checks, with_judged
 
-_BLOCK = 4096  # rows opened at a time: as dictionaries they are large
 REPORTED = ("num_pairs", "num_accepted", "num_rejected", "rejected_fraction")
 EXAMPLES = 20  # pair ids listed for an expectation
 DISTRIBUTIONS = {
@@ -24,29 +23,21 @@ DISTRIBUTIONS = {
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A check, and what came of it."""
-
-    check: Check
-    verdict: Verdict
-    found: str = ""  # for a check of the whole data set that failed
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """All that validate knows."""
+    """The judged pairs and checks."""
 
-    table: pd.DataFrame  # facts, accepted, reason, note; in shard order
-    pairs: list[Finding]
-    totals: list[Finding]
+    table: pd.DataFrame  # facts with `accepted`, `reason`, `note`; in shard order
+    totals: dict[str, Any]  # counts of the whole data set
+    pairs: list[tuple[Check, Verdict]]
+    all: list[tuple[Check, Verdict]]  # of the data set as a whole
 
     @property
-    def failed(self) -> list[Finding]:
-        """The findings that fail the stage."""
+    def failed(self) -> list[Check]:
+        """The checks that fail the stage."""
         return [
-            finding
-            for finding in self.totals
-            if finding.check.severity == "critical" and not finding.verdict.success
+            check
+            for check, verdict in self.all
+            if check.severity == "critical" and not verdict.success
         ]
 
 
@@ -58,51 +49,36 @@ def judge_facts(table: pd.DataFrame, params: ValidateParams) -> Outcome:
         params: The bounds.
     """
     checks = pair_checks(params, has_sites=bool(table["site"].any()))
-    expectations = {check.name: check.expectation for check in checks}
-    verdicts = judge(with_judged(table, params), expectations, title="pairs")
-    shapes = verdicts["shapes"]
-    verdicts["shapes"] = replace(shapes, rows=like(table, shapes.rows))
-    table = _explained(table, checks, verdicts)
+    pairs = _judged(checks, with_judged(table, params), "pairs")
+    table = _explained(table, pairs)
     totals = _totals(table)
-    checks_of_all = total_checks(params)
-    judged = judge(
-        pd.DataFrame([totals]),
-        {check.name: check.expectation for check in checks_of_all},
-        title="data set",
-    )
-    return Outcome(
-        table=table,
-        pairs=[Finding(check, verdicts[check.name]) for check in checks],
-        totals=[
-            Finding(
-                check,
-                judged[check.name],
-                "" if judged[check.name].success else check.found(totals),
-            )
-            for check in checks_of_all
-        ],
-    )
+    found = _judged(total_checks(params), pd.DataFrame([totals]), "data set")
+    return Outcome(table, totals, pairs, found)
+
+
+def _judged(
+    checks: list[Check], table: pd.DataFrame, title: str
+) -> list[tuple[Check, Verdict]]:
+    expectations = {check.name: check.expectation for check in checks}
+    verdicts = judge(table, expectations, title=title)
+    return [(check, verdicts[check.name]) for check in checks]
 
 
 def _explained(
-    table: pd.DataFrame, checks: list[Check], verdicts: Mapping[str, Verdict]
+    table: pd.DataFrame, judged: list[tuple[Check, Verdict]]
 ) -> pd.DataFrame:
     """Facts with `accepted`, `reason` and `note`."""
     broken: dict[int, list[Check]] = {}
-    for check in checks:
-        for index in verdicts[check.name].rows:
+    for check, verdict in judged:
+        for index in verdict.rows:
             broken.setdefault(index, []).append(check)
     texts = {severity: [""] * len(table) for severity in ("critical", "warning")}
-    for start in range(0, len(table), _BLOCK):
-        indices = [i for i in range(start, start + _BLOCK) if i in broken]
-        rows: list[dict[str, Any]] = table.iloc[indices].to_dict("records")  # type: ignore[assignment]
-        for index, row in zip(indices, rows, strict=True):
-            for severity, lines in texts.items():
-                lines[index] = "; ".join(
-                    check.reason(row)
-                    for check in broken[index]
-                    if check.severity == severity
-                )
+    for index, checks in broken.items():
+        row: dict[str, Any] = table.iloc[index].to_dict()  # type: ignore[assignment]
+        for severity, lines in texts.items():
+            lines[index] = "; ".join(
+                check.reason(row) for check in checks if check.severity == severity
+            )
     return table.assign(
         accepted=[not reason for reason in texts["critical"]],
         reason=texts["critical"],
@@ -111,8 +87,8 @@ def _explained(
 
 
 def report(outcome: Outcome) -> dict[str, Any]:
-    """What `report.json` holds; scalars outside lists are metrics to DVC."""
-    table, totals = outcome.table, _totals(outcome.table)
+    """The contents of `report.json`, from which the page is made, too."""
+    table, totals = outcome.table, outcome.totals
     accepted = table[table["accepted"]]
     return {
         **{name: totals[name] for name in REPORTED},
@@ -121,23 +97,23 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "success": not outcome.failed,
         "by_class": _by("class_name", table),
         **({"by_site": _by("site", table)} if table["site"].any() else {}),
-        "rejected_by": _counts(outcome, "critical"),
-        "noted_by": _counts(outcome, "warning"),
         "accepted_statistics": {
             name: _statistics(accepted[name]) for name in DISTRIBUTIONS
         },
         "expectations": [
-            {
-                "name": finding.check.name,
-                "scope": scope,
-                "severity": finding.check.severity,
-                "expectation": finding.verdict.gx_type,
-                "expected": finding.check.expected,
-                "success": finding.verdict.success,
-                **_unexpected(finding, scope, table),
+            _entry("pair", check, verdict)
+            | {
+                "num_unexpected": len(verdict.rows),
+                "examples": natural(table["pair_id"].iloc[list(verdict.rows)].unique())[
+                    :EXAMPLES
+                ],
             }
-            for scope, findings in (("pair", outcome.pairs), ("all", outcome.totals))
-            for finding in findings
+            for check, verdict in outcome.pairs
+        ]
+        + [
+            _entry("all", check, verdict)
+            | {"found": "" if verdict.success else check.found(totals)}
+            for check, verdict in outcome.all
         ],
     }
 
@@ -150,11 +126,6 @@ def copies(table: pd.DataFrame) -> list[pd.DataFrame]:
     return sorted(frames, key=lambda frame: natural_key(frame["pair_id"].iloc[0]))
 
 
-def classes(table: pd.DataFrame) -> list[str]:
-    """Class names in natural order."""
-    return natural(table["class_name"].unique())
-
-
 def natural(names: Iterable[str]) -> list[str]:
     """Names in natural order."""
     return sorted(names, key=natural_key)
@@ -163,6 +134,7 @@ def natural(names: Iterable[str]) -> list[str]:
 def _totals(table: pd.DataFrame) -> dict[str, Any]:
     accepted = int(table["accepted"].sum())
     filled = set(table.loc[table["accepted"], "class_name"])
+    classes = natural(table["class_name"].unique())
     parts = (~table["accepted"]).groupby(table["site"])
     worst = str(parts.mean().idxmax())
     rejected = parts.get_group(worst)
@@ -172,7 +144,7 @@ def _totals(table: pd.DataFrame) -> dict[str, Any]:
         "num_accepted": accepted,
         "num_rejected": len(table) - accepted,
         "rejected_fraction": (len(table) - accepted) / len(table),
-        "empty_classes": ", ".join(c for c in classes(table) if c not in filled),
+        "empty_classes": ", ".join(c for c in classes if c not in filled),
         "inverted_sites": ", ".join(map(repr, _inverted_sites(table))),
         "worst": f"{rejected.sum()} of {len(rejected)} pairs{where}",
         "worst_fraction": float(rejected.mean()),
@@ -203,34 +175,21 @@ def _by(column: str, table: pd.DataFrame) -> dict[str, dict[str, int]]:
     }
 
 
-def _counts(outcome: Outcome, severity: str) -> dict[str, int]:
+def _entry(scope: str, check: Check, verdict: Verdict) -> dict[str, Any]:
     return {
-        finding.check.name: len(finding.verdict.rows)
-        for finding in outcome.pairs
-        if finding.check.severity == severity and finding.verdict.rows
+        "name": check.name,
+        "scope": scope,
+        "severity": check.severity,
+        "expectation": verdict.gx_type,
+        "expected": check.expected,
+        "success": verdict.success,
     }
 
 
-def _unexpected(finding: Finding, scope: str, table: pd.DataFrame) -> dict[str, Any]:
-    if scope == "all":
-        return {"found": finding.found}
-    rows = finding.verdict.rows
-    return {
-        "num_unexpected": len(rows),
-        "examples": natural(set(table["pair_id"].iloc[list(rows)]))[:EXAMPLES],
-    }
-
-
-def _statistics(values: pd.Series) -> dict[str, float | None]:
+def _statistics(values: pd.Series) -> dict[str, float]:
     known = values.dropna().to_numpy(float)
+    names = ("min", "p05", "median", "p95", "max")
     if not len(known):
-        return dict.fromkeys(("min", "p05", "median", "mean", "p95", "max"))
-    low, p05, median, p95, high = np.percentile(known, [0, 5, 50, 95, 100])
-    return {
-        "min": float(low),
-        "p05": float(p05),
-        "median": float(median),
-        "mean": float(known.mean()),
-        "p95": float(p95),
-        "max": float(high),
-    }
+        return dict.fromkeys(names, np.nan)
+    found = map(float, np.percentile(known, [0, 5, 50, 95, 100]))
+    return dict(zip(names, found, strict=True))

@@ -11,12 +11,10 @@ from stages.core.charts import STYLE
 from stages.core.params import ValidateParams
 from stages.datasets.pairs import natural_key
 from stages.validate import charts, thumbnails
-from stages.validate.outcome import Finding, Outcome, classes, copies, natural
+from stages.validate.outcome import Outcome, copies, natural
 
 _TEMPLATE = Path(__file__).parent / "report.html.jinja"
 _ROWS = 200  # of a list of pairs; the table has them all
-_IDS = 200  # of one expectation
-_COPIES = 100
 # Accepted pairs at the ends of a distribution: where a bound is too loose, it shows.
 _EXTREMES = (
     ("foreground_fraction", "min", "least foreground"),
@@ -41,54 +39,20 @@ def write(
     Args:
         folder: Made here.
         outcome: The judged facts.
-        values: What `report.json` holds.
+        values: The contents of `report.json`.
         params: For the number of thumbnails, and the bounds drawn.
         ingested: Shards, to make thumbnails from.
     """
-    table = outcome.table
-    # As lists: to look up one value in a column takes 10 us.
-    keys = [natural_key(pair_id) for pair_id in table["pair_id"].tolist()]
-    accepted, note = table["accepted"].tolist(), table["note"].tolist()
-    in_order = sorted(range(len(table)), key=keys.__getitem__)
-    rejected = [i for i in in_order if not accepted[i]]
-    noted = [i for i in in_order if accepted[i] and note[i]]
-    shown = _spread(outcome.pairs, rejected)[: params.thumbnails]
-    extremes = _extremes(table) if params.thumbnails else []
+    keys = outcome.table["pair_id"].map(natural_key)
+    table = outcome.table.iloc[sorted(range(len(keys)), key=keys.tolist().__getitem__)]
+    rejected = table[~table["accepted"]]
+    noted = table[table["accepted"] & (table["note"] != "")]
+    shown = _spread(outcome, rejected.index.tolist())[: params.thumbnails]
+    extremes = _extremes(outcome.table) if params.thumbnails else {}
     pictures = thumbnails.make(
-        {*shown, *(row for row, _ in extremes)},
-        ingested,
-        max_image_pixels=params.max_image_pixels,
+        {*shown, *extremes}, ingested, max_image_pixels=params.max_image_pixels
     )
-    html = (
-        _environment()
-        .get_template("page")
-        .render(
-            values=values,
-            failed=outcome.failed,
-            totals=outcome.totals,
-            findings=[_finding(finding, table) for finding in outcome.pairs],
-            offenders=[_row(table, row) | pictures[row] for row in shown],
-            rejected=[_row(table, row) for row in rejected[:_ROWS]],
-            noted=[_row(table, row) for row in noted[:_ROWS]],
-            extremes=[
-                _row(table, row) | pictures[row] | {"why": why} for row, why in extremes
-            ],
-            charts=charts.charts(table, params, classes(table)),
-            copies=[_copy(frame) for frame in copies(table)[:_COPIES]],
-            num_copy_groups=len(copies(table)),
-            num_noted=len(noted),
-            params=params,
-            chart_style=Markup(STYLE),
-        )
-    )
-    folder.mkdir(parents=True)
-    (folder / "index.html").write_text(html, encoding="utf-8", newline="\n")
-
-
-def _environment() -> jinja2.Environment:
-    """Escapes all that comes from the data; a name that is missing is an error."""
     environment = jinja2.Environment(
-        loader=jinja2.DictLoader({"page": _TEMPLATE.read_text(encoding="utf-8")}),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -96,16 +60,38 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["share"] = lambda share: f"{100 * share:.1f} %"
     environment.filters["count"] = lambda number: f"{number:,}"
-    return environment
+    rows = outcome.table.loc
+    html = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        values=values,
+        failed=[entry for entry in values["expectations"] if _fails(entry)],
+        offenders=[{**rows[row], **pictures[row]} for row in shown],
+        rejected=rejected[:_ROWS].to_dict("records"),
+        noted=noted[:_ROWS].to_dict("records"),
+        extremes=[
+            {**rows[row], **pictures[row], "why": ", ".join(why)}
+            for row, why in extremes.items()
+        ],
+        charts=charts.charts(table, params, list(values["by_class"])),
+        copies=[_copy(frame) for frame in copies(table)],
+        params=params,
+        chart_style=Markup(STYLE),
+    )
+    folder.mkdir(parents=True)
+    (folder / "index.html").write_text(html, encoding="utf-8", newline="\n")
 
 
-def _spread(findings: list[Finding], rejected: list[int]) -> list[int]:
+def _fails(entry: dict[str, Any]) -> bool:
+    is_critical = entry["severity"] == "critical"
+    return entry["scope"] == "all" and is_critical and not entry["success"]
+
+
+def _spread(outcome: Outcome, rejected: list[int]) -> list[int]:
     """Rejected rows, one of each reason in turn: a rare reason is not crowded out."""
     place = {row: index for index, row in enumerate(rejected)}
     queues = [
-        sorted(finding.verdict.rows, key=place.__getitem__)
-        for finding in findings
-        if finding.check.severity == "critical" and finding.verdict.rows
+        sorted(verdict.rows, key=place.__getitem__)
+        for check, verdict in outcome.pairs
+        if check.severity == "critical" and verdict.rows
     ]
     turns = sorted(
         (turn, number, row)
@@ -115,33 +101,15 @@ def _spread(findings: list[Finding], rejected: list[int]) -> list[int]:
     return list(dict.fromkeys(row for _, _, row in turns))
 
 
-def _extremes(table: pd.DataFrame) -> list[tuple[int, str]]:
-    """Rows at the ends of the distributions and which end; each row once."""
+def _extremes(table: pd.DataFrame) -> dict[int, list[str]]:
+    """Rows at the ends of the distributions, and which ends."""
     accepted = table[table["accepted"]]
     found: dict[int, list[str]] = {}
     if len(accepted):
         for column, end, why in _EXTREMES:
             row = getattr(accepted[column], f"idx{end}")()
             found.setdefault(int(row), []).append(why)
-    return [(row, ", ".join(whys)) for row, whys in found.items()]
-
-
-def _finding(finding: Finding, table: pd.DataFrame) -> dict[str, Any]:
-    rows = list(finding.verdict.rows)
-    ids = natural(set(table["pair_id"].iloc[rows]))
-    return {
-        "check": finding.check,
-        "success": finding.verdict.success,
-        "gx_type": finding.verdict.gx_type,
-        "count": len(rows),
-        "ids": ids[:_IDS],
-        "more": max(len(ids) - _IDS, 0),
-    }
-
-
-def _row(table: pd.DataFrame, row: int) -> dict[str, Any]:
-    columns = ["pair_id", "class_name", "image_path", "mask_path", "reason", "note"]
-    return {name: table[name][row] for name in columns}
+    return found
 
 
 def _copy(frame: pd.DataFrame) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stages.core import imaging
 from stages.core.imaging import Grey
 from stages.datasets.pairs import Pair, num_rows, read_shard, shard_paths
-from stages.validate.facts import quiet_opencv, read_side
+from stages.validate.facts import read_side
 
 SIDE = 176  # largest side of a thumbnail, pixels
 OUTLINE_BGR = (40, 190, 255)  # amber: visible on black, grey and white
@@ -44,9 +44,8 @@ def make(
 
 
 def _pictures(pair: Pair, max_image_pixels: int) -> dict[str, str]:
-    with quiet_opencv():
-        image, _ = read_side(pair.image, pair.image_path, max_image_pixels)
-        mask, _ = read_side(pair.mask, pair.mask_path, max_image_pixels, is_mask=True)
+    image, _ = read_side(pair.image, pair.image_path, max_image_pixels)
+    mask, _ = read_side(pair.mask, pair.mask_path, max_image_pixels, is_mask=True)
     return {
         "image": "" if image is None else _url(_small(image)),
         "mask": "" if mask is None else _url(_small(mask, is_mask=True)),

@@ -71,14 +71,13 @@ def _file(name: str, data: bytes) -> Path:
 def _image(data: bytes) -> None:
     """As validate does, then as predict does; what is decoded is what was declared."""
     bound = shipped().validate_.max_image_pixels
-    with facts.quiet_opencv():
-        grey, found = facts.read_side(data, "a.png", bound)
-        if grey is None:
-            raise UnreadableImageError(found["problem"])
-        for channels in (1, 3):
-            imaging.preprocess(imaging.decode_image(data, channels), SIZE)
-        facts.phash(grey)
-        imaging.num_components(imaging.decode_mask(data))
+    grey, found = facts.read_side(data, "a.png", bound)
+    if grey is None:
+        raise UnreadableImageError(found["problem"])
+    for channels in (1, 3):
+        imaging.preprocess(imaging.decode_image(data, channels), SIZE)
+    facts.phash(grey)
+    imaging.num_components(imaging.decode_mask(data))
 
 
 def _dicom(data: bytes) -> None:
