@@ -68,7 +68,7 @@ def run(
         PipelineError: If a revision is unknown or holds nothing to compare, if `out`
             cannot be a folder, or on drift.
     """
-    from stages.review import markdown, page
+    from stages.review import markdown, page, render
     from stages.review.rebuild import rebuilt
 
     before, after = revisions(base, head)
@@ -90,9 +90,9 @@ def run(
     else:
         with files.replacing(out / "review.png") as partial:
             partial.write_bytes(picture)
-    print(f"{markdown.headline(found)}\n{out / 'review.html'}")
+    print(f"{render.headline(found)}\n{out / 'review.html'}")
     if fail_on_drift and found.verdict.has_drifted:
-        raise PipelineError(f"results have drifted: {markdown.headline(found)}")
+        raise PipelineError(f"results have drifted: {render.headline(found)}")
 
 
 def review(base: Revision, head: Revision, *, k: int, num_panels: int) -> Review:

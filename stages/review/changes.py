@@ -45,6 +45,18 @@ class DataChange:
     same: bool = False  # not a byte of the ingested data differs
     pairs_known: bool = True
 
+    @property
+    def lists(self) -> dict[str, list[str]]:
+        """Ids by what became of their pairs."""
+        return {
+            "Pairs added": self.added,
+            "Pairs removed": self.removed,
+            "Pairs with other pixels or another class": self.changed,
+            "Pairs newly accepted": self.accepted,
+            "Pairs moved from training to validation": self.to_validation,
+            "Pairs moved from validation to training": self.to_train,
+        }
+
 
 @dataclass(frozen=True)
 class Changes:

@@ -3,55 +3,45 @@
 import base64
 import hashlib
 import math
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from stages.core.charts import STYLE
 from stages.review import Review
-from stages.review.comparison import BECAME, RESAMPLES, TOLERANCE
+from stages.review.comparison import BECAME
 from stages.review.curves import (
     Chart,
     charts,
     history_chart,
     interval_bar,
-    training_rows,
 )
-from stages.review.exported import export_rows
-from stages.review.markdown import gate_word, headline
-from stages.review.table import ABSENT, interval, minus
-from stages.review.text import visible
+from stages.review.render import FOLDER, environment, headline, values
+from stages.review.table import ABSENT
 from stages.scoring.metrics import number, signed
 
-_FOLDER = Path(__file__).parent
 _COLUMNS = ("dice", "hd95_px")  # of the table of images
 
 
 def render(review: Review) -> str:
     """HTML; the same review gives the same bytes."""
-    comparison = review.comparison
+    counts, difference = (
+        review.comparison.counts,
+        review.comparison.differences.get("dice"),
+    )
     rows = _rows(review)
-    kind = review.verdict.kind
     links = {row["pair_id"]: f"#{row['anchor']}" for row in rows}
-    difference = comparison.differences.get("dice")
     bar = None
     if difference is not None and difference.low == difference.low:
-        bar = interval_bar(difference, kind.colour)
-    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+        bar = interval_bar(difference, review.verdict.kind.colour)
+    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
     return (
-        _environment()
-        .get_template("page")
+        environment()
+        .get_template("page.html.jinja")
         .render(
-            review=review,
-            what=review.changes,
-            data=review.changes.data,
-            comparison=comparison,
-            counts=comparison.counts,
-            difference=difference,
+            **values(review),
             headline=headline(review),
-            kind=kind,
             interval_bar=bar,
             failed=[c for c in review.head.checks or [] if not c.passed],
             galleries=[
@@ -60,18 +50,12 @@ def render(review: Review) -> str:
             ],
             rows=rows,
             by_id={row["pair_id"]: row for row in rows},
-            became=[name for name in BECAME if comparison.counts[name]],
+            became=[name for name in BECAME if counts[name]],
             class_names=list(dict.fromkeys(row["class_name"] for row in rows)),
             charts=_charts(review, links),
-            training=training_rows(review.base, review.head),
-            exported=export_rows(review.base, review.head),
-            resamples=RESAMPLES,
-            tolerance=TOLERANCE,
-            style=Markup(STYLE + (_FOLDER / "page.css").read_text(encoding="utf-8")),
+            style=Markup(STYLE + (FOLDER / "page.css").read_text(encoding="utf-8")),
             script=Markup(script),
-            script_hash=base64.b64encode(
-                hashlib.sha256(script.encode()).digest()
-            ).decode(),
+            script_hash=base64.b64encode(digest).decode(),
         )
     )
 
@@ -82,29 +66,6 @@ def _charts(review: Review, links: dict[str, str]) -> list[Chart]:
         mean = review.head.metrics["dice"].get("mean")
         found.append(history_chart(review.history, mean))
     return found
-
-
-def _environment() -> jinja2.Environment:
-    """Escapes all that comes from data; a name that is missing is an error."""
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(
-            {"page": (_FOLDER / "page.html.jinja").read_text(encoding="utf-8")}
-        ),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "visible": visible,
-        "count": lambda value: f"{value:,}",
-        "number": number,
-        "signed": signed,
-        "interval": interval,
-        "minus": minus,
-        "gate": gate_word,
-    }
-    return environment
 
 
 def _rows(review: Review) -> list[dict[str, Any]]:

@@ -28,7 +28,9 @@ def escaped(text: object, most: int = 120) -> str:
 
 
 def code(text: object, most: int = 120) -> str:
-    """Foreign text as a code span of one line, which a table's cell may hold."""
+    """Foreign text as a code span of one line for a table's cell; "" for None."""
+    if text is None:
+        return ""
     line = _cut(visible(text).replace("`", "'"), most)
     return f"`{line.replace('|', chr(92) + '|')}`" if line else ""
 
