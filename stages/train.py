@@ -1,6 +1,7 @@
 """Trains a deeply supervised U-Net on the training side of the split.
 
-Reads   data/ingested, data/splits/pairs.csv (its train rows alone)
+Reads   data/ingested, data/splits/pairs.csv (its train rows alone), and the model that
+        train.initial_weights names, if any
 Writes  data/model/unet.keras, history.csv, gradients.csv, build.json; of several
         hosts, the chief alone
 Why     so that one command, one seed and one data set give one model, bit for bit,
@@ -23,7 +24,7 @@ from stages.core import canonical, files, input_check, paths, processor
 from stages.core.errors import PipelineError, run
 from stages.core.params import TrainParams, load_params
 from stages.datasets.pairs import read_splits, seeded_rank
-from stages.nn import dataset, models
+from stages.nn import dataset, initial, models
 from stages.nn.checkpoint import Checkpoint, fingerprint
 from stages.nn.cluster import Cluster, connect
 from stages.nn.fit import fit
@@ -71,11 +72,13 @@ def train(
     cluster = connect()
     cluster.share(params.batch_size)  # before anything is read: does it divide?
     with cluster.watched():
+        weights = initial.read(params)
         pairs, monitor = _load(params, ingested, splits)
         mark = fingerprint(
             params.model_dump_json().encode(),
             _code_and_libraries(),
             *(pairs.images, pairs.masks, monitor.images, monitor.masks),
+            *weights,
         )
         progress = fit(
             params,
@@ -83,6 +86,7 @@ def train(
             monitor,
             cluster=cluster,
             checkpoint=Checkpoint(checkpoints, mark),
+            initial=weights,
             curves=curves / f"{params.architecture}-{mark[:8]}",
         )
         if cluster.is_chief:

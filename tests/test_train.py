@@ -14,7 +14,7 @@ import stages.train
 from stages.core import files, paths
 from stages.core.errors import PipelineError
 from stages.datasets.pairs import write_shards
-from stages.nn import dataset
+from stages.nn import dataset, models
 from stages.nn.checkpoint import Checkpoint
 from stages.nn.report import Report
 from stages.nn.trainer import Trainer
@@ -217,3 +217,47 @@ def test_a_loss_that_is_no_number_says_what_to_lower(tiny_params, monkeypatch):
     with pytest.raises(PipelineError, match=r"the loss is nan at step 0; lower"):
         train(tiny_params().train)
     assert not paths.MODEL.exists()
+
+
+class TestInitialWeights:
+    @pytest.fixture
+    def given(self, tiny_params):
+        """Another model, and the params that go on from it."""
+        make_data()
+        given = paths.DATA / "given.keras"
+        models.build(tiny_params().train).save(given)
+
+        def build(place=given, **overrides):
+            overrides = {"initial_weights": str(place)} | overrides
+            return tiny_params(
+                **{f"train.{name}": value for name, value in overrides.items()}
+            ).train
+
+        return given, build
+
+    def test_are_gone_on_from(self, given, caplog):
+        path, build = given
+        caplog.set_level("INFO")
+        # The only file of a folder, as by default; so low a rate learns nothing.
+        train(build(path.parent, learning_rate=1e-12))
+        found, wanted = (
+            keras.models.load_model(p).trainable_weights for p in (paths.MODEL, path)
+        )
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+        assert "begins with the weights of data/given.keras" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("overrides", "sentence"),
+        [
+            ({"filters": [4, 8, 16]}, "should fit the network subpixel_unet of params"),
+            ({"supervision_weights": [1.0]}, "should fit the network"),
+            ({"place": "data/none.keras"}, "none.keras', which does not exist"),
+            ({"place": "data/splits/pairs.csv"}, "should be a Keras model but cannot"),
+        ],
+    )
+    def test_of_another_network_are_one_sentence(self, given, overrides, sentence):
+        with pytest.raises(PipelineError) as error:
+            train(given[1](**overrides))
+        assert sentence in str(error.value)
+        assert not paths.MODEL.exists()

@@ -57,7 +57,7 @@ def _shape(text: str) -> str:
 def _place(text: str) -> str:
     if not text or text.startswith("~"):
         raise ValueError(
-            "must name a directory or a zip, without ~ (DVC does not expand it)"
+            "must name a file or a folder, without ~ (DVC does not expand it)"
         )
     return text
 
@@ -238,6 +238,7 @@ class TrainParams(Section):
     monitor_fraction: BelowOne
     seed: Seed
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
+    initial_weights: Annotated[str, AfterValidator(_place)]
     jit_compile: bool
     threads: PositiveInt
     gradient_log_interval: Count

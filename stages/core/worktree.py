@@ -92,6 +92,9 @@ def checkout(root: Path, params: str, *, revision: str = "HEAD") -> Iterator[Pat
         # Of the commit's own params, which this version may not know.
         values = YAML(typ="safe", pure=True).load(params) or {}
         link_source(root, folder, str(values["ingest"]["folder"]))
+        initial = values.get("train", {}).get("initial_weights")
+        if initial:
+            link_source(root, folder, str(initial))
         try:
             yield folder
         except Exception:
@@ -181,14 +184,14 @@ def _share_cache(root: Path, folder: Path) -> None:
 
 
 def link_source(root: Path, folder: Path, name: str) -> None:
-    """Puts the source folder, which Git ignores, where the worktree expects it."""
+    """Puts a file or folder, which Git ignores, where the worktree expects it."""
     source, target = root / name, folder / name
     if Path(name).is_absolute() or not source.exists():
         return
     if ".." in Path(name).parts:
         raise PipelineError(
-            f"ingest.folder should be absolute or inside the repository for an "
-            f"experiment, found {name}; write its absolute path"
+            f"{name} should be absolute or inside the repository for an experiment; "
+            "write its absolute path in params.yaml"
         )
     if source.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)

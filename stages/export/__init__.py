@@ -22,6 +22,7 @@ from stages.core.params import ExportParams, TrainParams
 from stages.datasets.pairs import read_splits
 from stages.export import card, litert, onnx_file, parity, saved_model, size, variants
 from stages.export.network import folded, without_standardisation
+from stages.nn import initial
 from stages.nn.inference import load_model, predictor, probabilities
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,9 @@ def export(
         },
         quality=files.read_json(paths.QUALITY_REPORT),
     )
+    begun_from = initial.find(Path(train.initial_weights))
+    if begun_from:
+        facts["initial_weights"] = provenance.of_file(begun_from)
     table = read_splits(paths.SPLIT_PAIRS)
     keras_predict = predictor(model, flip_tta=flip_tta)
     wanted = parity.reference(
@@ -142,6 +146,7 @@ def export(
             file_names=FILES | {kind: f"unet_{kind}.onnx" for kind in losses},
             is_read_by_opencv=opencv is not None,
             inputs=facts["inputs"],
+            initial_weights=facts.get("initial_weights"),
             train=train,
             data=data,
             build=files.read_json(paths.BUILD),

@@ -1,6 +1,7 @@
 """The training loop, from arrays of pairs to weights."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -44,6 +45,7 @@ def fit(
     *,
     cluster: Cluster,
     checkpoint: Checkpoint,
+    initial: Sequence[np.ndarray] = (),
     curves: Path | None = None,
 ) -> Progress:
     """Trains a network, from its last checkpoint if there is one.
@@ -54,6 +56,7 @@ def fit(
         monitor: Their Dice chooses the epoch whose weights are kept; may be empty.
         cluster: The devices.
         checkpoint: Where the state after each epoch is kept.
+        initial: Weights to begin with, in the network's order; random ones if empty.
         curves: A folder for TensorBoard, or None.
 
     Returns:
@@ -65,6 +68,8 @@ def fit(
     """
     seed_everything(params.seed, deterministic=not params.jit_compile)
     trainer = Trainer(params, cluster.strategy)
+    if initial:
+        trainer.model.set_weights(initial)
     progress = _resumed(trainer, checkpoint)
     cluster.agree(f"{checkpoint.fingerprint} after epoch {progress.epoch}")
     probe = GradientProbe(

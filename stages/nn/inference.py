@@ -17,8 +17,10 @@ HOSTILE = {
     "StringLookup", "IntegerLookup", "TextVectorization",
 }  # fmt: skip
 
+REMEDY = "remove it and run `dvc repro train`"
 
-def load_model(path: Path) -> keras.Model:
+
+def load_model(path: Path, remedy: str = REMEDY) -> keras.Model:
     """Loads a `.keras` file; nothing in it is executed (safe mode).
 
     Raises:
@@ -34,8 +36,7 @@ def load_model(path: Path) -> keras.Model:
     except Exception as error:  # Keras raises whatever its parsers raise
         reason = " ".join(str(error).split())[:160]
         raise PipelineError(
-            f"{path} should be a Keras model but cannot be loaded ({reason}); "
-            "remove it and run `dvc repro train`"
+            f"{path} should be a Keras model but cannot be loaded ({reason}); {remedy}"
         ) from None
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] != shape[2]:

@@ -73,7 +73,9 @@ def verify(work: Path) -> tuple[Hashes, Hashes, Hashes]:
         clone = work / name / git.output("rev-parse", "--show-prefix")
         # Whatever this user's configuration says, nothing comes from another cache.
         files.write_text(clone / ".dvc/config.local", "[cache]\n    dir = cache\n")
-        worktree.link_source(Path.cwd(), clone, load_params().ingest.folder)
+        params = load_params()
+        for place in (params.ingest.folder, params.train.initial_weights):
+            worktree.link_source(Path.cwd(), clone, place)
         recorded = _hashes(clone)
         _build(clone, zone)
         built.append(_hashes(clone))

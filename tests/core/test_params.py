@@ -40,7 +40,7 @@ def test_the_shipped_file_loads():
             "web",
             "ingest.source: must be one of folder, kaggle, phantom",
         ),
-        ("ingest.folder", "", "ingest.folder: must name a directory or a zip"),
+        ("ingest.folder", "", "ingest.folder: must name a file or a folder"),
         ("ingest.folder", "~/x", "without ~ (DVC does not expand it), found '~/x'"),
         ("ingest.kaggle.dataset", "x", "ingest.kaggle.dataset must match"),
         ("split.fold", 2, "split: fold must be less than folds (0), found 2"),
