@@ -7,7 +7,7 @@ command runs, so that `lungfield --help` answers at once.
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer.main import get_command
@@ -278,6 +278,10 @@ def folds(
     data: Data = None,
     classes: Classes = None,
     count: Annotated[int, typer.Option("--folds", min=2, help="Number of folds.")] = 5,
+    by: Annotated[
+        Literal["fold", "site"],
+        typer.Option(help="With site, hold out each site of the data in turn."),
+    ] = "fold",
     seeds: Annotated[
         int | None,
         typer.Option(min=2, help="Instead of folds: train with this many seeds."),
@@ -297,7 +301,7 @@ def folds(
     from stages.tools import folds as room
 
     if seeds is None:
-        room.run(data, classes or [], count, out)
+        room.run(data, classes or [], count, out, part=by)
     else:
         room.run_seeds(data, classes or [], seeds, out)
 

@@ -37,7 +37,8 @@ class RunResults:
     params: dict[str, Any]
     plan: dict[str, dict[str, Any]]  # dvc.yaml's stages
     metrics: dict[str, Any]
-    per_image: pd.DataFrame  # pair_id, class_name, metrics; NaN where undefined
+    # pair_id, class_name, metrics (NaN where undefined), site, is_headline
+    per_image: pd.DataFrame
     checks: list[Check] | None  # the gate's; None if its params cannot be read
     history: pd.DataFrame | None
     gradients: pd.DataFrame | None
@@ -144,7 +145,10 @@ def _per_image(revision: Revision) -> pd.DataFrame | None:
         raise revision.corrupt(path, "one row per image", f"{twice!r} is in it twice")
     if not table[name].dropna().between(0, HEADLINE.largest).all():
         raise revision.corrupt(path, f"{name} from 0 to 1", "a value is outside")
-    return table
+    site = table.get("site", "")
+    # Images of sites that are held out whole are not in the headline.
+    is_headline = table["is_headline"] == "True" if "is_headline" in table else True
+    return table.assign(site=site, is_headline=is_headline)
 
 
 def _check_agreement(
@@ -156,6 +160,7 @@ def _check_agreement(
     if stated is not None and not isinstance(stated, int | float):
         found = f"dice.mean is {stated!r}"
         raise revision.corrupt(paths.METRICS, "numbers by name", found)
+    per_image = per_image[per_image["is_headline"]]
     mean = per_image[HEADLINE.name].mean()
     agrees = np.isclose(np.nan if stated is None else stated, mean, 0, 1e-5, True)
     if not agrees or metrics.get("num_images") != len(per_image):

@@ -203,8 +203,8 @@ def _statistics(
 
 def columns(per_image: pd.DataFrame) -> list[str]:
     """The columns of per_image.csv, in its order."""
-    site = ["site"] if "site" in per_image else []
-    return ["pair_id", "class_name", *METRICS, *site]
+    of_site = ["site", "is_headline"] if "site" in per_image else []
+    return ["pair_id", "class_name", *METRICS, *of_site]
 
 
 def pictured(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Cross-validation: every image is scored once, by a model that never saw it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ import pandas as pd
 
 from stages.core import files, paths
 from stages.core.errors import PipelineError
-from stages.core.params import load_params
+from stages.core.params import SITES, load_params, parse_params, with_values
 from stages.core.tables import markdown
+from stages.datasets import sites
 from stages.review.comparison import RESAMPLES, SEED
 from stages.review.run_results import RunResults
 from stages.scoring import seed_noise
@@ -36,45 +38,72 @@ class Row:
     lowest: float
 
 
-def planned(data: dict[str, Any], folds: int) -> list[Planned]:
-    """One run per fold.
+def by_fold(data: dict[str, Any], folds: int) -> dict[int, Planned]:
+    """One run per fold, counted from 1.
 
     Args:
         data: The params that name the data.
         folds: Number of folds.
     """
-    return [
-        Planned(
-            run_name(fold, folds), data | {"split.folds": folds, "split.fold": fold}
+    return {
+        fold + 1: Planned(
+            f"fold-{fold + 1}-of-{folds}",
+            data | {"split.folds": folds, "split.fold": fold},
         )
         for fold in range(folds)
-    ]
+    }
 
 
-def run_name(fold: int, folds: int) -> str:
-    """The name of a fold's run; people count folds from 1."""
-    return f"fold-{fold + 1}-of-{folds}"
+def by_site(data: dict[str, Any]) -> dict[str, Planned]:
+    """One run per site, which it holds out.
+
+    Args:
+        data: The params that name the data.
+
+    Raises:
+        PipelineError: If the data are not several sites.
+    """
+    params = with_values(load_params().model_dump(by_alias=True), data)
+    ingest = parse_params(params).ingest
+    names = sites.names(ingest) if ingest.layout == SITES else []
+    if len(names) < 2:
+        raise PipelineError(
+            f"folds by site need ingest.layout {SITES} and several sites, found the "
+            f"layout {ingest.layout} and {len(names)}"
+        )
+    return {
+        name: Planned(
+            f"site-{number}-{re.sub(r'[^A-Za-z0-9]+', '-', name)}",
+            data | {"split.hold_out_sites": [name]},
+        )
+        for number, name in enumerate(names, start=1)
+    }
 
 
-def gather(done: Mapping[str, RunResults], folds: int) -> pd.DataFrame:
+def gather(
+    done: Mapping[str, RunResults], runs: Mapping[Any, Planned], part: str
+) -> pd.DataFrame:
     """Every held-out image, in one table.
 
     Args:
         done: Results by run name.
-        folds: Number of folds that were planned.
+        runs: The planned runs, by fold or site.
+        part: `fold`, or `site`: then the images of that site count alone.
 
     Returns:
-        pair_id, class_name, METRICS, fold (from 1) and group; folds in order.
+        pair_id, class_name, METRICS, `part` and group; runs in order.
 
     Raises:
-        PipelineError: If two folds hold out the same image: their splits differ.
+        PipelineError: If two runs hold out the same image: their splits differ.
     """
     tables = []
-    for fold in range(folds):
-        found = done.get(run_name(fold, folds))
+    for label, run in runs.items():
+        found = done.get(run.name)
         if found is None:
             continue
-        table = found.per_image[["pair_id", "class_name", *METRICS]].copy()
+        table = found.per_image
+        counts = table["site"] == label if part == "site" else table["is_headline"]
+        table = table.loc[counts, ["pair_id", "class_name", *METRICS]].copy()
         if found.splits is None:
             raise PipelineError(
                 f"{paths.SPLIT_PAIRS} of {found.revision} is in no cache here, so its "
@@ -82,28 +111,28 @@ def gather(done: Mapping[str, RunResults], folds: int) -> pd.DataFrame:
                 "`dvc exp remove`, and run this again)"
             )
         groups = found.splits.set_index("pair_id")["group"]
-        table["fold"] = fold + 1
+        table[part] = label
         table["group"] = table["pair_id"].map(groups)
         tables.append(table)
     if not tables:
-        raise PipelineError("no fold has finished")
+        raise PipelineError(f"no {part} has finished")
     images = pd.concat(tables, ignore_index=True)
     twice = images["pair_id"].duplicated()
     if twice.any():
         raise PipelineError(
-            f"{images.loc[twice, 'pair_id'].iloc[0]} should be held out in one fold "
+            f"{images.loc[twice, 'pair_id'].iloc[0]} should be held out in one {part} "
             "but is in two; the data have changed between runs: run this again"
         )
     return images
 
 
-def rows_of(images: pd.DataFrame, folds: int) -> list[Row]:
-    """All images, then each fold, then each class where there are several."""
+def rows_of(images: pd.DataFrame, num_runs: int, part: str) -> list[Row]:
+    """All images, then each fold or site, then each class where there are several."""
     rows = []
-    num_done = images["fold"].nunique()
-    everything = "all" if num_done == folds else f"{num_done} of {folds} folds"
+    num_done = images[part].nunique()
+    everything = "all" if num_done == num_runs else f"{num_done} of {num_runs} {part}s"
     rows.append(_row(everything, images))
-    rows += [_row(f"fold {fold}", some) for fold, some in images.groupby("fold")]
+    rows += [_row(f"{part} {label}", some) for label, some in images.groupby(part)]
     if images["class_name"].nunique() > 1:
         rows += [_row(str(name), some) for name, some in images.groupby("class_name")]
     return rows
@@ -128,7 +157,7 @@ def _row(name: str, images: pd.DataFrame) -> Row:
     )
 
 
-def page(images: pd.DataFrame, rows: list[Row], *, data: str) -> str:
+def page(images: pd.DataFrame, rows: list[Row], part: str, *, data: str) -> str:
     """The table as Markdown."""
     cells = [
         (
@@ -141,7 +170,7 @@ def page(images: pd.DataFrame, rows: list[Row], *, data: str) -> str:
         )
         for row in rows
     ]
-    spread = images.groupby("fold")["dice"].mean().std()
+    spread = images.groupby(part)["dice"].mean().std()
     undefined = int(images[list(METRICS)].isna().any(axis=1).sum())
     parts = [
         "# Cross-validation",
@@ -152,7 +181,7 @@ def page(images: pd.DataFrame, rows: list[Row], *, data: str) -> str:
         ),
         "Interval: 95 % bootstrap of the mean over groups. "
         + (
-            f"Standard deviation of the folds' means: {spread:.4f}. "
+            f"Standard deviation of the {part}s' means: {spread:.4f}. "
             if np.isfinite(spread)
             else ""
         )
@@ -161,7 +190,9 @@ def page(images: pd.DataFrame, rows: list[Row], *, data: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def run(data: Path | None, classes: list[str], folds: int, out: Path) -> None:
+def run(
+    data: Path | None, classes: list[str], folds: int, out: Path, *, part: str = "fold"
+) -> None:
     """Runs the missing folds, then writes the table and every image's scores.
 
     Args:
@@ -169,16 +200,21 @@ def run(data: Path | None, classes: list[str], folds: int, out: Path) -> None:
         classes: Classes to read; an empty list reads all.
         folds: Number of folds, 2 or more.
         out: Folder for `folds.md` and `per_image.csv`.
+        part: `fold`, or `site`: each site is held out in turn, instead of folds.
 
     Raises:
         PipelineError: If a fold fails; the others are reported first.
     """
-    swept = sweep(planned(data_values(data, classes), folds))
+    is_site = part == "site"
+    values = data_values(data, classes, layout=SITES if is_site else "")
+    runs: Mapping[Any, Planned] = by_site(values) if is_site else by_fold(values, folds)
+    swept = sweep(runs.values())
     if swept.done:
-        images = gather(swept.done, folds)
+        images = gather(swept.done, runs, part)
         first = next(iter(swept.done.values()))
         known = str((first.ingested or {}).get("dataset", ""))
-        text = page(images, rows_of(images, folds), data=data.name if data else known)
+        rows = rows_of(images, len(runs), part)
+        text = page(images, rows, part, data=data.name if data else known)
         files.write_csv(out / TABLE, images.drop(columns="group"))
         files.write_text(out / NAME, text)
         print(text)

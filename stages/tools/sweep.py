@@ -50,13 +50,16 @@ class Swept:
             )
 
 
-def data_values(data: Path | None, classes: list[str]) -> dict[str, Any]:
+def data_values(
+    data: Path | None, classes: list[str], *, layout: str = ""
+) -> dict[str, Any]:
     """The params that read a folder or a zip instead of the source in `params.yaml`.
 
     Args:
         data: Labelled data in a layout of `stages/datasets/layouts`; None leaves the
             source as it is.
         classes: Classes to read; an empty list reads all.
+        layout: Of the data; found by its files by default.
 
     Raises:
         PipelineError: If the data are missing or have no known layout.
@@ -67,7 +70,7 @@ def data_values(data: Path | None, classes: list[str]) -> dict[str, Any]:
     return values | {
         "ingest.source": "folder",
         "ingest.folder": str(data.resolve()),  # runs happen in another folder
-        "ingest.layout": layouts.detect(data, load_params().ingest),
+        "ingest.layout": layout or layouts.detect(data, load_params().ingest),
         "ingest.classes": classes,
     }
 

@@ -15,7 +15,7 @@ from stages.core.errors import PipelineError
 from stages.scoring import seed_noise
 from stages.tools import folds
 from stages.tools.sweep import data_values
-from tests.conftest import radiography_tree, with_overrides
+from tests.conftest import radiography_tree, two_sites, with_overrides
 
 IMAGES = 12
 DICE = [0.5 + 0.04 * number for number in range(IMAGES)]
@@ -32,6 +32,8 @@ if os.environ.get("BROKEN_FOLD") == str(params["fold"]):
     sys.exit("error: this fold is broken")
 ids = range({images})
 held = [i for i in ids if i % (params["folds"] or 2) == params["fold"]]
+sites = ["south" if i % 3 else "north" for i in ids]
+apart = [i for i in ids if sites[i] in params["hold_out_sites"]]
 dice = [value + 0.01 * (seed - 11) for value in {dice}]
 
 
@@ -40,9 +42,11 @@ def write(name, text):
     Path(name).write_text(text)
 
 
-rows = [f"p{{i}},COVID,{{dice[i]:.6f}},0.5,1,1" for i in held]
-head = "pair_id,class_name,dice,iou,hd95_px,assd_px"
+rows = [f"p{{i}},COVID,{{dice[i]:.6f}},0.5,1,1,{{sites[i]}},{{i not in apart}}"
+        for i in sorted({{*held, *apart}})]
+head = "pair_id,class_name,dice,iou,hd95_px,assd_px,site,is_headline"
 write("data/evaluation/per_image.csv", "\\n".join([head, *rows, ""]))
+held = [i for i in held if i not in apart]
 mean = sum(dice[i] for i in held) / len(held)
 metrics = {{"dice": {{"mean": round(mean, 6)}}, "num_images": len(held)}}
 write("data/evaluation/metrics.json", json.dumps(metrics))
@@ -138,6 +142,23 @@ def test_a_broken_fold_is_named_and_the_next_call_runs_it_alone(
     # The working tree is as it was.
     assert git("status", "--porcelain") == "?? out/"
     assert git("worktree", "list").count("\n") == 0
+
+
+def test_each_site_is_held_out_in_turn(plan, capsys):
+    with pytest.raises(PipelineError, match="layout sites and several sites"):
+        folds.run(None, [], 5, Path("out"), part="site")
+    folder = two_sites(Path("in"))
+    (plan / ".gitignore").write_text("data/.work/\nin/\n")
+    git("commit", "-qam", "ignore")
+    folds.run(folder, [], 5, Path("out"), part="site")
+    rows = cells(capsys.readouterr().out)
+    assert [row[:2] for row in rows] == [
+        ["all", "12"],
+        ["site north", "4"],
+        ["site south", "8"],
+    ]
+    table = pd.read_csv("out/per_image.csv")
+    assert list(table["site"]) == ["north"] * 4 + ["south"] * 8
 
 
 def test_seeds_are_measured_and_read_back(plan, capsys):
