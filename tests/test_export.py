@@ -319,7 +319,7 @@ def test_the_card_speaks_of_lungs_only_where_there_are(exported):
     values = dict(
         image_size=32, image_channels=1, parameters=1, multiply_adds=1, formats={},
         file_names={}, inputs={}, threshold=0.5, num_parity_images=1,
-        keep_components=0, flip_tta=False, is_read_by_opencv=True,
+        keep_components=0, flip_tta=False, is_read_by_opencv=True, initial_weights=None,
     )  # fmt: skip
     summaries = {
         name: files.read_json(path)
@@ -337,6 +337,18 @@ def test_the_card_speaks_of_lungs_only_where_there_are(exported):
     text = card.render(**values, data=data | kaggle)
     assert "| kaggle, version 5 |" in text
     assert "CC BY-SA 4.0" in text
+    site = {"licence": "CC0", "mask_definition_id": "as-drawn"}
+    values["split"] |= {"by_site": {"St. Mary": {"num_train": 0, "num_validation": 9}}}
+    dice = {"mean": 0.91, "ci_low": 0.9, "ci_high": 0.92, "p05": 0.88}
+    values["metrics"] |= {"by_site": {"St. Mary": {"dice": dice, "num_images": 9}}}
+    mixed = {"sites": {"St. Mary": site}, "mask_definition_id": "as-drawn; other"}
+    text = card.render(**values, data=data | mixed)
+    assert "| St. Mary | 0 | 9 | CC0 | as-drawn |" in text
+    assert "| St. Mary | 0 | 9 | 0.9100 | 0.9000 to 0.9200 | 0.8800 |" in text
+    assert "define their masks in different ways" in text
+    values |= {"metrics": summaries["metrics"], "initial_weights": {"sha256": "f00"}}
+    assert "a `.keras` file, SHA-256 `f00`" in card.render(**values, data=data | mixed)
+    del values["metrics"]["by_site"]
     brain = data | {"mask_definition": "white (255) is tumour", "dataset": "LGG"}
     text = card.render(**values, data=brain).lower().replace("lungfield", "")
     assert "lung" not in text
