@@ -1,6 +1,5 @@
 """Are the pairs of a source stored whole, unaltered, and the same each time?"""
 
-import errno
 import os
 import resource
 import subprocess
@@ -127,53 +126,15 @@ class TestSummary:
         assert summary["num_unreadable"] == 1
         assert summary["num_shards"] == 3
         assert summary["sha256"] == files.sha256(paths.INGESTED)
+        assert str(tmp_path) not in str(summary)
         assert summary["source"] == "folder"
         assert summary["layout"] == "covid19_radiography"
         assert rows().set_index("pair_id").loc["COVID-3", "problem"] == (
             "image has 50000 bytes, more than ingest.max_file_bytes (20000)"
         )
 
-    def test_it_names_no_place_of_this_machine(
-        self, tmp_path: Path, from_folder: Build
-    ) -> None:
-        radiography_tree(tmp_path / "in")
-        ingest(from_folder())
-        assert str(tmp_path) not in paths.INGESTED_SUMMARY.read_text()
-        for shard in shard_paths():
-            assert str(tmp_path).encode() not in shard.read_bytes()
-
-    @pytest.mark.parametrize("source", ["phantom", "folder"])
-    def test_every_source_states_its_terms(
-        self, tmp_path: Path, from_folder: Build, source: str
-    ) -> None:
-        radiography_tree(tmp_path / "in")
-        ingest(from_folder().model_copy(update={"source": [source]}))
-        summary = files.read_json(paths.INGESTED_SUMMARY)
-        assert {"dataset", "version", "licence", "citation", "mask_definition"} <= set(
-            summary
-        )
-        assert summary["source"] == source
-
 
 class TestWholeOrNotAtAll:
-    def test_a_failure_midway_keeps_what_was_there(
-        self,
-        tmp_path: Path,
-        from_folder: Build,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        radiography_tree(tmp_path / "in")
-        ingest(from_folder())
-        before = files.sha256(paths.DATA)
-
-        def full(*_: object, **__: object) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "shard")
-
-        monkeypatch.setattr(stage, "write_shards", full)
-        with pytest.raises(OSError, match="No space left"):
-            ingest(from_folder(classes=["COVID"]))
-        assert files.sha256(paths.DATA) == before
-
     def test_a_source_without_pairs_is_refused(
         self, from_folder: Build, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -226,24 +187,10 @@ def test_images_are_never_in_memory_all_at_once(
 
 
 class TestCommand:
-    def test_it_says_what_it_wrote_and_draws_no_bar_into_a_log(
-        self, tmp_path: Path, tiny_values: dict[str, Any]
-    ) -> None:
-        radiography_tree(tmp_path / "data" / "incoming", {"COVID": 5})
-        values = with_overrides(tiny_values, {"ingest.source": "folder"})
-        done = run_stage(values, tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "COVID: 5 pairs" in done.stderr
-        assert "%|" not in done.stderr
-        assert "it/s" not in done.stderr
-        assert len(rows()) == 5
-
     @pytest.mark.parametrize(
         ("overrides", "sentence"),
         [
             ({"ingest.folder": "nowhere"}, "'nowhere' does not exist"),
-            ({"ingest.folder": "params.yaml"}, "should be a directory or a zip"),
-            ({"ingest.classes": ["Covid"]}, "it holds 'COVID'"),
             ({"ingest.layout": "lgg_mri"}, "set ingest.layout to covid19_radiography"),
         ],
     )

@@ -3,8 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
-import time
 
 import pytest
 
@@ -80,14 +78,6 @@ def test_a_full_disk_in_another_librarys_words(capsys):
     assert printed.startswith("error: no space left on the disk")
 
 
-def test_a_defect_keeps_its_traceback():
-    def main():
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run(main)
-
-
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
@@ -111,53 +101,6 @@ def test_a_signal_is_one_sentence_and_removes_partial_files(
     assert run.returncode == code
     assert printed == f"{word}; the next run goes on from here\n"
     assert not list(tmp_path.glob("data/.work/partial/*"))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_at_once_and_adds_no_word(number):
-    """A thread that ends in its own time is waited for, but not by the impatient."""
-    code_text = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "import threading, time\n"
-        "from stages.core import errors\n"
-        "def main():\n"
-        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
-        "    print('there', flush=True)\n"
-        "    time.sleep(60)\n"
-        "errors.run(main)\n"
-    )
-    run = begun(code_text)
-    run.send_signal(number)
-    sentence = run.stderr.readline()
-    while run.poll() is None:  # one that comes while the sentence is said is not heard
-        run.send_signal(number)
-        time.sleep(0.05)
-    rest = run.communicate()[1]
-    assert sentence.endswith("; the next run goes on from here\n")
-    assert rest == ""
-    assert run.returncode == -number
-
-
-def test_two_signals_at_once_are_one():
-    """As when DVC dies of what ends its whole group, and Linux tells its children."""
-    code = """
-        import os, signal
-        from stages.core import errors
-        say = errors._last_words
-        def late(sentence):
-            os.kill(os.getpid(), signal.SIGTERM)
-            say(sentence)
-        errors._last_words = late
-        errors.run(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr == "terminated; the next run goes on from here\n"
-    assert done.returncode == 143
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback():

@@ -28,20 +28,6 @@ def test_rows_are_positions_of_the_unexpected() -> None:
     assert verdicts["any"].rows == ()
 
 
-def test_positions_do_not_depend_on_the_index() -> None:
-    shuffled = TABLE.set_index(pd.Index([7, 7, 3, 1]))
-    verdicts = judge(shuffled, {"small": between(max_value=4)}, title="sizes")
-    assert verdicts["small"].rows == (1, 3)
-
-
-def test_equal_expectations_keep_their_names() -> None:
-    verdicts = judge(
-        TABLE, {"one": between(max_value=6), "two": between(max_value=8)}, title="t"
-    )
-    assert list(verdicts) == ["one", "two"]
-    assert [verdict.rows for verdict in verdicts.values()] == [(3,), (3,)]
-
-
 def test_what_cannot_be_judged_is_not_passed() -> None:
     unknown = library().expectations.ExpectColumnValuesToBeUnique(column="no_such")
     with pytest.raises(RuntimeError, match="could not judge 'lost'"):

@@ -3,7 +3,6 @@ import subprocess
 import sys
 import threading
 
-import pandas as pd
 import pytest
 
 from stages.core import files, paths
@@ -45,13 +44,6 @@ def test_json_is_canonical_and_undefined_is_null(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())["b"] is None
 
 
-def test_csv_is_canonical(tmp_path):
-    files.write_csv(tmp_path / "a.csv", pd.DataFrame({"x": [0.1 + 0.2, None]}))
-    assert (tmp_path / "a.csv").read_bytes() == b"x\n0.300000\n\n".replace(
-        b"\n\n", b'\n""\n'
-    )
-
-
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe"])
 def test_corrupt_json_names_the_file(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
@@ -62,18 +54,6 @@ def test_corrupt_json_names_the_file(tmp_path, content):
 def test_missing_json_says_what_makes_it(tmp_path):
     with pytest.raises(PipelineError, match=r"missing; run `dvc repro`"):
         files.read_json(tmp_path / "a.json")
-
-
-def test_a_folders_hash_sees_names_and_contents(tmp_path):
-    def digest(name, text):
-        folder = tmp_path / "f"
-        files.remove(folder)
-        folder.mkdir()
-        (folder / name).write_text(text)
-        return files.sha256(folder)
-
-    assert digest("a", "1") == digest("a", "1")
-    assert len({digest("a", "1"), digest("b", "1"), digest("a", "2")}) == 3
 
 
 def test_slug_is_one_to_one_and_stays_in_its_folder():

@@ -15,7 +15,6 @@ from stages.datasets.pairs import (
     read_pairs,
     read_shard,
     read_splits,
-    seeded_rank,
     shard_paths,
     write_shards,
 )
@@ -150,16 +149,6 @@ def test_splits_are_checked():
     paths.SPLIT_PAIRS.unlink()
     with pytest.raises(PipelineError, match="run `dvc repro split`"):
         read_splits()
-
-
-def test_the_rank_is_of_name_and_seed_alone():
-    names = [f"g{i}" for i in range(50)]
-    order = sorted(names, key=lambda n: seeded_rank(n, 1))
-    assert order != names
-    assert order != sorted(names, key=lambda n: seeded_rank(n, 2))
-    assert [n for n in order if n != "g7"] == sorted(
-        (n for n in names if n != "g7"), key=lambda n: seeded_rank(n, 1)
-    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

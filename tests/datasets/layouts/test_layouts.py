@@ -101,20 +101,11 @@ class TestContract:
         )
         assert all(entry.class_name for entry in found)
 
-    def test_facts_are_stated(self, layout: str) -> None:
-        module = layouts.load(layout)
-        facts = module.ABOUT.facts()
-        assert facts["dataset"]
-        assert facts["licence"]
-        assert facts["mask_definition"] == module.ABOUT.definition().text
-        assert module.TREE
-        assert facts["page"].startswith("https://www.kaggle.com/datasets/") or (
-            layout == "pairs"
-        )
-
     def test_every_target_pairs_and_says_what_its_masks_mean(self, layout: str) -> None:
         names, _ = TREES[layout]
         about = layouts.load(layout).ABOUT
+        assert about.dataset
+        assert about.licence
         for key in ("mask_definition_id", "mask_definition"):
             meant = {about.facts(target)[key] for target in about.targets}
             assert len(meant) == len(about.targets)
@@ -125,13 +116,6 @@ class TestContract:
         assert wanted(layout, *names, target=next(iter(about.targets))) == wanted(
             layout, *names
         )
-
-    def test_a_target_that_it_does_not_have_is_one_sentence(self, layout: str) -> None:
-        names, _ = TREES[layout]
-        targets = " or ".join(layouts.load(layout).ABOUT.targets)
-        with pytest.raises(PipelineError) as error:
-            wanted(layout, *names, target="spleen")
-        assert f"should be {targets} in the layout {layout}" in str(error.value)
 
     def test_other_files_change_nothing(self, layout: str) -> None:
         names, _ = TREES[layout]
@@ -171,20 +155,12 @@ class TestContract:
         changed = [e for e in find(layout, *renamed) if "é" in e.pair_id]
         assert [entry.is_complete for entry in changed] == [True]
 
-    def test_any_order_of_names_gives_the_same_entries(self, layout: str) -> None:
-        names, _ = TREES[layout]
-        assert wanted(layout, *names) == wanted(layout, *reversed(names))
-
     def test_nothing_of_it_is_one_sentence(self, layout: str) -> None:
         with pytest.raises(PipelineError) as error:
             wanted(layout, "notes.txt", "a\x1b[31m/b.png")
         assert layout in str(error.value)
         assert "\x1b" not in str(error.value)
         assert "\n" not in str(error.value)
-
-    def test_an_empty_tree_is_one_sentence(self, layout: str) -> None:
-        with pytest.raises(PipelineError, match="it holds 0 files"):
-            wanted(layout)
 
     def test_another_layout_is_recognised(self, layout: str) -> None:
         other = "lgg_mri" if layout != "lgg_mri" else "covid19_radiography"
@@ -223,13 +199,14 @@ def test_classes_filter_and_limit_cut() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["covid", "Tuberculosis", "Covid\x07"])
-def test_an_absent_class_names_those_that_are_there(name: str) -> None:
+def test_an_absent_class_or_target_names_those_that_are_there() -> None:
     names, _ = TREES["covid19_radiography"]
     with pytest.raises(PipelineError) as error:
-        wanted("covid19_radiography", *names, classes=["COVID", name])
-    assert repr(name) in str(error.value)
+        wanted("covid19_radiography", *names, classes=["COVID", "covid"])
+    assert "'covid'" in str(error.value)
     assert "'COVID', 'Lung_Opacity', 'Normal', 'Viral Pneumonia'" in str(error.value)
+    with pytest.raises(PipelineError, match="should be lung or infection in the"):
+        wanted("covid_qu_ex", *TREES["covid_qu_ex"][0], target="spleen")
 
 
 class TestRadiography:
@@ -266,9 +243,6 @@ class TestRadiography:
         assert [entry.pair_id for entry in found] == ["COVID-1", "COVID-1"]
         assert sorted(entry.is_complete for entry in found) == [False, True]
 
-    def test_images_without_a_class_folder_are_no_class(self) -> None:
-        assert find("covid19_radiography", "images/1.png", "masks/1.png") == []
-
 
 class TestCovidQuEx:
     def test_sides_of_its_own_split_are_kept(self) -> None:
@@ -278,17 +252,10 @@ class TestCovidQuEx:
             for stem in ("covid", "non_COVID", "Normal")
             for number, side in ((1, "train"), (2, "validation"), (3, "test"))
         }
-        assert {entry.class_name for entry in found} == {
-            "COVID-19",
-            "Non-COVID",
-            "Normal",
-        }
-
-    def test_the_lung_tree_is_read_and_not_its_excerpt(self) -> None:
-        found = find("covid_qu_ex", *TREES["covid_qu_ex"][0])
+        classes = {entry.class_name for entry in found}
+        assert classes == {"COVID-19", "Non-COVID", "Normal"}
+        # Not its excerpt, the tree of infections, which alone is read too.
         assert all(e.image_path.startswith("Lung Segmentation Data/") for e in found)
-
-    def test_the_excerpt_alone_is_read_for_its_lung_masks(self) -> None:
         names = [n for n in TREES["covid_qu_ex"][0] if n.startswith("Infection")]
         found = find("covid_qu_ex", *names)
         assert len(found) == 9
@@ -301,11 +268,6 @@ class TestCovidQuEx:
         assert all(e.image_path.startswith("Infection") for e in found)
         assert all("/infection masks/" in e.mask_path for e in found)
         assert {e.given_split for e in found} == {"train", "validation", "test"}
-
-    def test_an_image_without_its_infection_mask_is_an_orphan(self) -> None:
-        names = [n for n in TREES["covid_qu_ex"][0] if "infection masks/non" not in n]
-        found = find("covid_qu_ex", *names, target="infection")
-        assert [e.is_complete for e in found].count(False) == 3
 
     def test_the_tree_of_lungs_has_no_infection(self) -> None:
         names = [n for n in TREES["covid_qu_ex"][0] if n.startswith("Lung")]
@@ -325,14 +287,6 @@ class TestCovidQuEx:
             ("lgg_mri", "tumour"),
             ("pairs", "lesion"),
         }
-
-    def test_the_top_folders_may_be_missing(self) -> None:
-        found = find(
-            "covid_qu_ex", "Test/Normal/images/a.png", "Test/Normal/lung masks/a.png"
-        )
-        assert [(entry.pair_id, entry.given_split) for entry in found] == [
-            ("a", "test")
-        ]
 
     def test_a_name_on_two_sides_stays_two_pairs(self) -> None:
         found = find(
@@ -357,12 +311,8 @@ class TestLgg:
             "TCGA_DU_5849_19950405",
         }
         assert all(entry.pair_id.startswith(entry.group) for entry in found)
-
-    def test_the_tree_inside_the_tree_is_left_out(self) -> None:
-        found = find("lgg_mri", *TREES["lgg_mri"][0])
+        # Not the copy of the tree inside, which alone is read too.
         assert all(entry.image_path.startswith("kaggle_3m/") for entry in found)
-
-    def test_the_inner_tree_alone_is_read(self) -> None:
         names = [n for n in TREES["lgg_mri"][0] if n.startswith("lgg-mri")]
         assert len(find("lgg_mri", *names)) == 6
 
@@ -428,22 +378,13 @@ class TestPairs:
         ("table", "sentence"),
         [
             (b"", "has 0 rows and the columns none"),
-            (b"image,mask\n", "has 0 rows"),
-            (b"picture,mask\na.png,b.png\n", "columns 'picture', 'mask'"),
             (b"image,mask,age\na.png,b.png,4\n", "columns 'image', 'mask', 'age'"),
             (b"image,mask\na.png,b.png,c.png\n", "3 cells in row 2 but 2 columns"),
             (b"image,mask\n , \n", "neither an image nor a mask in row 2"),
             (b"image,mask\nx.png,b.png\n", "names no image that exists"),
-            (b"image,mask\n.,.\n", "names no image that exists"),
             (b"\xff\xfe\x00", "should be a table in UTF-8"),
-            (b'image,mask\n"a.png,b.png', "should be a table in UTF-8"),
-            (b"image,mask\na\0.png,b.png\n", "pairs.csv"),
         ],
     )
     def test_a_bad_table_is_one_sentence(self, table: bytes, sentence: str) -> None:
         with pytest.raises(PipelineError, match=sentence):
             find("pairs", "a.png", "b.png", pairs__csv=table)
-
-    def test_a_closed_table_is_one_sentence(self) -> None:
-        with pytest.raises(PipelineError, match=r"pairs.csv' in the tree is closed"):
-            find("pairs", "pairs.csv", "a.png")
