@@ -60,6 +60,7 @@ endif
 
 repro: setup gpu  ## Run the pipeline: ingest, validate, split, train, evaluate, gate, export
 	@rm -f data/.work/stage_times.csv
+	@$(BIN)/python -m stages.tools.source
 	$(BIN)/dvc repro
 	@$(BIN)/python -m stages.tools.summary
 

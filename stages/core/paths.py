@@ -16,6 +16,7 @@ DATA = Path("data")
 # Half-written outputs, checkpoints and caches; neither DVC nor Git tracks them.
 WORK = DATA / ".work"
 
+INCOMING = DATA / "incoming"  # where .dvcignore names hidden files
 INGESTED = DATA / "ingested"
 INGESTED_SUMMARY = DATA / "ingested.json"
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from stages.core import paths
 from stages.core.errors import PipelineError
 from stages.core.files import is_hidden
 from stages.core.params import IngestParams
@@ -92,6 +93,34 @@ def open_tree(path: Path, params: IngestParams) -> "Directory | Archive":
         f"ingest.folder should name a directory or a zip, but {str(path)[:200]!r} "
         f"{found}; give a path relative to the repository's root, or an absolute one"
     )
+
+
+def check_for_dvc(folder: Path) -> None:
+    """Checks that DVC can hash a source folder, which it does before ingest starts.
+
+    DVC ignores hidden entries in `data/incoming` (`.dvcignore`). Elsewhere it stops at
+    a link to nothing and at a name that is not UTF-8, and waits for a pipe.
+
+    Raises:
+        PipelineError: If there is such an entry; the sentence names the first one.
+    """
+    has_ignored = folder.absolute().is_relative_to(paths.INCOMING.absolute())
+    for where, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(where, name)
+            if has_ignored and is_hidden(name):
+                continue
+            if _is_not_utf8(name):
+                problem = "has a name that is not UTF-8; rename it"
+            elif not path.exists():
+                problem = "is a link to a file that does not exist; remove it"
+            elif not (path.is_file() or path.is_dir()):
+                problem = "is neither a file nor a folder; remove it"
+            else:
+                continue
+            raise PipelineError(f"{str(path)!r} in ingest.folder {problem}")
+        if has_ignored:
+            folders[:] = [name for name in folders if not is_hidden(name)]
 
 
 class Directory:

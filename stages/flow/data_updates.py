@@ -11,6 +11,7 @@ from stages.core.errors import PipelineError
 from stages.core.params import IngestParams
 from stages.core.processes import dvc, environment
 from stages.datasets.sources import kaggle
+from stages.datasets.tree import check_for_dvc
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def _folder(root: Path, folder: str) -> Update:
             f"ingest.folder {folder} does not exist; put the data there or correct "
             "params.yaml"
         )
+    check_for_dvc(root / folder)
     done = subprocess.run(
         dvc("status", "--json", "ingest"),
         cwd=root,

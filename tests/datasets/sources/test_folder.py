@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from stages.core import paths
 from stages.core.errors import PipelineError
 from stages.core.params import IngestParams, Params
 from stages.datasets.pairs import Pair
 from stages.datasets.sources import folder
+from stages.datasets.tree import check_for_dvc
 from tests.conftest import radiography_tree
 
 Members = list[tuple[str | zipfile.ZipInfo, bytes]]
@@ -259,6 +261,30 @@ def test_links_inside_are_followed_once(top: Path, read: Read) -> None:
 def test_a_name_that_is_not_utf8(top: Path, refusal: Callable[..., str]) -> None:
     Path(os.fsdecode(os.fsencode(top) + b"/caf\xe9.png")).write_bytes(b"x")
     assert "a name that is not UTF-8 (b'caf\\xe9.png')" in refusal(top)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda path: path.symlink_to("nowhere"), "is a link to a file that does not"),
+        (os.mkfifo, "is neither a file nor a folder"),
+        (
+            lambda path: Path(os.fsdecode(os.fsencode(path) + b"\xe9")).touch(),
+            "has a name that is not UTF-8",
+        ),
+    ],
+)
+def test_what_dvc_cannot_hash_is_named_before_it_tries(
+    spoil: Callable[[Path], None], problem: str
+) -> None:
+    top = radiography_tree(paths.INCOMING, {"COVID": 1})
+    check_for_dvc(paths.INCOMING)
+    (top / ".hidden").mkdir()
+    spoil(top / ".hidden" / "odd")
+    check_for_dvc(paths.INCOMING)  # .dvcignore keeps DVC from it
+    spoil(top / "odd")
+    with pytest.raises(PipelineError, match=problem):
+        check_for_dvc(paths.INCOMING)
 
 
 # Refused zips
