@@ -17,7 +17,7 @@ from stages.review.notes import Note, notes
 from stages.review.panels import Panel, draw, montage
 from stages.review.revision import Revision, pull, revisions
 from stages.review.run_results import CACHED, RunResults, load
-from stages.review.table import ClassRow, Row, class_rows, common_rows, metric_rows
+from stages.review.table import PartRow, Row, common_rows, metric_rows, part_rows
 from stages.review.verdict import Verdict, verdict
 
 
@@ -33,7 +33,7 @@ class Review:
     notes: list[Note]
     metrics: list[Row]
     common: list[Row]  # only where the sides scored different images
-    classes: list[ClassRow]
+    parts: dict[str, list[PartRow]]  # by class and by site
     worst: list[str]  # pair ids, worst regression first
     best: list[str]
     panels: dict[str, Panel]
@@ -123,7 +123,10 @@ def review(base: Revision, head: Revision, *, k: int, num_panels: int) -> Review
         notes=notes(before, after, comparison, what, stated),
         metrics=metric_rows(before, after, comparison),
         common=[] if comparison.same_images else common_rows(comparison),
-        classes=class_rows(before, after, comparison),
+        parts={
+            part: part_rows(part, before, after, comparison)
+            for part in comparison.parts
+        },
         worst=worst,
         best=best,
         panels=draw(before, after, pictured),

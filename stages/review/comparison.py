@@ -44,8 +44,9 @@ class Comparison:
     """All images of both sides."""
 
     images: pd.DataFrame  # one row per image; `_images` names the columns
-    differences: dict[str, Difference]  # by metric, over the images both scored
-    by_class: dict[str, Difference]  # of Dice, by class
+    # By metric, over the images that both scored; sites held out whole are left out.
+    differences: dict[str, Difference]
+    parts: dict[str, dict[str, Difference]]  # of Dice, by class and by site
     counts: dict[str, int]  # of images, by what became of them
     same_images: bool  # whether both sides scored the same images
     groups_known: bool
@@ -75,27 +76,34 @@ def compare(base: RunResults, head: RunResults) -> Comparison:
     groups = _groups(base, head)
     images = _images(base.per_image, head.per_image, others or set(), groups)
     common = images[images["in_both"]]
+    headline = common[common["is_headline"]]
     differences = {
         name: difference
         for name in METRICS
         if f"{name}_difference" in common
-        and (difference := _difference(common, name)) is not None
+        and (difference := _difference(headline, name)) is not None
     }
-    by_class = {
-        str(name): difference
-        for name, rows in common.groupby("class_name", sort=False)
-        if (difference := _difference(rows, "dice")) is not None
-    }
+    of_sites = common[common["site"] != ""]
+    parts = {"class": ("class_name", headline), "site": ("site", of_sites)}
     counts = images["became"].value_counts()
     return Comparison(
         images=images,
         differences=differences,
-        by_class={name: by_class[name] for name in sorted(by_class, key=natural_key)},
+        parts={part: _by(column, rows) for part, (column, rows) in parts.items()},
         counts={name: int(counts.get(name, 0)) for name in BECAME},
         same_images=bool(images["in_both"].all()),
         groups_known=groups is not None,
         pictures_checked=others is not None,
     )
+
+
+def _by(column: str, rows: pd.DataFrame) -> dict[str, Difference]:
+    """The difference of Dice by the values of a column, in natural order."""
+    found = {
+        str(name): _difference(some, "dice") for name, some in rows.groupby(column)
+    }
+    ordered = sorted(found.items(), key=lambda item: natural_key(item[0]))
+    return {name: difference for name, difference in ordered if difference is not None}
 
 
 def _difference(rows: pd.DataFrame, name: str) -> Difference | None:
@@ -126,13 +134,15 @@ def _images(
     """One row per image of either side, in natural order.
 
     Returns:
-        pair_id, class_name, group, became, in_both, and for each metric of both sides
-        `_base`, `_head` and `_difference` (head minus base).
+        pair_id, class_name, site, is_headline, group, became, in_both, and for each
+        metric of both sides `_base`, `_head` and `_difference` (head minus base).
     """
     merged = base.merge(
         head, on="pair_id", how="outer", suffixes=("_base", "_head"), indicator="place"
     )
-    merged["class_name"] = merged["class_name_head"].fillna(merged["class_name_base"])
+    for name in ("class_name", "site", "is_headline"):
+        merged[name] = merged[f"{name}_head"].fillna(merged[f"{name}_base"])
+    merged["is_headline"] = merged["is_headline"].astype(bool)
     names = merged["pair_id"]
     merged["group"] = names if groups is None else names.map(groups).fillna(names)
     merged["in_both"] = (merged["place"] == "both") & ~names.isin(others)

@@ -9,6 +9,7 @@ from stages.datasets.pairs import natural_key
 from stages.review.comparison import Comparison, Difference
 from stages.review.run_results import RunResults
 from stages.scoring.metrics import (
+    HEADLINE,
     METRICS,
     STATISTICS,
     higher_is_better,
@@ -42,8 +43,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class ClassRow:
-    """Dice of one class."""
+class PartRow:
+    """Dice of one class or site."""
 
     name: str
     num_base: int
@@ -54,13 +55,13 @@ class ClassRow:
 def metric_rows(
     base: RunResults, head: RunResults, comparison: Comparison
 ) -> list[Row]:
-    """Rows of `metrics.json`, headline first; classes are left to `class_rows`.
+    """Rows of `metrics.json`, headline first, without those of `part_rows`.
 
     Differences are given only where both sides scored the same images.
     """
     values = [_scalars(e.metrics) for e in (base, head)]
     names = sorted(set(values[0]) | set(values[1]), key=order)
-    bounded = [n for e in (base, head) for n in _bounds(e) if "by_class." not in n]
+    bounded = [n for e in (base, head) for n in _bounds(e) if not _is_of_part(n)]
     is_same = comparison.same_images
     return [
         _row(
@@ -80,7 +81,8 @@ def metric_rows(
 
 def common_rows(comparison: Comparison) -> list[Row]:
     """Rows over the images that both sides scored, for sides that scored others too."""
-    common = comparison.images[comparison.images["in_both"]]
+    images = comparison.images
+    common = images[images["in_both"] & images["is_headline"]]
     rows = []
     for name, difference in comparison.differences.items():
         pair = common[[f"{name}_base", f"{name}_head"]].dropna()
@@ -92,16 +94,20 @@ def common_rows(comparison: Comparison) -> list[Row]:
     return rows
 
 
-def class_rows(
-    base: RunResults, head: RunResults, comparison: Comparison
-) -> list[ClassRow]:
-    """Dice by class, over the images that both sides scored."""
-    counts = [e.per_image["class_name"].value_counts() for e in (base, head)]
+def part_rows(
+    part: str, base: RunResults, head: RunResults, comparison: Comparison
+) -> list[PartRow]:
+    """Dice by class or by site, over the images that both sides scored."""
+    tables = [e.per_image for e in (base, head)]
+    if part == "class":
+        counts = [t.loc[t["is_headline"], "class_name"].value_counts() for t in tables]
+    else:
+        counts = [t.loc[t["site"] != "", "site"].value_counts() for t in tables]
     names = sorted(set(counts[0].index) | set(counts[1].index), key=natural_key)
     rows = []
     for name in names:
-        found = comparison.by_class.get(name)
-        metric = f"by_class.{name}.dice.mean"
+        found = comparison.parts[part].get(name)
+        metric = f"by_{part}.{name}.dice.mean"
         row = _row(
             metric,
             found.base if found else None,
@@ -111,7 +117,7 @@ def class_rows(
             passed=_passed(metric, head),
         )
         num_base, num_head = (int(count.get(name, 0)) for count in counts)
-        rows.append(ClassRow(name, num_base, num_head, row))
+        rows.append(PartRow(name, num_base, num_head, row))
     return rows
 
 
@@ -130,7 +136,11 @@ def interval(name: str, difference: Difference) -> str:
 
 
 def _scalars(metrics: dict[str, Any]) -> dict[str, Any]:
-    return flatten({k: v for k, v in metrics.items() if k != "by_class"})
+    return {k: v for k, v in flatten(metrics).items() if not _is_of_part(k)}
+
+
+def _is_of_part(name: str) -> bool:
+    return name.startswith("by_") and name.endswith(f".{HEADLINE.name}.mean")
 
 
 def _row(

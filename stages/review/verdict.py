@@ -60,6 +60,9 @@ def _statement(
 ) -> tuple[Kind, str]:
     difference = comparison.differences.get(HEADLINE.name)
     moved = _moved(difference)
+    for name, of_site in comparison.parts["site"].items():
+        if of_site.is_shown:
+            moved += f"; site {name}: {_moved(of_site)}"
     failed = [check for check in head.checks or [] if not check.passed]
     if failed:
         signs = {"min": "<", "max": ">"}

@@ -19,8 +19,8 @@ from stages.review.markdown import LIMIT
 from stages.review.rebuild import rebuilt
 from stages.review.revision import pull, revisions
 from stages.review.run_results import CACHED
-from stages.review.table import ABSENT
-from stages.review.verdict import Kind, verdict
+from stages.review.table import ABSENT, part_rows
+from stages.review.verdict import Kind, Verdict, verdict
 from stages.scoring.metrics import METRICS, Metric
 from tests.review.review_repo import ReviewRepository, written
 
@@ -106,7 +106,7 @@ def test_known_images_worsened(repository, reviewed):
     low, high = bootstrap(differences, repository.groups())
     assert dice.low < low < dice.mean < high < dice.high < 0
 
-    classes = {row.name: row for row in found.classes}
+    classes = {row.name: row for row in found.parts["class"]}
     assert set(classes) == {name.rsplit("-", 1)[0] for name in before.index}
     for name, of_class in classes.items():
         some = [n for n in before.index if n.startswith(f"{name}-")]
@@ -492,11 +492,15 @@ def test_markdown_stays_under_the_limit(hostile, reviewed):
     assert "exported model" in text
 
 
-def side(dice, groups=None, *, noise=None) -> SimpleNamespace:
-    """Results of images p-0, p-1 and so on, each a group of its own by default."""
+def side(dice, groups=None, *, noise=None, sites="") -> SimpleNamespace:
+    """Results of images p-0, p-1 and so on, each a group of its own by default.
+
+    Of the sites, the south is held out whole.
+    """
     names = [f"p-{number}" for number in range(len(dice))]
     columns = dict.fromkeys(("iou", "hd95_px", "assd_px"), 1.0) | {"dice": dice}
-    table = pd.DataFrame({"pair_id": names, "class_name": "A", **columns})
+    table = pd.DataFrame({"pair_id": names, "class_name": "A", "site": sites} | columns)
+    table["is_headline"] = table["site"] != "south"
     facts = noise and {"dataset": "phantoms", "num_images": len(dice), "dice": noise}
     return SimpleNamespace(
         per_image=table,
@@ -510,7 +514,7 @@ def side(dice, groups=None, *, noise=None) -> SimpleNamespace:
     )
 
 
-def stated(base, head, **facts) -> Kind:
+def stated(base, head, **facts) -> Verdict:
     """The verdict on two sides of which nothing but this changed."""
     changes = SimpleNamespace(
         **{
@@ -521,42 +525,64 @@ def stated(base, head, **facts) -> Kind:
             **facts,
         }
     )
-    return verdict(head, comparison.compare(base, head), changes).kind
+    return verdict(head, comparison.compare(base, head), changes)
+
+
+def kind_of(base, head, **facts) -> Kind:
+    return stated(base, head, **facts).kind
 
 
 SPREAD = np.linspace(-0.001, 0.001, 12)
 
 
+def test_a_site_that_a_change_hurts_is_named():
+    sites = ["north"] * 12 + ["south"] * 12
+    before, after = np.full(24, 0.9), np.full(24, 0.9)
+    after += np.concatenate([SPREAD, SPREAD - 0.05])
+    base, head = side(before, sites=sites), side(after, sites=sites)
+    found = comparison.compare(base, head)
+    # The south is held out whole: it has no part in the headline.
+    assert found.differences["dice"].num_images == 12
+    assert found.differences["dice"].mean == pytest.approx(0)
+    assert found.parts["class"]["A"].num_images == 12
+    north, south = part_rows("site", base, head, found)
+    assert (north.name, north.num_head, north.row.is_shown) == ("north", 12, False)
+    assert (south.row.mark, south.row.is_shown) == ("worse", True)
+    sentence = stated(base, head).sentence
+    assert "site south: mean Dice \N{MINUS SIGN}0.0500" in sentence
+    assert "site north" not in sentence
+
+
 def test_the_headline_in_its_order():
     base, better = side(0.9 + SPREAD), side(0.92 + 2 * SPREAD)
-    assert stated(base, better) is Kind.BETTER
-    assert stated(better, base) is Kind.WORSE
-    assert stated(base, side(0.9 - 2 * SPREAD)) is Kind.NO_DIFFERENCE
+    assert kind_of(base, better) is Kind.BETTER
+    assert kind_of(better, base) is Kind.WORSE
+    assert kind_of(base, side(0.9 - 2 * SPREAD)) is Kind.NO_DIFFERENCE
     # The same inputs are no change, whatever became of them.
-    assert stated(base, better, same_inputs=True) is Kind.SAME_INPUTS
+    assert kind_of(base, better, same_inputs=True) is Kind.SAME_INPUTS
     same = side(0.9 + SPREAD)
-    assert stated(base, same, same_inputs=True, same_model=True) is Kind.SAME_MODEL
+    assert kind_of(base, same, same_inputs=True, same_model=True) is Kind.SAME_MODEL
     # Other machines: the noise of a rebuild decides, where it is known.
-    assert stated(base, better, same_machine=False) is Kind.NO_DIFFERENCE
+    assert kind_of(base, better, same_machine=False) is Kind.NO_DIFFERENCE
     # Seeds that move the mean by more than this change.
     noisy = side(0.92 + 2 * SPREAD, noise={"1": 0.90, "2": 0.92, "3": 0.94})
-    assert stated(base, noisy) is Kind.NO_DIFFERENCE
-    assert stated(base, noisy, same_inputs=True) is Kind.SAME_INPUTS
+    assert kind_of(base, noisy) is Kind.NO_DIFFERENCE
+    assert kind_of(base, noisy, same_inputs=True) is Kind.SAME_INPUTS
     quiet = side(0.92 + 2 * SPREAD, noise={"1": 0.9, "2": 0.9001, "3": 0.9002})
-    assert stated(base, quiet, same_machine=False) is Kind.BETTER
-    assert stated(base, quiet, same_inputs=True) is Kind.BETTER
+    assert kind_of(base, quiet, same_machine=False) is Kind.BETTER
+    assert kind_of(base, quiet, same_inputs=True) is Kind.BETTER
     # Few groups say nothing, stale results less, and a failed gate comes first.
     few = [
         side(dice[:4], ["a", "b", "c", "c"]) for dice in (0.9 + SPREAD, 0.92 + SPREAD)
     ]
-    assert stated(*few) is Kind.FEW_GROUPS
+    assert kind_of(*few) is Kind.FEW_GROUPS
     one = [side(dice, ["a"] * 4) for dice in (0.9 + SPREAD[:4], 0.92 + SPREAD[:4])]
     assert np.isnan(comparison.compare(*one).differences["dice"].low)
-    assert stated(*one) is Kind.FEW_GROUPS
+    assert kind_of(*one) is Kind.FEW_GROUPS
     stale = {"head": {"train": ["x changed since"]}, "base": {}}
-    assert stated(*one, stale=stale) is Kind.STALE
+    assert kind_of(*one, stale=stale) is Kind.STALE
     better.checks = [Check("dice.mean", 0.92, "min", 0.95, False)]
-    assert stated(base, better, stale=stale) is Kind.GATE_FAILED
+    assert kind_of(base, better, stale=stale) is Kind.GATE_FAILED
 
 
 def test_the_tolerance_is_inclusive_and_undefined_is_neither():
