@@ -46,7 +46,8 @@ _COLUMNS = (
     *("pair_id", "class_name", "site", "group"),
     *("accepted", "image_sha256", "image_phash"),
 )
-_GIVEN = ("train", "validation", "test")  # from the least sheltered to the most
+# Official sides, and held-out sites, from the least sheltered to the most.
+_SHELTER = ("train", "validation", "test", "site")
 _LISTED = 50  # pairs of copies that the summary names
 SAME_SITE = 0.9  # share of groups in common that makes two sites one
 _BLOCK = 512  # hashes compared with `_BLOCK` others at a time: what fits the cache
@@ -88,24 +89,28 @@ def split(
     labels, copies = _group(
         table, near_duplicate_max_distance=params.near_duplicate_max_distance
     )
-    table["group"] = _names(table["pair_id"], labels)
+    # A group's name is its first pair in natural order, which the rows are in.
+    table["group"] = table["pair_id"].groupby(labels).transform("first")
     _check_sites(table, params.hold_out_sites)
     is_apart = table["site"].isin(params.hold_out_sites)
-    apart, table, keys = table[is_apart], table[~is_apart], keys[~is_apart]
-    found: dict[str, Any] = {}
+    own, keys = table[~is_apart], keys[~is_apart]
     if params.use_official_split:
-        table, found = _given_sides(table, params)
+        side = _official_sides(own)
     else:
-        table = table.assign(split=_sides(table["group"], keys, params))
-    _check_sides(table, keys, params)
-    _warn(table, keys, params)
-    if params.hold_out_sites:
-        table, of_sites = _without_copies_of(apart, table)
-        found |= {"hold_out_sites": of_sites}
+        side = _sides(own["group"], keys, params)
+    table["side"] = side.reindex(table.index, fill_value=_SHELTER[-1])
+    table, left_out = _assigned(table, params)
+    own = table[table["side"] != _SHELTER[-1]]
+    _check_sides(own, keys, left_out, params)
+    _warn(own, keys[own.index], params)
     columns = ["pair_id", "class_name", "group", "split"]
     columns += ["site"] if table["site"].any() else []
     files.write_csv(out, table[columns])
-    values = _summary(table, copies) | found
+    values = _summary(table, copies)
+    if params.use_official_split or params.hold_out_sites:
+        listed = left_out[["pair_id", "side", "group"]].head(_LISTED)
+        values["num_left_out"] = len(left_out)
+        values["left_out"] = listed.to_dict("records")
     files.write_json(summary, values)
     logger.info(
         "%d pairs in %d groups: %d to train, %d to validation",
@@ -239,11 +244,6 @@ def _near(
                 yield first[near] + start, second[near] + other, distance[near]
 
 
-def _names(pair_ids: pd.Series, labels: Labels) -> pd.Series:
-    """Each group's name: its first pair in natural order, which the rows are in."""
-    return pair_ids.groupby(labels).transform("first")
-
-
 def _sides(groups: pd.Series, keys: pd.Series, params: SplitParams) -> pd.Series:
     """The side of each row, from its group's place between 0 and 1."""
     digits = 13  # what a float holds exactly
@@ -289,117 +289,77 @@ def _check_sites(table: pd.DataFrame, hold_out: list[str]) -> None:
             )
 
 
-def _without_copies_of(
-    apart: pd.DataFrame, table: pd.DataFrame
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Both tables as one, without training rows in a group of a held-out site.
-
-    Args:
-        apart: The rows of held-out sites.
-        table: The other rows, with their side.
-
-    Returns:
-        The table in natural order; and what was left out, for the summary.
+def _official_sides(table: pd.DataFrame) -> pd.Series:
+    """The sides that the data set itself draws.
 
     Raises:
-        PipelineError: If nothing is left to train on.
-    """
-    train, validation = SPLITS
-    leaks = (table["split"] == train) & table["group"].isin(apart["group"])
-    left_out = table[leaks]
-    if len(left_out):
-        logger.warning(
-            "%d training pairs are left out: a held-out site has copies of them",
-            len(left_out),
-        )
-    if (table["split"] == train).sum() == len(left_out):
-        raise PipelineError(
-            "split.hold_out_sites leaves no pair for train: held-out sites have "
-            f"copies of all {len(left_out)} training pairs; hold out other sites"
-        )
-    both = pd.concat([table[~leaks], apart.assign(split=validation)]).sort_index()
-    listed = left_out[["pair_id", "group"]].head(_LISTED).to_dict("records")
-    return both, {"num_left_out": len(left_out), "left_out": listed}
-
-
-def _given_sides(
-    table: pd.DataFrame, params: SplitParams
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The rows that stay, with their side; and what to say of those that do not.
-
-    Raises:
-        PipelineError: If a pair has no side of its own, or one of ours would be empty.
+        PipelineError: If a pair has none.
     """
     given = table["given_split"]
-    strange = ~given.isin(_GIVEN)
+    strange = ~given.isin(_SHELTER[:-1])
     if strange.any():
         raise PipelineError(
             "split.use_official_split needs the data set's own sides, but "
             f"{int(strange.sum())} of {len(table)} accepted pairs have none, such as "
             f"{table['pair_id'][strange].iloc[0]!r}; set it to false"
         )
-    shelter = given.map({name: rank for rank, name in enumerate(_GIVEN)})
-    leaks = shelter < shelter.groupby(table["group"]).transform("max")
+    return given
+
+
+def _assigned(
+    table: pd.DataFrame, params: SplitParams
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that stay, with `split`; and those that would give away a held-out one.
+
+    Args:
+        table: All rows; `side` is one of `_SHELTER`.
+        params: Which official side to hold out.
+    """
     train, validation = SPLITS
-    roles = {"train": train, params.official_held_out: validation}
-    if params.official_held_out == "test":
-        roles["validation"] = train
-    # A copy on two sides that are both trained on gives nothing away.
-    side = given.map(roles).fillna("set aside")
-    leaks &= side.groupby(table["group"]).transform("nunique") > 1
-    stays = ~leaks & (side != "set aside")
-    left_out = table[leaks]
-    if len(left_out):
+    splits = {"train": train, "validation": validation, "site": validation}
+    if params.use_official_split and params.official_held_out == "test":
+        splits |= {"validation": train, "test": validation}
+    table = table.assign(split=table["side"].map(splits).fillna("set aside"))
+    shelter = table["side"].map({side: rank for rank, side in enumerate(_SHELTER)})
+    # A copy on two sides with one use gives nothing away.
+    leaks = (shelter < shelter.groupby(table["group"]).transform("max")) & (
+        table["split"].groupby(table["group"]).transform("nunique") > 1
+    )
+    if leaks.any():
         logger.warning(
-            "%d pairs are left out: their copies or patients are also on another of "
-            "the data set's own sides",
-            len(left_out),
+            "%d pairs are left out: their copies or patients are also on another side "
+            "that is held out",
+            leaks.sum(),
         )
-    values = {
-        "given": {
-            "held_out": params.official_held_out,
-            "num_left_out": len(left_out),
-            "num_set_aside": int((~leaks & (side == "set aside")).sum()),
-            "left_out": [
-                {"pair": row.pair_id, "side": row.given_split, "group": row.group}
-                for row in left_out.head(_LISTED).itertuples()
-            ],
-        }
-    }
-    kept = table.assign(split=side)[stays]
-    for wanted in SPLITS:
-        if not (kept["split"] == wanted).any():
-            held = ", ".join(f"{name} {int((given == name).sum())}" for name in _GIVEN)
-            raise PipelineError(
-                f"split.official_held_out {params.official_held_out} leaves no pair "
-                f"for {wanted}: on its own sides the data set has {held} "
-                f"pairs, {len(left_out)} of them left out as copies; hold out another "
-                "side, or set split.use_official_split to false"
-            )
-    return kept, values
+    return table[~leaks & table["split"].isin(SPLITS)], table[leaks]
 
 
-def _check_sides(table: pd.DataFrame, keys: pd.Series, params: SplitParams) -> None:
+def _check_sides(
+    table: pd.DataFrame, keys: pd.Series, left_out: pd.DataFrame, params: SplitParams
+) -> None:
     """Refuses a split of which one side is empty.
 
     Raises:
         PipelineError: If it is.
     """
-    if params.folds:
+    remedy = "try another split.seed, or bring more pairs"
+    if params.use_official_split:
+        key = f"official_held_out {params.official_held_out}"
+        remedy = "hold out another side, or set split.use_official_split to false"
+    elif params.folds:
         key, remedy = f"fold {params.fold} of {params.folds}", "use fewer folds"
     else:
-        key, remedy = f"validation_fraction {params.validation_fraction:g}", ""
+        key = f"validation_fraction {params.validation_fraction:g}"
     groups = table["group"].nunique()
     if groups == 1 < len(table):
         remedy = f"they {_reason(keys)}"
-    elif not remedy:
-        remedy = "try another split.seed, or bring more pairs"
+    leaks = f", {len(left_out)} are left out as copies" if len(left_out) else ""
     for side in SPLITS:
         if not (table["split"] == side).any():
             raise PipelineError(
-                f"split.{key} leaves no pair for {side}: the {len(table)} accepted "
-                f"pairs form {groups} group{'s' if groups > 1 else ''} of copies and "
-                f"patients that stay together; {remedy}"
+                f"split.{key} leaves no pair for {side}: {len(table)} accepted pairs "
+                f"form {groups} group{'s' if groups > 1 else ''} of copies and "
+                f"patients that stay together{leaks}; {remedy}"
             )
 
 

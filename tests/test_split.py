@@ -314,12 +314,7 @@ class TestGivenSides:
         )
         assert dict(found) == expected
         facts = json.loads(paths.SPLIT_SUMMARY.read_text())
-        assert facts["given"] == {
-            "held_out": held_out,
-            "left_out": [],
-            "num_left_out": 0,
-            "num_set_aside": 4 - len(expected),
-        }
+        assert (facts["num_left_out"], facts["left_out"]) == (0, [])
         assert facts["num_pairs"] == len(expected)
 
     @pytest.mark.parametrize(
@@ -346,8 +341,8 @@ class TestGivenSides:
             tiny_params, table, use_official_split=True, official_held_out=held_out
         )
         assert dict(found) == expected
-        facts = json.loads(paths.SPLIT_SUMMARY.read_text())["given"]
-        listed = [(row["pair"], row["side"]) for row in facts["left_out"]]
+        facts = json.loads(paths.SPLIT_SUMMARY.read_text())
+        listed = [(row["pair_id"], row["side"]) for row in facts["left_out"]]
         wanted = [("A-2", "train"), ("A-3", "validation"), ("A-4", "train")]
         assert listed == [pair for pair in wanted if pair[0] not in expected]
         assert facts["num_left_out"] == len(listed)
@@ -362,7 +357,9 @@ class TestGivenSides:
     def test_an_empty_side_is_one_sentence(
         self, tiny_params: Build, marks: str, side: str
     ) -> None:
-        with pytest.raises(PipelineError, match=f"leaves no pair for {side}: on its"):
+        with pytest.raises(
+            PipelineError, match=f"leaves no pair for {side}: .*another side"
+        ):
             sides(tiny_params, given({"A": 2}, marks), use_official_split=True)
 
     def test_folds_are_refused(self, tiny_params: Build) -> None:
@@ -387,11 +384,12 @@ class TestHeldOutSites:
         pd.testing.assert_series_equal(found[before.index], before)
         assert read_splits().columns[-1] == "site"
         assert summary()["by_site"]["C"]["num_train"] == 0
-        assert summary()["hold_out_sites"] == {"num_left_out": 0, "left_out": []}
+        assert summary()["num_left_out"] == 0
 
     def test_their_copies_are_left_out_of_training(
         self, tiny_params: Build, table: pd.DataFrame, caplog
     ) -> None:
+        table.loc[20:33, "group"] = "ANONYMOUS"  # so large a group is warned of
         before = sides(tiny_params, table[table["site"] != "C"])
         train, held_out = (before.index[before == side] for side in sorted(set(before)))
         hashes = table.set_index("pair_id")
@@ -402,9 +400,9 @@ class TestHeldOutSites:
         found = sides(tiny_params, table, hold_out_sites=["C"])
         assert set(table["pair_id"]) - set(found.index) == set(train[:2])
         assert found[held_out[0]] == "validation"
-        facts = summary()["hold_out_sites"]
-        assert {row["pair_id"] for row in facts["left_out"]} == set(train[:2])
-        assert "2 training pairs are left out" in caplog.text
+        assert {row["pair_id"] for row in summary()["left_out"]} == set(train[:2])
+        assert "2 pairs are left out" in caplog.text
+        assert "14 of 38 pairs form one group" in caplog.text
 
     def test_go_with_an_official_split(
         self, tiny_params: Build, table: pd.DataFrame
@@ -448,5 +446,7 @@ class TestHeldOutSites:
         table = quality({"B": 4, "C": 8})
         table["site"] = table["class_name"]
         table.loc[4:7, "image_phash"] = table.loc[:3, "image_phash"].to_numpy()
-        with pytest.raises(PipelineError, match=r"copies of all . training pairs"):
+        with pytest.raises(
+            PipelineError, match=r"leaves no pair for train: .* are left out as copies"
+        ):
             sides(tiny_params, table, hold_out_sites=["C"])

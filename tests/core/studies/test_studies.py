@@ -134,8 +134,8 @@ def test_covid_qu_ex_is_scored_on_its_own_test_side(run: Run) -> None:
     table = pd.read_csv(place / paths.SPLIT_PAIRS)
     held_out = set(table["pair_id"][table["split"] == "validation"])
     assert held_out == {f"film ({number})" for number in (9, 10, 11, 12)}
-    facts = read(place, paths.SPLIT_SUMMARY)["given"]
-    assert [row["pair"] for row in facts["left_out"]] == ["copy"]
+    facts = read(place, paths.SPLIT_SUMMARY)
+    assert [row["pair_id"] for row in facts["left_out"]] == ["copy"]
     assert "copy" not in set(table["pair_id"])
 
 
