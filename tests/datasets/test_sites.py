@@ -13,6 +13,7 @@ from stages.core import paths
 from stages.core.errors import PipelineError
 from stages.core.params import Params
 from stages.datasets.pairs import read_shard, shard_paths
+from stages.datasets.sources import kaggle
 from stages.ingest import ingest
 from stages.validate import validate
 from tests.conftest import lungs, png, radiography_tree, two_sites
@@ -69,12 +70,18 @@ def test_a_table_names_layout_target_classes_and_licence(
     assert facts["mask_definition_id"] == "lung-without-heart; lesion-as-drawn"
 
 
-def test_sources_go_together(folder: Path, tiny_params: Build) -> None:
-    sources = {"ingest.source": ["phantom", "folder"]}
+def test_sources_go_together(
+    folder: Path, tiny_params: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = radiography_tree(folder.parent / "cached", {"COVID": 3})
+    monkeypatch.setattr(kaggle, "fetch", lambda _: top)
+    sources = {"ingest.source": ["kaggle", "folder", "phantom"]}
     ingest(tiny_params(**SITES | sources).ingest)
     facts = json.loads(paths.INGESTED_SUMMARY.read_text())
-    assert list(facts["sites"]) == ["north", "phantom", "south"]
-    assert facts["source"] == "phantom and folder"
+    pairs = {name: of_site["num_pairs"] for name, of_site in facts["sites"].items()}
+    found = "covid19-radiography-database"
+    assert pairs == {found: 3, "north": 12, "phantom": 12, "south": 6}
+    assert facts["source"] == "kaggle and folder and phantom"
     with pytest.raises(PipelineError, match="source needs the layout sites"):
         tiny_params(**sources)
 
