@@ -404,7 +404,7 @@ def first_problem(error: ValidationError) -> str:
             return f"{key}: {message}{tail}"
         case _:
             # Pydantic: "Input should be greater than 0", "String should match …"
-            expected = re.sub(r"^.*?should ", "", problem["msg"])
+            expected = re.sub(r"^.*?should | or instance of \w+$", "", problem["msg"])
             return f"{key} must {expected}, found {found}"
 
 

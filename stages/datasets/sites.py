@@ -188,19 +188,19 @@ def _entries(path: Path, known: Sequence[str]) -> dict[str, Entry]:
         return {}
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
-        entries = TypeAdapter(dict[str, Entry]).validate_python(values or {})
-    except ValidationError as error:
-        raise PipelineError(f"{path}: {first_problem(error)}") from None
     except (YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise PipelineError(f"{path} must be YAML: {reason}") from None
     there = f"it may name {', '.join(map(repr, known))}"
-    if not entries:
+    if not values or not isinstance(values, dict):
         raise PipelineError(f"{path} names no site; {there}, or remove it")
-    for name in entries:
+    for name in values:
         if name not in known:
             raise PipelineError(f"{path} names {name!r}, which is no site; {there}")
-    return entries
+    try:
+        return TypeAdapter(dict[str, Entry]).validate_python(values)
+    except ValidationError as error:
+        raise PipelineError(f"{path}: {first_problem(error)}") from None
 
 
 def _site(

@@ -133,7 +133,7 @@ def _images_at_the_top(folder: Path) -> None:
         ),
         (lambda f: shutil.rmtree(f), "'in' is not a folder"),
         (lambda f: [shutil.rmtree(f), f.mkdir()], "a folder or a zip per site, but"),
-        (lambda f: (f / "sites.yaml").write_text(""), "sites.yaml names no site; it"),
+        (lambda f: (f / "sites.yaml").write_text("5"), "sites.yaml names no site; it"),
         (
             lambda f: (f / "sites.yaml").write_text("../south: {}"),
             "sites.yaml names '../south', which is no site; it may name 'north'",
@@ -151,6 +151,10 @@ def _images_at_the_top(folder: Path) -> None:
             "ingest.target should be lung in the layout covid19_radiography",
         ),
         (lambda f: (f / "sites.yaml").write_text("a: ["), "sites.yaml must be YAML"),
+        (
+            lambda f: (f / "sites.yaml").write_text("south: pairs"),
+            "south must be a valid dictionary, found 'pairs'",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(
