@@ -182,12 +182,6 @@ def review(
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder for both reports.")
     ] = Path(),
-    listed: Annotated[
-        int, typer.Option("-k", min=0, help="Number of regressions and gains to list.")
-    ] = 6,
-    panels: Annotated[
-        int, typer.Option(min=0, help="Number of changed images to picture.")
-    ] = 200,
     pull: Annotated[
         bool, typer.Option("--pull", help="Fetch missing outputs from the DVC remote.")
     ] = False,
@@ -213,8 +207,6 @@ def review(
         base,
         head,
         out,
-        listed=listed,
-        num_panels=panels,
         fetch=pull,
         rebuild=rebuild,
         fail_on_drift=fail_on_drift,

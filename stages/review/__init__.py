@@ -17,8 +17,11 @@ from stages.review.notes import Note, notes
 from stages.review.panels import Panel, draw, montage
 from stages.review.revision import Revision, pull, revisions
 from stages.review.run_results import CACHED, RunResults, load
-from stages.review.table import PartRow, Row, common_rows, metric_rows, part_rows
+from stages.review.table import Row, common_rows, metric_rows, part_rows
 from stages.review.verdict import Verdict, verdict
+
+LISTED = 6  # regressions, and gains
+PICTURED = 200  # changed images, the most changed first
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Review:
     notes: list[Note]
     metrics: list[Row]
     common: list[Row]  # only where the sides scored different images
-    parts: dict[str, list[PartRow]]  # by class and by site
+    parts: dict[str, list[Row]]  # by class and by site
     worst: list[str]  # pair ids, worst regression first
     best: list[str]
     panels: dict[str, Panel]
@@ -46,8 +49,6 @@ def run(
     head: str | None,
     out: Path,
     *,
-    listed: int,
-    num_panels: int,
     fetch: bool,
     rebuild: bool,
     fail_on_drift: bool,
@@ -58,8 +59,6 @@ def run(
         base: A Git revision.
         head: A Git revision; None is the working tree.
         out: Folder for the reports.
-        listed: Number of regressions, and of gains, to list.
-        num_panels: Number of changed images to picture, most changed first.
         fetch: Whether to fetch missing outputs from the DVC remote.
         rebuild: Whether to build the base again where another machine made it.
         fail_on_drift: Whether to fail if the gate fails or the results differ.
@@ -68,18 +67,17 @@ def run(
         PipelineError: If a revision is unknown or holds nothing to compare, if `out`
             cannot be a folder, or on drift.
     """
-    from stages.review import markdown, page, render
+    from stages.review import render
     from stages.review.rebuild import rebuilt
 
     before, after = revisions(base, head)
     if fetch:
         pull([before, after], CACHED)
     with rebuilt(before, after) if rebuild else contextlib.nullcontext(before) as built:
-        found = review(built, after, k=listed, num_panels=num_panels)
-        texts = markdown.render(found), page.render(found)
+        found = review(built, after)
     try:
-        files.write_text(out / "review.md", texts[0])
-        files.write_text(out / "review.html", texts[1])
+        files.write_text(out / "review.md", render.markdown(found))
+        files.write_text(out / "review.html", render.page(found))
     except (FileExistsError, NotADirectoryError):
         raise PipelineError(
             f"--out {out} should be a folder, but a file is in its way; choose another"
@@ -95,14 +93,12 @@ def run(
         raise PipelineError(f"results have drifted: {render.headline(found)}")
 
 
-def review(base: Revision, head: Revision, *, k: int, num_panels: int) -> Review:
+def review(base: Revision, head: Revision) -> Review:
     """Compares two revisions.
 
     Args:
         base: What to compare with.
         head: What to judge.
-        k: Number of regressions, and of gains, to list.
-        num_panels: Number of changed images to picture, most changed first.
 
     Raises:
         PipelineError: If one of them holds nothing to compare.
@@ -110,17 +106,20 @@ def review(base: Revision, head: Revision, *, k: int, num_panels: int) -> Review
     before, after = load(base), load(head)
     comparison = compare(before, after)
     what = changes(before, after)
-    stated = verdict(after, comparison, what)
-    worst, best = (_extremes(comparison, word, k) for word in (WORSE, BETTER))
-    changed = _most_changed(comparison)
-    pictured = list(dict.fromkeys([*worst, *best, *changed[:num_panels]]))
+    images = comparison.images[comparison.images["became"].isin([WORSE, BETTER])]
+    ranked = images.sort_values("dice_difference", kind="stable")
+    worst = list(ranked.loc[ranked["became"] == WORSE, "pair_id"][:LISTED])
+    best = list(ranked.loc[ranked["became"] == BETTER, "pair_id"][::-1][:LISTED])
+    by_size = ranked["dice_difference"].abs().sort_values(kind="stable").index[::-1]
+    changed = images.loc[by_size, "pair_id"]
+    pictured = list(dict.fromkeys([*worst, *best, *changed]))[:PICTURED]
     return Review(
         base=before,
         head=after,
         comparison=comparison,
         changes=what,
-        verdict=stated,
-        notes=notes(before, after, comparison, what, stated),
+        verdict=verdict(after, comparison, what),
+        notes=notes(before, after, comparison, what),
         metrics=metric_rows(before, after, comparison),
         common=[] if comparison.same_images else common_rows(comparison),
         parts={
@@ -130,20 +129,6 @@ def review(base: Revision, head: Revision, *, k: int, num_panels: int) -> Review
         worst=worst,
         best=best,
         panels=draw(before, after, pictured),
-        num_unpictured=len(changed) - len(pictured),
+        num_unpictured=len(images) - len(pictured),
         history=history(base),
     )
-
-
-def _most_changed(comparison: Comparison) -> list[str]:
-    images = comparison.images
-    rows = images[images["became"].isin([BETTER, WORSE])]
-    order = rows["dice_difference"].abs().sort_values(ascending=False, kind="stable")
-    return list(rows.loc[order.index, "pair_id"])
-
-
-def _extremes(comparison: Comparison, word: str, k: int) -> list[str]:
-    images = comparison.images
-    rows = images[images["became"] == word]
-    ranked = rows.sort_values("dice_difference", ascending=word == WORSE, kind="stable")
-    return list(ranked["pair_id"].head(k))

@@ -8,17 +8,8 @@ import pandas as pd
 from stages.core import dvc_files, paths
 from stages.datasets.pairs import natural_key
 from stages.review.freshness import Change, differing, recorded_params, stale
-from stages.review.run_results import RunResults
-
-
-@dataclass(frozen=True)
-class CodeFile:
-    """One changed file that stages read."""
-
-    name: str
-    added: int  # lines; -1 for a binary file
-    removed: int
-    stages: list[str]
+from stages.review.revision import changed_files
+from stages.review.run_results import RunResults, same_out
 
 
 @dataclass(frozen=True)
@@ -64,8 +55,7 @@ class Changes:
 
     params: list[Change]
     data: DataChange
-    code: list[CodeFile]
-    other_files: int  # changed files that no stage reads and no stage wrote
+    code: dict[str, list[str]]  # changed file that stages read, to those stages
     reruns: list[Rerun]
     stale: dict[str, dict[str, list[str]]]  # "base" or "head": stage to reasons
     same_inputs: bool  # of all stages up to evaluate
@@ -76,52 +66,47 @@ class Changes:
 
 def changes(base: RunResults, head: RunResults) -> Changes:
     """Compares what the results of both sides were made from."""
-    reads = _reads(base) + _reads(head)
     outs = [e.revision.outs for e in (base, head)]
-    wrote = {*outs[0], *outs[1]}
-    known = {"params.yaml", "dvc.lock"} | wrote
-    code, others = [], 0
-    commits = base.revision.commit or "HEAD", head.revision.commit
-    files = base.revision.repository.changed_files(*commits)
-    for name, (added, removed) in files.items():
-        readers = [stage for stage, dep in reads if _covers(dep, name)]
-        if name == "dvc.yaml" or (readers and name not in wrote):
-            stages = list(dict.fromkeys(readers))
-            code.append(CodeFile(name, added, removed, stages))
-        elif name not in known:
-            others += 1
-    models, builds = (
-        [of.get(path.as_posix()) for of in outs] for path in (paths.MODEL, paths.BUILD)
-    )
-    inputs = [_inputs(e) for e in (base, head)]
+    reads = _reads(base) + _reads(head)
+    code = {}
+    for name in changed_files(base.revision, head.revision):
+        readers = [
+            stage for stage, dep in reads if name == dep or name.startswith(f"{dep}/")
+        ]
+        made = name == paths.PARAMS.name or name in outs[0] or name in outs[1]
+        if name == paths.PLAN.name or (readers and not made):
+            code[name] = list(dict.fromkeys(readers))
+    inputs = [_own_inputs(e) for e in (base, head)]
     return Changes(
         params=differing(base.params, head.params),
         data=_data(base, head),
         code=code,
-        other_files=others,
         reruns=_reruns(base, head),
         stale={"base": stale(base), "head": stale(head)},
         same_inputs=bool(inputs[0]) and inputs[0] == inputs[1],
-        same_model=models[0] is not None and models[0] == models[1],
-        same_machine=builds[0] is not None and builds[0] == builds[1],
+        same_model=same_out(base, head, paths.MODEL),
+        same_machine=same_out(base, head, paths.BUILD),
         machine=differing(base.build, head.build) if base.build and head.build else [],
     )
 
 
-def _inputs(results: RunResults) -> dict[str, Any]:
-    """Command, params and dependencies of each stage up to evaluate.
+def _inputs(entry: dict[str, Any]) -> dict[str, Any]:
+    """Command, params and dependencies that a stage's entry in dvc.lock records."""
+    deps = dvc_files.recorded(entry, "deps")
+    return {"command": entry.get("cmd")} | recorded_params(entry) | deps
 
-    Without what another stage wrote: its inputs are compared instead.
-    """
-    found: dict[str, Any] = {}
-    for stage in results.plan:
-        if entry := results.revision.lock.get(stage):
-            deps = dvc_files.recorded(entry, "deps")
-            own = {p: md5 for p, md5 in deps.items() if p not in results.revision.outs}
-            found[stage] = entry.get("cmd"), recorded_params(entry), own
-        if stage == "evaluate":
-            break
-    return found
+
+def _own_inputs(results: RunResults) -> dict[str, dict[str, Any]]:
+    """Inputs of each stage up to evaluate, without what another stage wrote."""
+    lock, outs = results.revision.lock, results.revision.outs
+    stages = [*results.plan]
+    if "evaluate" in stages:
+        stages = stages[: stages.index("evaluate") + 1]
+    return {
+        stage: {k: v for k, v in _inputs(lock[stage]).items() if k not in outs}
+        for stage in stages
+        if stage in lock
+    }
 
 
 def _reads(results: RunResults) -> list[tuple[str, str]]:
@@ -134,39 +119,26 @@ def _reads(results: RunResults) -> list[tuple[str, str]]:
     return reads
 
 
-def _covers(dep: str, name: str) -> bool:
-    return name == dep or name.startswith(f"{dep}/")
-
-
 def _reruns(base: RunResults, head: RunResults) -> list[Rerun]:
     """Stages whose entry in dvc.lock differs, with what differs in it."""
     locks = [e.revision.lock for e in (base, head)]
     found = []
     for stage in dict.fromkeys([*head.plan, *locks[0], *locks[1]]):
-        before, after = (lock.get(stage) for lock in locks)
-        if before is None or after is None:
-            if before is not after:
-                word = "new" if before is None else "no longer there"
-                found.append(Rerun(stage, [word], outputs_differ=True))
-            continue
-        why = ["command"] if before.get("cmd") != after.get("cmd") else []
-        params = recorded_params(before), recorded_params(after)
-        why += [change.name for change in differing(*params)]
-        deps, outs = (
-            [dvc_files.recorded(entry, kind) for entry in (before, after)]
-            for kind in ("deps", "outs")
-        )
-        names = dict.fromkeys([*deps[0], *deps[1]])
-        why += [name for name in names if deps[0].get(name) != deps[1].get(name)]
-        differs = outs[0] != outs[1]
-        if why or differs:
-            found.append(Rerun(stage, why or ["outputs alone"], outputs_differ=differs))
+        if (stage in locks[0]) != (stage in locks[1]):
+            word = "new" if stage in locks[1] else "no longer there"
+            found.append(Rerun(stage, [word], outputs_differ=True))
+        elif stage in locks[0]:
+            entries = [lock[stage] for lock in locks]
+            why = [change.name for change in differing(*map(_inputs, entries))]
+            outs = [dvc_files.recorded(entry, "outs") for entry in entries]
+            differs = outs[0] != outs[1]
+            if why or differs:
+                found.append(Rerun(stage, why or ["outputs alone"], differs))
     return found
 
 
 def _data(base: RunResults, head: RunResults) -> DataChange:
-    hashes = [e.revision.outs.get(paths.INGESTED.as_posix()) for e in (base, head)]
-    same = hashes[0] is not None and hashes[0] == hashes[1]
+    same = same_out(base, head, paths.INGESTED)
     found: dict[str, Any] = {}
     if base.facts is not None and head.facts is not None:
         found |= _pairs(base.facts, head.facts)

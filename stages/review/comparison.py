@@ -1,14 +1,13 @@
 """Both sides' scores, image against image."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stages.core import paths
 from stages.datasets.pairs import natural_key
-from stages.review.run_results import RunResults
+from stages.review.run_results import RunResults, same_out
 from stages.scoring.metrics import METRICS, confidence_interval
 
 RESAMPLES = 10_000
@@ -49,8 +48,6 @@ class Comparison:
     parts: dict[str, dict[str, Difference]]  # of Dice, by class and by site
     counts: dict[str, int]  # of images, by what became of them
     same_images: bool  # whether both sides scored the same images
-    groups_known: bool
-    pictures_checked: bool  # whether equal ids were seen to be equal pictures
 
     @property
     def num_common(self) -> int:
@@ -72,9 +69,8 @@ def compare(base: RunResults, head: RunResults) -> Comparison:
     Differences are paired and groups are the sample, so an interval holds the noise of
     the choice of patients, not of their differing difficulty.
     """
-    others = _other_pictures(base, head)
-    groups = _groups(base, head)
-    images = _images(base.per_image, head.per_image, others or set(), groups)
+    others, groups = _other_pictures(base, head), _groups(base, head)
+    images = _images(base.per_image, head.per_image, others, groups)
     common = images[images["in_both"]]
     headline = common[common["is_headline"]]
     differences = {
@@ -92,8 +88,6 @@ def compare(base: RunResults, head: RunResults) -> Comparison:
         parts={part: _by(column, rows) for part, (column, rows) in parts.items()},
         counts={name: int(counts.get(name, 0)) for name in BECAME},
         same_images=bool(images["in_both"].all()),
-        groups_known=groups is not None,
-        pictures_checked=others is not None,
     )
 
 
@@ -129,7 +123,7 @@ def _images(
     base: pd.DataFrame,
     head: pd.DataFrame,
     others: set[str],
-    groups: dict[str, str] | None,
+    groups: dict[str, str],
 ) -> pd.DataFrame:
     """One row per image of either side, in natural order.
 
@@ -144,39 +138,38 @@ def _images(
         merged[name] = merged[f"{name}_head"].fillna(merged[f"{name}_base"])
     merged["is_headline"] = merged["is_headline"].astype(bool)
     names = merged["pair_id"]
-    merged["group"] = names if groups is None else names.map(groups).fillna(names)
+    merged["group"] = names.map(groups).fillna(names)
     merged["in_both"] = (merged["place"] == "both") & ~names.isin(others)
     for name in METRICS:
         if name not in base or name not in head:
             continue  # a metric that one side lacks
         difference = merged[f"{name}_head"] - merged[f"{name}_base"]
         merged[f"{name}_difference"] = difference.where(merged["in_both"])
-    merged["became"] = [_became(row) for row in merged.to_dict("records")]
+    difference = merged["dice_difference"]
+    # per_image.csv has 6 digits: 0.9 to 0.901 must not count by a last bit.
+    is_equal = difference.abs() <= TOLERANCE + 5e-7
+    merged["became"] = np.select(
+        [
+            merged["place"] == "left_only",
+            merged["place"] == "right_only",
+            ~merged["in_both"],
+            difference.isna(),
+            is_equal,
+            difference > 0,
+        ],
+        [ONLY_BASE, ONLY_HEAD, OTHER_IMAGE, UNDEFINED, EQUAL, BETTER],
+        default=WORSE,
+    )
     order = sorted(merged.index, key=lambda i: natural_key(str(names[i])))
     return merged.loc[order].reset_index(drop=True)
 
 
-def _became(row: dict[Any, Any]) -> str:
-    if row["place"] != "both":
-        return ONLY_BASE if row["place"] == "left_only" else ONLY_HEAD
-    if not row["in_both"]:
-        return OTHER_IMAGE
-    difference = float(row["dice_difference"])
-    if not np.isfinite(difference):
-        return UNDEFINED
-    # per_image.csv has 6 digits: 0.9 to 0.901 must not count by a last bit.
-    if abs(difference) <= TOLERANCE + 5e-7:
-        return EQUAL
-    return BETTER if difference > 0 else WORSE
-
-
-def _other_pictures(base: RunResults, head: RunResults) -> set[str] | None:
-    """Ids under which both sides hold another image or mask; None if unknowable."""
-    hashes = [e.revision.outs.get(paths.INGESTED.as_posix()) for e in (base, head)]
-    if hashes[0] is not None and hashes[0] == hashes[1]:
+def _other_pictures(base: RunResults, head: RunResults) -> set[str]:
+    """Ids under which both sides are known to hold another image or mask."""
+    if same_out(base, head, paths.INGESTED):
         return set()
     if base.facts is None or head.facts is None:
-        return None
+        return set()
     columns = ["pair_id", "image_sha256", "mask_sha256"]
     merged = base.facts[columns].merge(head.facts[columns], on="pair_id")
     differs = (merged["image_sha256_x"] != merged["image_sha256_y"]) | (
@@ -185,10 +178,10 @@ def _other_pictures(base: RunResults, head: RunResults) -> set[str] | None:
     return set(merged.loc[differs, "pair_id"])
 
 
-def _groups(base: RunResults, head: RunResults) -> dict[str, str] | None:
-    """Group of every pair, the head's where both sides know one; None if neither."""
-    tables = [e.splits for e in (base, head) if e.splits is not None]
+def _groups(base: RunResults, head: RunResults) -> dict[str, str]:
+    """Group of every pair, the head's where both sides know one."""
     groups: dict[str, str] = {}
-    for table in tables:
-        groups |= dict(zip(table["pair_id"], table["group"], strict=True))
-    return groups if tables else None
+    for table in (base.splits, head.splits):
+        if table is not None:
+            groups |= dict(zip(table["pair_id"], table["group"], strict=True))
+    return groups

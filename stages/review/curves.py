@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -14,14 +13,12 @@ from stages.core.charts import COLOURS, figure, svg
 from stages.review.comparison import (
     BETTER,
     EQUAL,
-    TOLERANCE,
     WORSE,
     Comparison,
     Difference,
 )
 from stages.review.history import Point
 from stages.review.run_results import RunResults
-from stages.review.table import ABSENT
 from stages.scoring.metrics import HEADLINE, number
 
 _IMAGES = {EQUAL: "even", BETTER: "better", WORSE: "worse"}
@@ -55,12 +52,12 @@ def charts(
     """
     images = comparison.images
     rows = images[images["became"].isin(_IMAGES)]
-    found = [] if rows.empty else [_scatter(rows, links), _histogram(rows)]
+    found = [] if rows.empty else [_scatter(rows, links)]
     histories = {"base": base.history, "head": head.history}
     for column, title in (("loss", "Training loss"), ("dice", "Training Dice")):
         remark = "On augmented training images, one point per epoch."
-        if column == "loss" and _loss_differs(base, head):
-            remark = "The sides differ in their loss or its weights: not one scale."
+        if base.params.get("train") != head.params.get("train"):
+            remark += " The sides differ in params of the training."
         lines = {
             role: table.set_index("epoch")[column]
             for role, table in histories.items()
@@ -69,25 +66,6 @@ def charts(
         if lines:
             found.append(_lines(title, remark, lines, "epoch"))
     return found + _gradients(base, head)
-
-
-def training_rows(base: RunResults, head: RunResults) -> list[list[str]]:
-    """Name, base and head of the last epoch's numbers."""
-    tables = [e.history for e in (base, head)]
-    if all(table is None or table.empty for table in tables):
-        return []
-    return [
-        [title]
-        + [
-            ABSENT if table is None or table.empty else form(table[name].iloc[-1])
-            for table in tables
-        ]
-        for name, title, form in (
-            ("epoch", "epochs", "{:.0f}".format),
-            ("loss", "training loss", "{:.4f}".format),
-            ("dice", "training Dice", lambda value: number("dice", float(value))),
-        )
-    ]
 
 
 def interval_bar(difference: Difference, kind: str) -> Markup:
@@ -129,16 +107,6 @@ def history_chart(points: Sequence[Point], head: float | None) -> Chart:
     axes.set_ylabel(HEADLINE.title)
     remark = "With 95 % intervals; the head last."
     return Chart(title, remark, svg(drawn, title))
-
-
-def _loss_differs(base: RunResults, head: RunResults) -> bool:
-    sections = [e.params.get("train") for e in (base, head)]
-    keys = ("loss", "supervision_weights")
-    values = [
-        [section.get(key) for key in keys] if isinstance(section, dict) else []
-        for section in sections
-    ]
-    return values[0] != values[1]
 
 
 def _lines(
@@ -186,23 +154,6 @@ def _scatter(rows: pd.DataFrame, links: Mapping[str, str]) -> Chart:
     axes.set_ylabel("Dice, head")
     remark = "Below the line the head is worse. A point leads to its image."
     return Chart(title, remark, svg(drawn, title, titles))
-
-
-def _histogram(rows: pd.DataFrame) -> Chart:
-    title = "Differences of Dice"
-    differences = rows["dice_difference"].to_numpy(float)
-    reach = max(float(np.abs(differences).max()), 2 * TOLERANCE)
-    # An odd number of bins: the middle one stands around 0.
-    counts, edges = np.histogram(differences, bins=25, range=(-reach, reach))
-    drawn, axes = figure()
-    colours = [COLOURS[k] for k in ("worse",) * 12 + ("even",) + ("better",) * 12]
-    axes.bar(edges[:-1], counts, np.diff(edges) * 0.9, align="edge", color=colours)
-    axes.set_xlabel("Dice, head minus base")
-    axes.set_ylabel("images")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(visible=False, axis="x")
-    remark = f"{len(rows)} images that both sides scored; the grey bar is around 0."
-    return Chart(title, remark, svg(drawn, title))
 
 
 def _gradients(base: RunResults, head: RunResults) -> list[Chart]:

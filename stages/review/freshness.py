@@ -5,12 +5,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from stages.core import dvc_files
+from stages.core import dvc_files, paths
 from stages.core.tables import flatten
 from stages.review.revision import Revision
 from stages.review.run_results import RunResults
-
-_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,7 @@ def differing(base: dict[str, Any], head: dict[str, Any]) -> list[Change]:
 
 def recorded_params(entry: dict[str, Any]) -> dict[str, Any]:
     """The params that a stage's entry in dvc.lock records."""
-    tables = entry.get("params")
-    values = tables.get("params.yaml") if isinstance(tables, dict) else None
-    return values if isinstance(values, dict) else {}
+    return (entry.get("params") or {}).get("params.yaml") or {}
 
 
 def stale(results: RunResults) -> dict[str, list[str]]:
@@ -56,7 +52,7 @@ def stale(results: RunResults) -> dict[str, list[str]]:
     """
     revision = results.revision
     found: dict[str, list[str]] = {}
-    in_git = _in_git(results.plan)
+    in_git = revision.files_under(paths.DATA.as_posix())
     for stage, declared in results.plan.items():
         if results.gate is False and stage in ("gate", "export"):
             continue
@@ -73,41 +69,18 @@ def stale(results: RunResults) -> dict[str, list[str]]:
             if now is not None and now != then:
                 reasons.append(f"{path} changed since")
         for path, then in dvc_files.recorded(entry, "outs").items():
-            content = revision.read(path) if path in in_git else None
-            if content is not None and hashlib.md5(content).hexdigest() != then:
+            if path in in_git and _md5(revision, path) != then:
                 reasons.append(f"{path} is not what it wrote")
         if reasons:
             found[stage] = reasons
     return found
 
 
-def _in_git(plan: dict[str, dict[str, Any]]) -> set[str]:
-    """Outputs that Git holds: those under `metrics` and `plots` with `cache: false`."""
-    return {
-        str(name)
-        for declared in plan.values()
-        for kind in ("metrics", "plots")
-        for out in declared.get(kind) or []
-        if isinstance(out, dict)
-        for name, how in out.items()
-        if isinstance(how, dict) and how.get("cache") is False
-    }
-
-
 def _stale_params(entry: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    reasons = []
-    for name, then in recorded_params(entry).items():
-        now: Any = values
-        for part in str(name).split("."):
-            now = now.get(part, _MISSING) if isinstance(now, dict) else _MISSING
-        if now is _MISSING:
-            reasons.append(f"{name} is no longer in params.yaml")
-        elif now != then:
-            changes = differing({str(name): then}, {str(name): now})
-            # None where the same values are only written otherwise, as by nesting.
-            names = ", ".join(change.name for change in changes[:3]) or str(name)
-            reasons.append(f"{names} changed since")
-    return reasons
+    tracked = tuple(f"{name}." for name in recorded_params(entry))
+    now = {k: v for k, v in flatten(values).items() if f"{k}.".startswith(tracked)}
+    changes = differing(recorded_params(entry), now)
+    return [f"{change.name} changed since" for change in changes]
 
 
 def _md5(revision: Revision, path: str) -> str | None:
@@ -117,15 +90,13 @@ def _md5(revision: Revision, path: str) -> str | None:
     lies there is not read. A folder of data may hold files that Git ignores.
     """
     names = revision.files_under(path)
-    if names == [path]:
-        content = revision.read(path)
-        return None if content is None else hashlib.md5(content).hexdigest()
-    if not names or not path.startswith("stages/"):
+    if names != [path] and not path.startswith("stages/"):
         return None
-    contents = revision.read_all(names).items()
-    return dvc_files.md5_of_folder(
-        {
-            name.removeprefix(f"{path}/"): hashlib.md5(content or b"").hexdigest()
-            for name, content in contents
-        }
-    )
+    hashes = {
+        name.removeprefix(f"{path}/"): hashlib.md5(content).hexdigest()
+        for name, content in revision.read_all(names).items()
+        if content is not None  # deleted in the working tree
+    }
+    if names == [path]:
+        return hashes.get(path)
+    return dvc_files.md5_of_folder(hashes) if hashes else None

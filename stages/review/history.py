@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from stages.core import git, paths
 from stages.review.revision import Revision
@@ -35,17 +34,11 @@ def history(base: Revision) -> list[Point]:
     points = []
     for line in reversed(log.splitlines()):
         commit, date = line.split()
-        content = git.files_at(commit, [paths.METRICS.as_posix()])
-        values = _headline(content[paths.METRICS.as_posix()])
-        if isinstance(mean := values.get("mean"), int | float):
-            low, high = (values.get(name) for name in INTERVAL)
-            points.append(Point(commit[:10], date, mean, low, high))
+        [content] = git.files_at(commit, [paths.METRICS.as_posix()]).values()
+        try:
+            values = json.loads(content or b"{}")[HEADLINE.name]
+            ends = [values.get(name) for name in INTERVAL]
+            points.append(Point(commit[:10], date, values["mean"], *ends))
+        except (ValueError, KeyError, TypeError):
+            continue  # of another shape
     return points
-
-
-def _headline(content: bytes | None) -> dict[str, Any]:
-    try:
-        values = json.loads(content or b"{}")[HEADLINE.name]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return values if isinstance(values, dict) else {}

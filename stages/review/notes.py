@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from stages.core import paths
 from stages.review.changes import Changes
 from stages.review.comparison import OTHER_IMAGE, Comparison
+from stages.review.revision import num_commits_only_in
 from stages.review.run_results import RunResults
-from stages.review.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,9 @@ def notes(
     head: RunResults,
     comparison: Comparison,
     changes: Changes,
-    verdict: Verdict,
 ) -> list[Note]:
     """All notes on a review; warnings first."""
-    warnings, remarks = _on_images(base, head, comparison)
+    warnings, remarks = _on_images(base, head, comparison), []
     for role, stages in changes.stale.items():
         if stages:
             reasons = "; ".join(
@@ -36,7 +35,7 @@ def notes(
                 f"The results of the {role} are not those of its code and params: "
                 f"{reasons}. Run `dvc repro` there and commit what it writes."
             )
-    scoring = [file.name for file in changes.code if "evaluate" in file.stages]
+    scoring = [name for name, stages in changes.code.items() if "evaluate" in stages]
     if scoring and not comparison.is_same:
         warnings.append(
             f"Code that evaluate depends on changed ({', '.join(scoring[:6])}"
@@ -58,13 +57,7 @@ def notes(
             "changes their last digits. `lungfield review --rebuild` builds the base "
             "here."
         )
-    if verdict.noise is None and not changes.same_model:
-        remarks.append(
-            "How far the training's seed alone moves Dice is not measured on these "
-            "data; `lungfield folds --seeds 5` measures it."
-        )
-    commits = [e.revision.commit or "HEAD" for e in (base, head)]
-    if behind := base.revision.repository.only_in(*commits):
+    if behind := num_commits_only_in(base.revision, head.revision):
         remarks.append(
             f"The base has {behind} commit{'s' * (behind > 1)} that the head lacks: "
             "their effect is in the difference, with its sign turned. Merge the base "
@@ -74,17 +67,17 @@ def notes(
         if lacks := results.lacks:
             remarks.append(
                 f"The DVC cache here lacks {', '.join(map(str, lacks))} of the {role}; "
-                "`--pull` fetches what a DVC remote has."
+                "`--pull` fetches what a DVC remote has. Where groups are unknown, "
+                "each image counts as one, and the interval may be too narrow; where "
+                "hashes are, images of one id are taken to be the same picture."
             )
     return [Note(text, True) for text in warnings] + [
         Note(text, False) for text in remarks
     ]
 
 
-def _on_images(
-    base: RunResults, head: RunResults, comparison: Comparison
-) -> tuple[list[str], list[str]]:
-    warnings, remarks = [], []
+def _on_images(base: RunResults, head: RunResults, comparison: Comparison) -> list[str]:
+    warnings = []
     totals = len(base.per_image), len(head.per_image)
     num = comparison.counts[OTHER_IMAGE]
     ids = f"{num} ids exist" if num > 1 else "1 id exists"
@@ -100,19 +93,4 @@ def _on_images(
             f"{totals[1]}. All differences are over the {comparison.num_common} images "
             f"that both scored.{others}"
         )
-    if num := comparison.counts["undefined"]:
-        remarks.append(
-            f"{num} image{'s' * (num > 1)} without a Dice on one side (both masks "
-            "empty) count neither as better nor as worse."
-        )
-    if not comparison.groups_known:
-        remarks.append(
-            f"{paths.SPLIT_PAIRS} is in no cache here, so each image counts as a group "
-            "of its own; with copies among them the interval is too narrow."
-        )
-    if not comparison.pictures_checked:
-        remarks.append(
-            "The ingested data differ and their hashes are in no cache here: images of "
-            "one id are taken to be the same picture."
-        )
-    return warnings, remarks
+    return warnings

@@ -1,7 +1,6 @@
 """Builds a commit again on this machine, so that like is compared with like."""
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,17 +28,17 @@ def rebuilt(base: Revision, head: Revision) -> Iterator[Revision]:
         return
     params = (base.read(paths.PARAMS) or b"").decode("utf-8")
     with worktree.checkout(Path.cwd(), params, revision=base.commit or "") as folder:
-        found = dataclasses.replace(base, results=folder, _read={})
         (folder / paths.DVC_LOCK).unlink(missing_ok=True)
         _repro(folder)
-        if _machine(_again(found)) != _machine(head):
+        if _machine(_in(folder, base)) != _machine(head):
             # The run-cache had it from another machine.
             _repro(folder, "--force", "--downstream", "train")
-        if "evaluate" not in _again(found).lock:
+        found = _in(folder, base)
+        if "evaluate" not in found.lock:
             raise PipelineError(
                 f"`dvc repro` of {base} should reach its scores but does not; see above"
             )
-        yield _again(found)
+        yield found
 
 
 def _machine(revision: Revision) -> str | None:
@@ -47,9 +46,9 @@ def _machine(revision: Revision) -> str | None:
     return revision.outs.get(paths.BUILD.as_posix())
 
 
-def _again(revision: Revision) -> Revision:
-    """The same, with nothing read yet."""
-    return dataclasses.replace(revision, _read={})
+def _in(folder: Path, base: Revision) -> Revision:
+    """The base with the results that now lie in a folder."""
+    return Revision(base.name, base.commit, results=folder)
 
 
 def _repro(folder: Path, *words: str) -> None:

@@ -1,19 +1,24 @@
-"""What the page and the comment share: facts, filters, the headline."""
+"""The reports from Jinja templates: a comment in Markdown, a page in HTML."""
 
+import base64
+import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
+from stages.core.charts import STYLE
 from stages.review import Review
-from stages.review.comparison import BETTER, EQUAL, RESAMPLES, TOLERANCE, WORSE
-from stages.review.curves import training_rows
-from stages.review.exported import export_rows
-from stages.review.table import interval, minus
-from stages.review.text import visible
+from stages.review.comparison import BECAME, BETTER, EQUAL, RESAMPLES, TOLERANCE, WORSE
+from stages.review.curves import charts, history_chart, interval_bar
+from stages.review.table import model_rows
+from stages.review.text import code, escaped, visible
 from stages.scoring.metrics import number, signed
 
-FOLDER = Path(__file__).parent
+LIMIT = 50_000  # bytes of a comment; GitHub refuses more than 65,536 characters
+_FOLDER = Path(__file__).parent
 
 
 def headline(review: Review) -> str:
@@ -25,7 +30,58 @@ def headline(review: Review) -> str:
     )
 
 
-def values(review: Review) -> dict[str, Any]:
+def markdown(review: Review) -> str:
+    """A comment of at most `LIMIT` bytes: lists are cut before anything else."""
+    template = _templates().get_template("comment.md.jinja")
+    facts = _facts(review) | {
+        "images": review.comparison.images.set_index("pair_id").to_dict("index"),
+        "changed": [row for row in review.metrics if row.has_changed],
+    }
+    content = b""
+    for most in (60, 15, 4, 1):
+        content = template.render(most=most, **facts).encode()
+        if len(content) <= LIMIT:
+            break
+    return content[:LIMIT].decode(errors="ignore")
+
+
+def page(review: Review) -> str:
+    """One HTML file that needs nothing else; the same review gives the same bytes."""
+    counts = review.comparison.counts
+    difference = review.comparison.differences.get("dice")
+    rows = _image_rows(review)
+    links = {row["pair_id"]: f"#{row['anchor']}" for row in rows}
+    drawn = charts(review.base, review.head, review.comparison, links)
+    if len(review.history) > 1:
+        mean = review.head.metrics["dice"].get("mean")
+        drawn.append(history_chart(review.history, mean))
+    bar = None
+    if difference is not None and math.isfinite(difference.low):
+        bar = interval_bar(difference, review.verdict.kind.colour)
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
+    template = _templates().get_template("page.html.jinja")
+    return template.render(
+        **_facts(review),
+        headline=headline(review),
+        interval_bar=bar,
+        failed=[c for c in review.head.checks or [] if not c.passed],
+        galleries=[
+            ("Worst regressions", "worse", review.worst),
+            ("Best gains", "better", review.best),
+        ],
+        rows=rows,
+        by_id={row["pair_id"]: row for row in rows},
+        became=[name for name in BECAME if counts[name]],
+        class_names=list(dict.fromkeys(row["class_name"] for row in rows)),
+        charts=drawn,
+        style=Markup(STYLE + (_FOLDER / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(digest).decode(),
+    )
+
+
+def _facts(review: Review) -> dict[str, Any]:
     """What both templates name."""
     return {
         "review": review,
@@ -35,30 +91,41 @@ def values(review: Review) -> dict[str, Any]:
         "comparison": review.comparison,
         "counts": review.comparison.counts,
         "difference": review.comparison.differences.get("dice"),
-        "training": training_rows(review.base, review.head),
-        "exported": export_rows(review.base, review.head),
+        "model": model_rows(review.base, review.head),
         "resamples": RESAMPLES,
         "tolerance": TOLERANCE,
     }
 
 
-def environment() -> jinja2.Environment:
+def _image_rows(review: Review) -> list[dict[Any, Any]]:
+    """The rows of `Comparison.images`, worst first, with where the page shows them."""
+    images = review.comparison.images.sort_values(
+        ["dice_difference", "dice_head"], kind="stable"
+    )
+    return [
+        image
+        | {"anchor": f"image-{place}", "has_panel": image["pair_id"] in review.panels}
+        for place, image in enumerate(images.to_dict("records"))
+    ]
+
+
+def _templates() -> jinja2.Environment:
     """Templates of this folder; a name that is missing is an error."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
+        loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    gates = {True: "passed", False: "FAILED", None: "unknown"}
     made.filters |= {
         "visible": visible,
-        "count": lambda value: f"{value:,}",
+        "escaped": escaped,
+        "code": code,
+        "count": "{:,}".format,
         "number": number,
         "signed": signed,
-        "interval": interval,
-        "minus": minus,
-        "gate": gates.__getitem__,
+        "gate": {True: "passed", False: "FAILED", None: "unknown"}.__getitem__,
     }
+    made.tests["finite"] = lambda value: value is not None and math.isfinite(value)
     return made

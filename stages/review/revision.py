@@ -1,7 +1,9 @@
 """A Git revision or the working tree, read through Git and the DVC cache."""
 
 import json
+import logging
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -12,21 +14,17 @@ from ruamel.yaml.error import YAMLError
 
 from stages.core import dvc_files, git, paths
 from stages.core.errors import PipelineError
-from stages.review.repository import Repository
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A commit, or the working tree, as a place to read from.
+    """A commit, or the working tree, as a place to read from."""
 
-    What stages wrote (`data/` and `dvc.lock`) may lie in a folder instead of in the
-    commit, where the commit was built again.
-    """
-
-    repository: Repository
     name: str  # as the user calls it
     commit: str | None  # None for the working tree
-    results: Path | None = None  # holds what stages wrote; None reads the commit
+    results: Path | None = None  # of a rebuilt commit: `data/` and `dvc.lock` lie here
     _read: dict[str, bytes | None] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
@@ -44,15 +42,17 @@ class Revision:
 
     def read_all(self, names: list[str]) -> dict[str, bytes | None]:
         """Contents by name, as `read`; many at the price of one."""
-        new = [name for name in names if name not in self._read]
-        in_commit = [name for name in new if self._folder(name) is None]
-        if in_commit and self.commit is not None:
-            self._read.update(git.files_at(self.commit, in_commit))
-        for name in new:
-            folder = self._folder(name)
-            if folder is not None:
+        in_commit = []
+        for name in names:
+            if name in self._read:
+                continue
+            if (folder := self._folder(name)) is None:
+                in_commit.append(name)
+            else:
                 path = folder / name
                 self._read[name] = path.read_bytes() if path.is_file() else None
+        if in_commit and self.commit is not None:
+            self._read.update(git.files_at(self.commit, in_commit))
         return {name: self._read[name] for name in names}
 
     def _folder(self, name: str) -> Path | None:
@@ -64,16 +64,10 @@ class Revision:
 
     def files_under(self, folder: str) -> list[str]:
         """Names of the files in a folder that Git holds or would hold."""
-        if self.commit is None:
-            words = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-            done = git.run(*words, "--", folder)
-        else:
+        if self.commit is not None:
             words = ("ls-tree", "-r", "-z", "--name-only", self.commit)
-            done = git.run(*words, "--", folder)
-        names = {name for name in done.stdout.decode().split("\0") if name}
-        if self.commit is None:
-            names = {name for name in names if Path(name).is_file()}
-        return sorted(names)
+            return _names(*words, "--", folder)
+        return _names(*_LISTED, "--cached", "--", folder)
 
     def yaml(self, path: Path) -> dict[str, Any]:
         """A YAML file of this revision; empty if there is none.
@@ -92,15 +86,21 @@ class Revision:
             raise self.corrupt(path, "a YAML mapping", type(values).__name__)
         return values or {}
 
-    def json(self, path: Path) -> dict[str, Any] | None:
-        """A JSON object that a stage wrote; None if it is neither in Git nor cached.
+    def json(self, path: Path, *, is_cached: bool = False) -> dict[str, Any] | None:
+        """A JSON object that a stage wrote; None if there is none here.
+
+        Args:
+            path: The file.
+            is_cached: Whether DVC's cache holds it, not Git.
 
         Raises:
             PipelineError: If it is no JSON object.
         """
-        content = self.read(path)
-        if content is None and (place := self.file(path)) is not None:
-            content = place.read_bytes()
+        if is_cached:
+            place = self.file(path)
+            content = None if place is None else place.read_bytes()
+        else:
+            content = self.read(path)
         if content is None:
             return None
         try:
@@ -122,12 +122,7 @@ class Revision:
     @cached_property
     def lock(self) -> dict[str, Any]:
         """Stages of dvc.lock by name; empty where there is none."""
-        stages = self.yaml(paths.DVC_LOCK).get("stages") or {}
-        if not isinstance(stages, dict) or not all(
-            isinstance(entry, dict) for entry in stages.values()
-        ):
-            raise self.corrupt(paths.DVC_LOCK, "a lock of stages", "no mapping")
-        return stages
+        return self.yaml(paths.DVC_LOCK).get("stages") or {}
 
     @cached_property
     def outs(self) -> dict[str, str]:
@@ -158,13 +153,8 @@ class Revision:
             children = [p for p in sorted(path.rglob("*")) if p.is_file()]
             return {child.relative_to(path).as_posix(): child for child in children}
         found = {name: self._cached(md5) for name, md5 in listing.items()}
-        whole = {name: place for name, place in found.items() if place is not None}
-        return whole if len(whole) == len(found) else None
-
-    def listed(self, path: Path) -> list[str]:
-        """MD5s of an output folder's files, if its listing is cached."""
-        hashes = (self._listing(path) or {}).values()
-        return [md5 for md5 in hashes if dvc_files.is_md5(md5)]
+        cached = {name: place for name, place in found.items() if place is not None}
+        return cached if len(cached) == len(found) else None
 
     def _listing(self, path: Path) -> dict[str, str] | None:
         md5 = self.outs.get(path.as_posix(), "")
@@ -174,44 +164,41 @@ class Revision:
     def _cached(self, md5: str | None) -> Path | None:
         if not dvc_files.is_md5(md5):
             return None
-        place = dvc_files.stored(self.repository.cache, md5)
+        place = dvc_files.stored(self._cache, md5)
         return place if place.is_file() else None
 
+    @cached_property
+    def _cache(self) -> Path:
+        return dvc_files.cache()
 
-def pull(revisions: list[Revision], outputs: list[Path]) -> None:
+
+def pull(revisions: Sequence[Revision], outputs: Iterable[Path]) -> None:
     """Fetches outputs from the DVC remote of the working tree into the cache.
 
-    By their hashes, not by `dvc fetch`: a commit from before the remote was configured
-    has them there all the same.
+    What the remote lacks is left out, with a warning.
 
     Raises:
-        PipelineError: If there is no remote, or it does not answer.
+        PipelineError: If no remote is configured.
     """
-    from dvc.exceptions import DvcException
+    from dvc.exceptions import DownloadError
     from dvc.repo import Repo
-    from dvc_data.hashfile.hash_info import HashInfo
 
-    def fetch(hashes: set[str]) -> None:
-        objects = [HashInfo("md5", md5) for md5 in sorted(hashes)]
-        with Repo(os.curdir) as repo:
-            repo.cloud.pull(objects)
-
-    wanted = {
-        revision.outs[path.as_posix()]
-        for revision in revisions
-        for path in outputs
-        if path.as_posix() in revision.outs
-    }
-    try:
-        fetch(wanted)
-        # A folder comes as its listing; its files are fetched then.
-        fetch({md5 for r in revisions for path in outputs for md5 in r.listed(path)})
-    except (DvcException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PipelineError(
-            "the outputs of both sides should come from the DVC remote but do not "
-            f"({reason}); see `dvc remote list`, or leave out --pull"
-        ) from None
+    with Repo(os.curdir) as repo:
+        if not repo.config["core"].get("remote"):
+            raise PipelineError(
+                "a default DVC remote should be configured for --pull but is not; see "
+                "`dvc remote list`, or leave out --pull"
+            )
+        try:
+            repo.fetch(
+                [path.as_posix() for path in outputs],
+                revs=[r.commit for r in revisions if r.commit],
+                workspace=any(r.commit is None for r in revisions),
+                # A commit from before the remote was configured is there all the same.
+                config={key: repo.config[key] for key in ("core", "remote")},
+            )
+        except DownloadError as error:
+            logger.warning("the DVC remote lacks outputs: %s", error)
 
 
 def revisions(base: str, head: str | None) -> tuple[Revision, Revision]:
@@ -222,22 +209,70 @@ def revisions(base: str, head: str | None) -> tuple[Revision, Revision]:
         head: A Git revision; None is the working tree.
 
     Raises:
-        PipelineError: If there is no repository or no such revision, or if it is
-            from before the pipeline existed.
+        PipelineError: If there is no repository or no such revision.
     """
-    repository = Repository()
-    before = Revision(repository, base, repository.resolve(base))
+    before = Revision(base, resolve(base))
     if head is None:
-        after = Revision(repository, "the working tree", None)
-    else:
-        after = Revision(repository, head, repository.resolve(head))
-    for revision in (before, after):
-        if revision.read(paths.PLAN) is None:
-            raise PipelineError(
-                f"{revision} holds no {paths.PLAN}, so it is from before the pipeline "
-                "existed; choose a later revision"
-            )
-    return before, after
+        return before, Revision("the working tree", None)
+    return before, Revision(head, resolve(head))
+
+
+def resolve(revision: str) -> str:
+    """The commit that a revision of the repository here names, as 40 digits.
+
+    Raises:
+        PipelineError: If the working directory is not the root of a repository, or
+            there is no such commit in it.
+    """
+    done = git.run("rev-parse", "--show-toplevel")
+    if done.returncode:
+        reason = git.last_line(done.stderr) or "git gives no reason"
+        raise PipelineError(
+            f"{Path.cwd()} should be a Git repository but is not ({reason}); "
+            "run from the root of a clone"
+        )
+    top = Path(os.fsdecode(done.stdout.rstrip(b"\n")))
+    if top.resolve() != Path.cwd().resolve():
+        raise PipelineError(
+            f"{Path.cwd()} is inside the repository {top} but should be its root; "
+            f"run the same command in {top}"
+        )
+    words = ("rev-parse", "--verify", "--quiet", "--end-of-options")
+    done = git.run(*words, f"{revision}^{{commit}}")
+    if done.returncode == 0:
+        return done.stdout.decode().strip()
+    if git.output("rev-parse", "--is-shallow-repository") == "true":
+        raise PipelineError(
+            f"Git revision {revision!r} is not in this clone, which is shallow; "
+            "fetch the whole history with `git fetch --unshallow` (on a forge: "
+            "`fetch-depth: 0`)"
+        )
+    raise PipelineError(
+        f"Git revision {revision!r} is unknown here; `git branch --all` and "
+        "`git log --oneline` list the known ones (a branch that only the remote "
+        "has is called like origin/main)"
+    )
+
+
+def num_commits_only_in(here: Revision, there: Revision) -> int:
+    """Number of commits that `here` has and `there` lacks."""
+    commits = f"{there.commit or 'HEAD'}..{here.commit or 'HEAD'}"
+    return int(git.output("rev-list", "--count", commits))
+
+
+def changed_files(base: Revision, head: Revision) -> list[str]:
+    """Names of the files that differ; of the working tree, untracked ones too."""
+    commits = [revision.commit for revision in (base, head) if revision.commit]
+    names = _names("diff", "--name-only", "-z", "--no-renames", *commits, "--")
+    return names if head.commit else sorted({*names, *_names(*_LISTED)})
+
+
+_LISTED = ("ls-files", "-z", "--others", "--exclude-standard")
+
+
+def _names(*words: str) -> list[str]:
+    """The names that a git command prints, sorted."""
+    return sorted(filter(None, git.run(*words).stdout.decode().split("\0")))
 
 
 @lru_cache(maxsize=32)

@@ -1,13 +1,11 @@
 """The results of a run at a revision: from Git, and from the DVC cache where cached."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +23,7 @@ _FACTS = ["pair_id", "class_name", "accepted", "reason", "image_sha256", "mask_s
 # What `--pull` fetches: all but the models.
 CACHED = [
     *(paths.INGESTED, paths.QUALITY_PAIRS, paths.SPLIT_PAIRS, paths.PREDICTIONS),
-    *(paths.OVERLAYS, paths.INGESTED_SUMMARY, paths.BUILD, paths.EXPORT_SUMMARY),
+    *(paths.INGESTED_SUMMARY, paths.BUILD, paths.EXPORT_SUMMARY),
 ]
 
 
@@ -51,17 +49,19 @@ class RunResults:
     @cached_property
     def ingested(self) -> dict[str, Any] | None:
         """What ingest says of the data; None if it is not cached."""
-        return self.revision.json(paths.INGESTED_SUMMARY)
+        return self.revision.json(paths.INGESTED_SUMMARY, is_cached=True)
 
     @cached_property
     def build(self) -> dict[str, Any] | None:
         """The machine that trained; None if that is not cached."""
-        return self.revision.json(paths.BUILD)
+        return self.revision.json(paths.BUILD, is_cached=True)
 
     @cached_property
     def export(self) -> dict[str, Any] | None:
         """The exported files; None if none were made or that is not cached."""
-        return self.revision.json(paths.EXPORT_SUMMARY) if self.gate else None
+        if not self.gate:
+            return None
+        return self.revision.json(paths.EXPORT_SUMMARY, is_cached=True)
 
     @cached_property
     def facts(self) -> pd.DataFrame | None:
@@ -70,10 +70,10 @@ class RunResults:
         if place is None:
             return None
         try:
-            facts: pd.DataFrame = pq.read_table(place, columns=_FACTS).to_pandas()
-        except (pa.ArrowException, OSError, ValueError, KeyError):
+            table: pd.DataFrame = pq.read_table(place, columns=_FACTS).to_pandas()
+        except pa.ArrowException:  # from before a column existed
             return None
-        return None if facts["pair_id"].duplicated().any() else facts
+        return table
 
     @cached_property
     def splits(self) -> pd.DataFrame | None:
@@ -98,6 +98,12 @@ class RunResults:
         return [path for path, value in found.items() if value is None]
 
 
+def same_out(base: RunResults, head: RunResults, path: Path) -> bool:
+    """Whether both sides recorded the same bytes of an output."""
+    hashes = [e.revision.outs.get(path.as_posix()) for e in (base, head)]
+    return hashes[0] is not None and hashes[0] == hashes[1]
+
+
 def load(revision: Revision) -> RunResults:
     """Reads the results at a revision.
 
@@ -111,10 +117,11 @@ def load(revision: Revision) -> RunResults:
             f"{revision} holds no {missing}, so there is nothing to compare; run "
             "`dvc repro` there and commit what it wrote"
         )
-    _check_agreement(revision, metrics, per_image)
+    if not isinstance(metrics.get(HEADLINE.name), dict):
+        found = f"it has no {HEADLINE.name}"
+        raise revision.corrupt(paths.METRICS, "what evaluate wrote", found)
     params = revision.yaml(paths.PARAMS)
     stages = revision.yaml(paths.PLAN).get("stages")
-    names = ["step", "head", "gradient_norm"]
     return RunResults(
         revision=revision,
         params=params,
@@ -122,8 +129,10 @@ def load(revision: Revision) -> RunResults:
         metrics=metrics,
         per_image=per_image,
         checks=_checks(metrics, params),
-        history=_table(revision, paths.HISTORY, ["epoch", "loss", "dice"]),
-        gradients=_table(revision, paths.GRADIENTS, names, text=("part",)),
+        history=_table(revision, paths.HISTORY, [], ["epoch", "loss", "dice"]),
+        gradients=_table(
+            revision, paths.GRADIENTS, ["part"], ["step", "head", "gradient_norm"]
+        ),
     )
 
 
@@ -135,9 +144,8 @@ def _checks(metrics: dict[str, Any], params: dict[str, Any]) -> list[Check] | No
 
 
 def _per_image(revision: Revision) -> pd.DataFrame | None:
-    text = ("pair_id", "class_name")
     path, name = paths.PER_IMAGE, HEADLINE.name
-    table = _table(revision, path, [name], [*METRICS], text=text)
+    table = _table(revision, path, ["pair_id", "class_name"], [name])
     if table is None:
         return None
     if table["pair_id"].duplicated().any():
@@ -145,62 +153,37 @@ def _per_image(revision: Revision) -> pd.DataFrame | None:
         raise revision.corrupt(path, "one row per image", f"{twice!r} is in it twice")
     if not table[name].dropna().between(0, HEADLINE.largest).all():
         raise revision.corrupt(path, f"{name} from 0 to 1", "a value is outside")
-    site = table.get("site", "")
     # Images of sites that are held out whole are not in the headline.
-    is_headline = table["is_headline"] == "True" if "is_headline" in table else True
-    return table.assign(site=site, is_headline=is_headline)
-
-
-def _check_agreement(
-    revision: Revision, metrics: dict[str, Any], per_image: pd.DataFrame
-) -> None:
-    """The scalars must be those of the table: a hand-edited mean would mislead."""
-    overlap = metrics.get(HEADLINE.name)
-    stated = overlap.get("mean") if isinstance(overlap, dict) else None
-    if stated is not None and not isinstance(stated, int | float):
-        found = f"dice.mean is {stated!r}"
-        raise revision.corrupt(paths.METRICS, "numbers by name", found)
-    per_image = per_image[per_image["is_headline"]]
-    mean = per_image[HEADLINE.name].mean()
-    agrees = np.isclose(np.nan if stated is None else stated, mean, 0, 1e-5, True)
-    if not agrees or metrics.get("num_images") != len(per_image):
-        raise revision.corrupt(
-            paths.METRICS,
-            f"the summary of {paths.PER_IMAGE}",
-            f"it says mean Dice {stated} of {metrics.get('num_images')} images, the "
-            f"table has {mean:.6f} of {len(per_image)}",
-        )
+    is_headline = table.get("is_headline", pd.Series(True, table.index)).astype(bool)
+    return table.assign(site=table.get("site", ""), is_headline=is_headline)
 
 
 def _table(
-    revision: Revision,
-    path: Path,
-    numbers: Sequence[str],
-    optional: Sequence[str] = (),
-    *,
-    text: Sequence[str] = (),
+    revision: Revision, path: Path, text: list[str], numbers: list[str]
 ) -> pd.DataFrame | None:
-    """A CSV table; None if there is none.
+    """A CSV table with at least these columns; None if there is none.
 
     Args:
         revision: Whose.
         path: The table.
-        numbers: Columns that it must have.
-        optional: Columns of numbers that it may have.
-        text: Columns of text that it must have.
+        text: Columns of text.
+        numbers: Columns of numbers; METRICS are numbers too, where it has them.
     """
     content = revision.read(path)
     if content is None:
         return None
+    floats = [*numbers, *METRICS]
     try:
         table = pd.read_csv(
-            BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8"
+            BytesIO(content),
+            dtype=dict.fromkeys([*text, "site"], "str")
+            | dict.fromkeys(floats, "float"),
+            keep_default_na=False,
+            na_values={name: [""] for name in floats},
         )
-        missing = [name for name in (*text, *numbers) if name not in table.columns]
+        missing = [name for name in (*text, *numbers) if name not in table]
         if missing:
             raise ValueError(f"it has no column {missing[0]}")
-        for name in {*numbers, *optional} & set(table.columns):
-            table[name] = pd.to_numeric(table[name].replace("", None)).astype(float)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise revision.corrupt(path, "a table that a stage wrote", error) from None
     return table

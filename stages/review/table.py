@@ -1,11 +1,13 @@
 """Metrics of both sides as rows: values, difference, which way is better, bounds."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.core.tables import flatten
 from stages.datasets.pairs import natural_key
+from stages.gate import Check
 from stages.review.comparison import Comparison, Difference
 from stages.review.run_results import RunResults
 from stages.scoring.metrics import (
@@ -33,23 +35,24 @@ class Row:
     interval: str  # of the mean of paired differences
     mark: str  # "better", "worse", "same", "new", "removed" or ""
     is_shown: bool  # whether the interval leaves out 0
-    bound: str
-    passed: bool | None  # head's check; None without a bound
+    checks: Sequence[Check]  # the head's, of this metric
+    num_images: str = ""  # of a class or site
+
+    @property
+    def bound(self) -> str:
+        """The gate's bounds of the head; "" without one."""
+        signs = {"min": "≥", "max": "≤"}
+        return ", ".join(f"{signs[c.kind]} {c.bound:g}" for c in self.checks)
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the head meets its bounds; None without one."""
+        return all(check.passed for check in self.checks) if self.checks else None
 
     @property
     def has_changed(self) -> bool:
         """Whether a reviewer of changes wants to see it."""
-        return self.base != self.head or self.passed is False or "was" in self.bound
-
-
-@dataclass(frozen=True)
-class PartRow:
-    """Dice of one class or site."""
-
-    name: str
-    num_base: int
-    num_head: int
-    row: Row
+        return self.base != self.head or self.passed is False
 
 
 def metric_rows(
@@ -59,23 +62,21 @@ def metric_rows(
 
     Differences are given only where both sides scored the same images.
     """
-    values = [_scalars(e.metrics) for e in (base, head)]
-    names = sorted(set(values[0]) | set(values[1]), key=order)
-    bounded = [n for e in (base, head) for n in _bounds(e) if not _is_of_part(n)]
-    is_same = comparison.same_images
+    values = [flatten(e.metrics) for e in (base, head)]
+    checked = [check.metric for check in head.checks or []]
+    names = sorted({*values[0], *values[1], *checked}, key=order)
+    paired = comparison.differences if comparison.same_images else {}
     return [
         _row(
             name,
             values[0].get(name, ABSENT),
             values[1].get(name, ABSENT),
-            comparison.differences.get(name.removesuffix(".mean"))
-            if name.endswith(".mean") and is_same
-            else None,
-            with_difference=is_same,
-            bound=_bound(name, base, head),
-            passed=_passed(name, head),
+            paired.get(name.removesuffix(".mean")) if name.endswith(".mean") else None,
+            with_difference=comparison.same_images,
+            checks=_checks(head, name),
         )
-        for name in dict.fromkeys([*names, *bounded])
+        for name in names
+        if not (name.startswith("by_") and name.endswith(f".{HEADLINE.name}.mean"))
     ]
 
 
@@ -96,7 +97,7 @@ def common_rows(comparison: Comparison) -> list[Row]:
 
 def part_rows(
     part: str, base: RunResults, head: RunResults, comparison: Comparison
-) -> list[PartRow]:
+) -> list[Row]:
     """Dice by class or by site, over the images that both sides scored."""
     tables = [e.per_image for e in (base, head)]
     if part == "class":
@@ -113,34 +114,43 @@ def part_rows(
             found.base if found else None,
             found.head if found else None,
             found,
-            bound=_bound(metric, base, head),
-            passed=_passed(metric, head),
+            checks=_checks(head, metric),
         )
-        num_base, num_head = (int(count.get(name, 0)) for count in counts)
-        rows.append(PartRow(name, num_base, num_head, row))
+        nums = dict.fromkeys(str(count.get(name, 0)) for count in counts)
+        rows.append(replace(row, name=name, num_images=" → ".join(nums)))
     return rows
 
 
-def minus(text: str) -> str:
-    """A true minus sign, as wide as a plus."""
-    return text.replace("-", "\N{MINUS SIGN}")
+def model_rows(base: RunResults, head: RunResults) -> list[list[str]]:
+    """Name, base and head of the last epoch's numbers and of the exported files'."""
+    sides = []
+    for results in (base, head):
+        texts = {}
+        if results.history is not None and len(results.history):
+            last = results.history.iloc[-1]
+            texts["epochs"] = f"{last['epoch']:.0f}"
+            texts["training loss"] = f"{last['loss']:.4f}"
+            texts["training Dice"] = number("dice", float(last["dice"]))
+        for name, value in flatten(results.export or {}).items():
+            if isinstance(value, int | float):
+                form = ",.1e" if isinstance(value, float) else ","
+                texts[f"export.{name}"] = format(value, form)
+        sides.append(texts)
+    names = dict.fromkeys([*sides[1], *sides[0]])
+    return [[name, *(texts.get(name, ABSENT) for texts in sides)] for name in names]
 
 
-def interval(name: str, difference: Difference) -> str:
-    """`-0.0123 to +0.0045`, or why there is none; few groups are marked."""
+def ends(name: str, difference: Difference) -> str:
+    """The interval in words."""
+    return f"{signed(name, difference.low)} to {signed(name, difference.high)}"
+
+
+def _interval(name: str, difference: Difference) -> str:
+    """The interval, marked where few groups gave it; or why there is none."""
     if math.isnan(difference.low):
         return "one group only"
-    text = f"{signed(name, difference.low)} to {signed(name, difference.high)}"
-    few = difference.num_groups < FEW_GROUPS
-    return f"{text} ({difference.num_groups} groups)" if few else text
-
-
-def _scalars(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in flatten(metrics).items() if not _is_of_part(k)}
-
-
-def _is_of_part(name: str) -> bool:
-    return name.startswith("by_") and name.endswith(f".{HEADLINE.name}.mean")
+    text, num = ends(name, difference), difference.num_groups
+    return f"{text} ({num} groups)" if num < FEW_GROUPS else text
 
 
 def _row(
@@ -150,8 +160,7 @@ def _row(
     paired: Difference | None,
     *,
     with_difference: bool = True,
-    bound: str = "",
-    passed: bool | None = None,
+    checks: Sequence[Check] = (),
 ) -> Row:
     numbers = [v if isinstance(v, int | float) else math.nan for v in (base, head)]
     difference = numbers[1] - numbers[0]
@@ -164,41 +173,17 @@ def _row(
     elif given and rises is not None:
         is_same = not any(digit in "123456789" for digit in text)
         mark = "same" if is_same else "better" if (difference > 0) == rises else "worse"
-    both = base is ABSENT and head is ABSENT  # a bound on an unknown metric
     return Row(
         name=name,
-        base=ABSENT if base is ABSENT and not both else number(name, _value(base)),
-        head=ABSENT if head is ABSENT and not both else number(name, _value(head)),
+        base=ABSENT if base is ABSENT else number(name, base),
+        head=ABSENT if head is ABSENT else number(name, head),
         difference=text,
-        interval=interval(name, paired) if paired else "",
+        interval=_interval(name, paired) if paired else "",
         mark=mark,
         is_shown=paired is not None and paired.is_shown,
-        bound=bound,
-        passed=passed,
+        checks=checks,
     )
 
 
-def _value(value: Any) -> Any:
-    return None if value is ABSENT else value
-
-
-def _bound(name: str, base: RunResults, head: RunResults) -> str:
-    """The head's bound; the base's too where it was another."""
-    was, now = (_bounds(e).get(name, "") for e in (base, head))
-    if was == now or base.checks is None:
-        return now
-    return f"{now or 'none'} (was {was or 'none'})"
-
-
-def _bounds(results: RunResults) -> dict[str, str]:
-    bounds: dict[str, str] = {}
-    for check in results.checks or []:
-        text = f"{'≥' if check.kind == 'min' else '≤'} {check.bound:g}"
-        known = bounds.get(check.metric)
-        bounds[check.metric] = f"{known}, {text}" if known else text
-    return bounds
-
-
-def _passed(name: str, results: RunResults) -> bool | None:
-    found = [check.passed for check in results.checks or [] if check.metric == name]
-    return all(found) if found else None
+def _checks(results: RunResults, name: str) -> list[Check]:
+    return [check for check in results.checks or [] if check.metric == name]

@@ -1,5 +1,6 @@
 """The headline: the first of nine statements that holds, with one glyph and colour."""
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -7,6 +8,7 @@ from stages.core import paths
 from stages.review.changes import Changes
 from stages.review.comparison import Comparison, Difference
 from stages.review.run_results import RunResults
+from stages.review.table import ends
 from stages.scoring.metrics import HEADLINE, number, signed
 from stages.scoring.seed_noise import SeedNoise
 
@@ -107,12 +109,10 @@ def _moved(difference: Difference | None) -> str:
     """`mean Dice +0.0043 (95 % interval +0.0010 to +0.0086)`."""
     if difference is None:
         return f"no {HEADLINE.title} to compare"
-    name = HEADLINE.name
-    text = f"mean {HEADLINE.title} {signed(name, difference.mean)}"
-    if difference.low != difference.low:
+    text = f"mean {HEADLINE.title} {signed(HEADLINE.name, difference.mean)}"
+    if math.isnan(difference.low):
         return text
-    low, high = (signed(name, end) for end in (difference.low, difference.high))
-    return f"{text} (95 % interval {low} to {high})"
+    return f"{text} (95 % interval {ends(HEADLINE.name, difference)})"
 
 
 def _noise(head: RunResults) -> float | None:

@@ -16,8 +16,7 @@ from stages.core import git, processes, worktree
 from stages.core.errors import PipelineError
 from stages.core.params import load_params
 from stages.datasets import layouts
-from stages.review.repository import Repository
-from stages.review.revision import Revision
+from stages.review.revision import Revision, resolve
 from stages.review.run_results import RunResults, load
 
 TARGET = "evaluate"  # gate and export are left out
@@ -87,8 +86,7 @@ def sweep(planned: Iterable[Planned]) -> Swept:
         PipelineError: If there is no commit to start from, or params don't fit.
     """
     root = Path.cwd()
-    repository = Repository()
-    head = repository.resolve("HEAD")
+    head = resolve("HEAD")
     if git.output("status", "--porcelain", "--untracked-files=no"):
         print("uncommitted changes are left out: runs start from the last commit")
     runs = list(planned)
@@ -107,7 +105,7 @@ def sweep(planned: Iterable[Planned]) -> Swept:
                 if commit is None:
                     commit = _run(root, run, params, name)
                     print(f"  done in {monotonic() - begin:.0f} s", flush=True)
-                done[run.name] = load(Revision(repository, name, commit))
+                done[run.name] = load(Revision(name, commit))
             except PipelineError as error:
                 failed[run.name] = str(error)
                 print(f"  failed: {error}", flush=True)

@@ -1,4 +1,4 @@
-"""A repository with a real run and commits whose effect on every image is known."""
+"""A repository whose commits change every image in a known way."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -14,25 +14,26 @@ from ruamel.yaml import YAML
 
 from stages.core import files, paths
 from stages.core.errors import PipelineError
-from stages.core.imaging import decode_image, decode_mask, encode_png
+from stages.core.imaging import decode_mask
 from stages.core.params import parse_params
 from stages.datasets.pairs import read_pairs, read_splits
 from stages.gate import gate
 from stages.ingest import ingest
-from stages.scoring.overlays import overlay
 from stages.scoring.scores import Scores, columns, summarise
 from stages.split import split
 from stages.validate import validate
-from tests.conftest import with_overrides
+from tests.conftest import TINY, with_overrides
 from tests.plan import Plan
 
 SHIFT, WORSE_SHIFT, BETTER_SHIFT = 2, 5, 1  # pixels that a prediction lies beside
+EXPORTED = {"parameters": 12_345, "formats": {"onnx": {"bytes": 67_890}}}
 
 
 class ReviewRepository:
-    """Commits by name; each but the first rewrites what its stages would have made.
+    """Commits by name; each but the first two changes `base` in one respect.
 
-    base        a real `dvc repro`, then predictions of a decent model
+    before      nothing has run
+    base        real data, split and scores; a stand-in for a model, of 2 px shifts
     retrained   a param changed that changes nothing
     worse       the images in `worsened` predicted worse, that in `improved` better
     resplit     another seed of the split: other validation images, some the same
@@ -41,55 +42,68 @@ class ReviewRepository:
     failing     a bound that the same model falls short of
     """
 
-    def __init__(self, finished: Path, root: Path) -> None:
-        """Copies a finished run; the rest is written by the stages' functions."""
-        self.plan = Plan.at(finished).copy(root)
+    def __init__(self, root: Path, shipped_values: dict[str, Any]) -> None:
+        """Makes the repository in an empty folder."""
         self.root = root
-        self.commits: dict[str, str] = {"before": self.plan.git("rev-parse", "HEAD~1")}
+        self.values = with_overrides(
+            shipped_values,
+            TINY
+            | {
+                "ingest.phantom.pairs": 20,
+                "split.validation_fraction": 0.5,
+                "split.seed": 3,  # holds out 10 images of all classes
+            },
+        )
+        self.plan = Plan(root, self.values)
+        self.commits = {"before": self.plan.git("rev-parse", "HEAD")}
         with contextlib.chdir(root):
-            self.values = self._read_values()
             self._build()
 
     def _build(self) -> None:
+        self._make_data()
+        self._pretend_to_train()
         self._score(lambda _: SHIFT)
         self._commit("base")
         ids = sorted(pd.read_csv(paths.PER_IMAGE)["pair_id"])
         self.worsened, self.improved = ids[1:6], ids[7]
+        facts = pq.read_table(paths.QUALITY_PAIRS).to_pandas()
+        fractions = facts["foreground_fraction"].sort_values()
+        most = round(float(fractions.iloc[-3:-1].mean()), 4)
+        too_much = facts["foreground_fraction"] > most
+        self.rejected = sorted(facts.loc[too_much, "pair_id"])
 
-        self._set({"train.learning_rate_schedule": "constant"})
+        self._from_base({"gate.min": {"dice.mean": 0.999}})
+        with contextlib.suppress(PipelineError):
+            gate(parse_params(self.values).gate)
+        # As after a `dvc repro` that the gate stopped: the lock keeps the former run.
+        self._remember("failing")
+
+        self._from_base({"train.learning_rate_schedule": "constant"})
+        gate(parse_params(self.values).gate)
         self._commit("retrained")
 
-        self._from("base")
+        self._from_base()
         shifts = dict.fromkeys(self.worsened, WORSE_SHIFT) | {
             self.improved: BETTER_SHIFT
         }
         self._score(lambda pair_id: shifts.get(pair_id, SHIFT))
         self._commit("worse")
 
-        self._from("base")
-        self._set({"split.seed": 113})
-        split(self._params().split)
+        self._from_base({"split.seed": 6})
+        split(parse_params(self.values).split)
         # Had only the new images counted, it would look better; the old ones are worse.
         old = set(ids)
         self._score(lambda pair_id: WORSE_SHIFT if pair_id in old else BETTER_SHIFT)
         self._commit("resplit")
 
-        self._from("base")
-        self._set({"ingest.phantom.seed": 8})
+        self._from_base({"ingest.phantom.seed": 8})
         self._make_data()
         self._score(lambda _: SHIFT)
         self._commit("redrawn")
 
-        self._from("base")
-        facts = pq.read_table(paths.QUALITY_PAIRS).to_pandas()
-        fractions = facts["foreground_fraction"].sort_values()
-        most = round(float(fractions.iloc[-3:-1].mean()), 4)
-        self.rejected = sorted(
-            facts.loc[facts["foreground_fraction"] > most, "pair_id"]
-        )
-        self._set(
+        self._from_base(
             {
-                "ingest.phantom.pairs": 40,
+                "ingest.phantom.pairs": 24,
                 "validate.foreground_max": most,
                 "validate.max_rejected_fraction": 0.9,
             }
@@ -97,14 +111,7 @@ class ReviewRepository:
         self._make_data()
         self._score(lambda _: SHIFT)
         self._commit("grown")
-
-        self._from("base")
-        self._set({"gate.min": {"dice.mean": 0.999}})
-        with contextlib.suppress(PipelineError):
-            gate(self._params().gate)
-        # As after a `dvc repro` that the gate stopped: the lock keeps the former run.
-        self._remember("failing")
-        self._from("base")
+        self._from_base()
 
     def per_image(self, name: str) -> pd.DataFrame:
         """The table of a commit, read anew from Git."""
@@ -113,62 +120,49 @@ class ReviewRepository:
         table = pd.DataFrame(rows[1:], columns=rows[0]).set_index("pair_id")
         return table[["dice", "hd95_px"]].astype(float)
 
-    def groups(self) -> dict[str, str]:
-        """Group of every pair, at the base."""
-        with contextlib.chdir(self.root):
-            table = read_splits()
-        return dict(zip(table["pair_id"], table["group"], strict=True))
-
     def clone(self, folder: Path, *words: str) -> Plan:
         """A clone without a cache, as another person's."""
         self.plan.git("clone", "-q", *words, f"file://{self.root}", str(folder))
-        clone = Plan.at(folder)
-        clone.git("config", "user.email", "test@example.org")
-        clone.git("config", "user.name", "test")
-        return clone
+        return Plan.at(folder)
 
-    def _params(self) -> Any:
-        return parse_params(self.values)
-
-    def _from(self, name: str) -> None:
-        self.plan.git("checkout", "-q", self.commits[name])
-        with Repo() as repo:
-            repo.checkout(force=True)
-        self.values = self._read_values()
-
-    def _read_values(self) -> dict[str, Any]:
+    def _from_base(self, overrides: dict[str, Any] | None = None) -> None:
+        """The base with other params; cached outputs stay those of the last commit."""
+        self.plan.git("checkout", "-q", "-f", self.commits["base"])
         values = YAML(typ="safe", pure=True).load(paths.PARAMS.read_text("utf-8"))
-        assert isinstance(values, dict)
-        return values
-
-    def _set(self, overrides: dict[str, Any]) -> None:
-        self.values = with_overrides(self.values, overrides)
-        self.plan.write_params(self.values)
+        self.values = with_overrides(values, overrides or {})
+        if overrides:
+            self.plan.write_params(self.values)
 
     def _make_data(self) -> None:
-        params = self._params()
+        params = parse_params(self.values)
         ingest(params.ingest)
         validate(params.validate_)
         split(params.split)
 
+    def _pretend_to_train(self) -> None:
+        """Writes what train and export would."""
+        files.write_text(paths.MODEL, "a model")
+        files.write_json(paths.BUILD, {"processor": "a processor"})
+        files.write_text(
+            paths.HISTORY, "epoch,loss,dice,learning_rate\n1,0.5,0.8,1\n2,0.3,0.9,1\n"
+        )
+        files.write_text(
+            paths.GRADIENTS,
+            "step,head,part,gradient_norm\n0,0,middle,1\n0,0,encoder_0,2\n",
+        )
+        files.write_json(paths.EXPORT_SUMMARY, EXPORTED)
+        files.write_text(paths.EXPORT / "unet.onnx", "a model")
+
     def _score(self, shift: Callable[[str], int]) -> None:
         """Writes what evaluate would, had the model predicted the truth, shifted."""
-        params = self._params()
+        params = parse_params(self.values)
         table = read_splits()
         table = table[table["split"] == "validation"].reset_index(drop=True)
         scores = Scores()
-        pictures = {}
         for pair in read_pairs(table["pair_id"]):
-            image, mask = pair.content()
-            pair_id, truth = pair.pair_id, decode_mask(mask)
-            predicted = np.roll(truth, shift(pair_id), axis=1)
-            scores.add(pair_id, truth, predicted.astype(np.float32), 0.5)
-            pictures[pair_id] = overlay(
-                decode_image(image),
-                mask_true=truth,
-                mask_pred=predicted,
-                caption=pair_id,
-            )
+            truth = decode_mask(pair.content()[1])
+            predicted = np.roll(truth, shift(pair.pair_id), axis=1)
+            scores.add(pair.pair_id, truth, predicted.astype(np.float32), 0.5)
         per_image = table[["pair_id", "class_name", "group"]].merge(
             pd.DataFrame(scores.rows), on="pair_id"
         )
@@ -180,12 +174,9 @@ class ReviewRepository:
         with files.replacing(paths.PREDICTIONS) as partial:
             predicted = {"pair_id": list(per_image["pair_id"]), "mask": masks}
             pq.write_table(pa.table(predicted), partial)
-        with files.replacing(paths.OVERLAYS) as partial:
-            partial.mkdir()
-            # As evaluate does, of some alone.
-            for pair_id in sorted(pictures)[:6]:
-                name = f"{paths.slug(pair_id)}.png"
-                (partial / name).write_bytes(encode_png(pictures[pair_id]))
+        paths.OVERLAYS.mkdir(parents=True, exist_ok=True)
+        for name, mask in zip(predicted["pair_id"], masks, strict=True):
+            (paths.OVERLAYS / f"{paths.slug(name)}.png").write_bytes(mask)
         gate(params.gate)
 
     def _commit(self, name: str) -> None:

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pandas as pd
 
 from stages.review.comparison import BETTER, EQUAL, WORSE
-from stages.review.curves import charts, training_rows
+from stages.review.curves import charts
 
 
-def side(loss: list[float], norms: list[float], **train: object) -> SimpleNamespace:
+def side(loss: list[float], norms: list[float]) -> SimpleNamespace:
     epochs = [float(number) for number in range(1, len(loss) + 1)]
     history = pd.DataFrame(
         {"epoch": epochs, "loss": loss, "dice": [1 - v for v in loss]}
@@ -20,8 +20,7 @@ def side(loss: list[float], norms: list[float], **train: object) -> SimpleNamesp
         for part, norm in zip(("encoder_0", "middle", "head_0"), norms, strict=True)
         for step, norm in ((0, norm), (1, 100 * norm), (2, 2 * norm))
     ]
-    params = {"train": {"loss": "bce", "supervision_weights": [1.0], **train}}
-    return SimpleNamespace(history=history, gradients=pd.DataFrame(rows), params=params)
+    return SimpleNamespace(history=history, gradients=pd.DataFrame(rows), params={})
 
 
 IMAGES = pd.DataFrame(
@@ -57,8 +56,8 @@ def test_every_curve_of_both_sides_is_there():
     base, head = side([0.5, 0.4], [1, 2, 3]), side([0.6, 0.3, 0.2], [2, 4, 3])
     found = drawn(base, head)
     assert list(found) == [
-        *("Dice of every image", "Differences of Dice", "Training loss"),
-        *("Training Dice", "Gradient from head 0", "Gradient from head 1"),
+        *("Dice of every image", "Training loss", "Training Dice"),
+        *("Gradient from head 0", "Gradient from head 1"),
     ]
     # A point per image that both sides scored, which leads to it.
     scatter = ET.fromstring(found["Dice of every image"].svg)
@@ -82,18 +81,7 @@ def test_every_curve_of_both_sides_is_there():
     assert ">encoder_0<" in gradients.svg
     assert ">head_0<" not in gradients.svg
     assert "the same" not in str([chart.remark for chart in found.values()])
-    assert training_rows(base, head)[1] == ["training loss", "0.4000", "0.2000"]
-
-
-def test_equal_lines_and_other_scales_are_told():
-    base, head = side([0.5, 0.4], [1, 2, 3]), side([0.5, 0.4], [1, 2, 3])
-    same = [title for title, c in drawn(base, head).items() if "same" in c.remark]
-    assert same == [
-        *("Training loss", "Training Dice"),
-        *("Gradient from head 0", "Gradient from head 1"),
-    ]
-    other = side([0.7, 0.6], [1, 2, 3], supervision_weights=[1.0, 0.5])
-    assert "not one scale" in drawn(base, other)["Training loss"].remark
+    assert "the same" in drawn(base, base)["Training loss"].remark
 
 
 def test_a_side_without_curves_leaves_the_others():
@@ -101,4 +89,4 @@ def test_a_side_without_curves_leaves_the_others():
     base.gradients = None
     assert set(lines(drawn(base, head)["Training loss"])) == {"head"}
     head.history = head.gradients = None
-    assert list(drawn(base, head)) == ["Dice of every image", "Differences of Dice"]
+    assert list(drawn(base, head)) == ["Dice of every image"]
