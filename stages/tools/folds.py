@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,6 @@ from stages.tools.sweep import Planned, data_values, sweep
 
 NAME = "folds.md"
 TABLE = "per_image.csv"
-
-
-@dataclass(frozen=True)
-class Row:
-    """Dice of some held-out images."""
-
-    name: str
-    num_images: int
-    mean: float
-    low: float
-    high: float
-    p05: float
-    lowest: float
 
 
 def by_fold(data: dict[str, Any], folds: int) -> dict[int, Planned]:
@@ -126,19 +112,8 @@ def gather(
     return images
 
 
-def rows_of(images: pd.DataFrame, num_runs: int, part: str) -> list[Row]:
-    """All images, then each fold or site, then each class where there are several."""
-    rows = []
-    num_done = images[part].nunique()
-    everything = "all" if num_done == num_runs else f"{num_done} of {num_runs} {part}s"
-    rows.append(_row(everything, images))
-    rows += [_row(f"{part} {label}", some) for label, some in images.groupby(part)]
-    if images["class_name"].nunique() > 1:
-        rows += [_row(str(name), some) for name, some in images.groupby("class_name")]
-    return rows
-
-
-def _row(name: str, images: pd.DataFrame) -> Row:
+def _cells(name: str, images: pd.DataFrame) -> tuple[str, ...]:
+    """A row of the table: Dice of some held-out images."""
     dice = images["dice"]
     low, high = confidence_interval(
         dice.to_numpy(np.float64),
@@ -146,30 +121,24 @@ def _row(name: str, images: pd.DataFrame) -> Row:
         resamples=RESAMPLES,
         seed=SEED,
     )
-    return Row(
+    return (
         name,
-        len(images),
-        float(dice.mean()),
-        low,
-        high,
-        float(dice.quantile(0.05)),
-        float(dice.min()),
+        str(len(images)),
+        f"{dice.mean():.4f}",
+        f"{low:.4f} to {high:.4f}",
+        f"{dice.quantile(0.05):.4f}",
+        f"{dice.min():.4f}",
     )
 
 
-def page(images: pd.DataFrame, rows: list[Row], part: str, *, data: str) -> str:
-    """The table as Markdown."""
-    cells = [
-        (
-            row.name,
-            str(row.num_images),
-            f"{row.mean:.4f}",
-            f"{row.low:.4f} to {row.high:.4f}",
-            f"{row.p05:.4f}",
-            f"{row.lowest:.4f}",
-        )
-        for row in rows
-    ]
+def page(images: pd.DataFrame, num_runs: int, part: str, *, data: str) -> str:
+    """The table as Markdown: all images, then each fold or site, then each class."""
+    num_done = images[part].nunique()
+    everything = "all" if num_done == num_runs else f"{num_done} of {num_runs} {part}s"
+    rows = [_cells(everything, images)]
+    rows += [_cells(f"{part} {label}", some) for label, some in images.groupby(part)]
+    if images["class_name"].nunique() > 1:
+        rows += [_cells(str(name), some) for name, some in images.groupby("class_name")]
     spread = images.groupby(part)["dice"].mean().std()
     undefined = int(images[list(METRICS)].isna().any(axis=1).sum())
     parts = [
@@ -177,7 +146,7 @@ def page(images: pd.DataFrame, rows: list[Row], part: str, *, data: str) -> str:
         f"{data}: every image scored once, at its mask's own size, by a model that was "
         "not trained on its group.",
         markdown(
-            ("images", "n", "Dice", "95 % interval", "5th percentile", "lowest"), cells
+            ("images", "n", "Dice", "95 % interval", "5th percentile", "lowest"), rows
         ),
         "Interval: 95 % bootstrap of the mean over groups. "
         + (
@@ -213,8 +182,7 @@ def run(
         images = gather(swept.done, runs, part)
         first = next(iter(swept.done.values()))
         known = str((first.ingested or {}).get("dataset", ""))
-        rows = rows_of(images, len(runs), part)
-        text = page(images, rows, part, data=data.name if data else known)
+        text = page(images, len(runs), part, data=data.name if data else known)
         files.write_csv(out / TABLE, images.drop(columns="group"))
         files.write_text(out / NAME, text)
         print(text)
