@@ -1,6 +1,7 @@
 """What changed between two revisions, and what is stale."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -23,30 +24,13 @@ class Rerun:
 
 @dataclass(frozen=True)
 class DataChange:
-    """What became of the pairs; lists of ids in natural order."""
+    """What became of the pairs."""
 
     facts: list[Change]  # of ingested.json
-    added: list[str] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)  # same id, other pixels or class
-    rejected: dict[str, str] = field(default_factory=dict)  # newly; id to reason
-    accepted: list[str] = field(default_factory=list)  # newly
-    to_validation: list[str] = field(default_factory=list)
-    to_train: list[str] = field(default_factory=list)
-    same: bool = False  # not a byte of the ingested data differs
-    pairs_known: bool = True
-
-    @property
-    def lists(self) -> dict[str, list[str]]:
-        """Ids by what became of their pairs."""
-        return {
-            "Pairs added": self.added,
-            "Pairs removed": self.removed,
-            "Pairs with other pixels or another class": self.changed,
-            "Pairs newly accepted": self.accepted,
-            "Pairs moved from training to validation": self.to_validation,
-            "Pairs moved from validation to training": self.to_train,
-        }
+    pairs: dict[str, list[str]]  # ids in natural order, by what became of them
+    rejected: dict[str, str]  # newly; id to reason
+    same: bool  # not a byte of the ingested data differs
+    pairs_known: bool
 
 
 @dataclass(frozen=True)
@@ -139,52 +123,46 @@ def _reruns(base: RunResults, head: RunResults) -> list[Rerun]:
 
 def _data(base: RunResults, head: RunResults) -> DataChange:
     same = same_out(base, head, paths.INGESTED)
-    found: dict[str, Any] = {}
-    if base.facts is not None and head.facts is not None:
-        found |= _pairs(base.facts, head.facts)
-    if base.splits is not None and head.splits is not None:
-        found |= _moved(base.splits, head.splits)
     known = base.ingested is not None and head.ingested is not None
+    pairs: dict[str, pd.Series[str]] = {}
+    rejected: dict[str, str] = {}
+    if base.facts is not None and head.facts is not None:
+        merged = base.facts.merge(
+            head.facts, on="pair_id", how="outer", indicator="place"
+        )
+        names = merged["pair_id"]
+        both, is_new = (merged["place"] == place for place in ("both", "right_only"))
+        before, after = (merged[f"accepted_{s}"].eq(True) for s in "xy")
+        # Missing hashes are equal.
+        facts = ("class_name", "image_sha256", "mask_sha256")
+        left, right = (merged[[f"{name}_{s}" for name in facts]] for s in "xy")
+        differs = (left.fillna("").to_numpy() != right.fillna("").to_numpy()).any(1)
+        pairs = {
+            "added": names[is_new],
+            "removed": names[merged["place"] == "left_only"],
+            "with other pixels or another class": names[both & differs],
+            "newly accepted": names[both & ~before & after],
+        }
+        # A pair that is new and at once rejected matters to the reviewer as well.
+        lost = merged[(is_new | (both & before)) & ~after]
+        reasons = dict(zip(lost["pair_id"], lost["reason_y"], strict=True))
+        rejected = {name: str(reasons[name]) for name in _natural(reasons)}
+    if base.splits is not None and head.splits is not None:
+        merged = base.splits.merge(head.splits, on="pair_id")
+        moved = merged[merged["split_x"] != merged["split_y"]]
+        for title, split in (
+            ("moved from training to validation", "validation"),
+            ("moved from validation to training", "train"),
+        ):
+            pairs[title] = moved.loc[moved["split_y"] == split, "pair_id"]
     return DataChange(
         facts=differing(base.ingested or {}, head.ingested or {}) if known else [],
+        pairs={title: _natural(names) for title, names in pairs.items()},
+        rejected=rejected,
         same=same,
-        pairs_known="added" in found or same,
-        **found,
+        pairs_known=same or "added" in pairs,
     )
 
 
-def _pairs(base: pd.DataFrame, head: pd.DataFrame) -> dict[str, Any]:
-    """What became of every pair of the ingested data."""
-    merged = base.merge(head, on="pair_id", how="outer", indicator="place")
-    both = merged[merged["place"] == "both"]
-    accepted = [both[f"accepted_{s}"].astype(bool) for s in "xy"]
-    differs = both["class_name_x"] != both["class_name_y"]
-    for name in ("image_sha256", "mask_sha256"):
-        hashes = [both[f"{name}_{s}"].fillna("") for s in "xy"]
-        differs |= hashes[0] != hashes[1]
-    lost = both[accepted[0] & ~accepted[1]]
-    # A pair that is new and at once rejected matters to the reviewer as well.
-    added = merged[merged["place"] == "right_only"]
-    lost = pd.concat([lost, added[~added["accepted_y"].astype(bool)]])
-    reasons = dict(zip(lost["pair_id"], lost["reason_y"], strict=True))
-    return {
-        "added": _natural(added["pair_id"]),
-        "removed": _natural(merged.loc[merged["place"] == "left_only", "pair_id"]),
-        "changed": _natural(both.loc[differs, "pair_id"]),
-        "rejected": {name: str(reasons[name]) for name in _natural(reasons)},
-        "accepted": _natural(both.loc[~accepted[0] & accepted[1], "pair_id"]),
-    }
-
-
-def _moved(base: pd.DataFrame, head: pd.DataFrame) -> dict[str, Any]:
-    """Pairs that changed from training to validation, or back."""
-    merged = base.merge(head, on="pair_id")
-    moved = merged[merged["split_x"] != merged["split_y"]]
-    return {
-        f"to_{split}": _natural(moved.loc[moved["split_y"] == split, "pair_id"])
-        for split in ("validation", "train")
-    }
-
-
-def _natural(names: Any) -> list[str]:
-    return sorted((str(name) for name in names), key=natural_key)
+def _natural(names: Iterable[str]) -> list[str]:
+    return sorted(map(str, names), key=natural_key)

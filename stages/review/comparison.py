@@ -108,12 +108,13 @@ def _difference(rows: pd.DataFrame, name: str) -> Difference | None:
         return None
     groups = rows["group"].to_numpy(object)
     low, high = confidence_interval(values, groups, resamples=RESAMPLES, seed=SEED)
+    largest = METRICS[name].largest  # few groups give ends that no difference reaches
     return Difference(
         base=float(rows[f"{name}_base"][defined].mean()),
         head=float(rows[f"{name}_head"][defined].mean()),
         mean=float(values[defined].mean()),
-        low=low,
-        high=high,
+        low=max(low, -largest),
+        high=min(high, largest),
         num_images=int(defined.sum()),
         num_groups=len(set(groups[defined])),
     )

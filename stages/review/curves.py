@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from stages.core.charts import COLOURS, figure, svg
@@ -53,18 +52,17 @@ def charts(
     images = comparison.images
     rows = images[images["became"].isin(_IMAGES)]
     found = [] if rows.empty else [_scatter(rows, links)]
-    histories = {"base": base.history, "head": head.history}
     for column, title in (("loss", "Training loss"), ("dice", "Training Dice")):
+        lines = {
+            role: table.set_index("epoch")[column]
+            for role, table in (("base", base.history), ("head", head.history))
+            if table is not None and len(table)
+        }
         remark = "On augmented training images, one point per epoch."
         if base.params.get("train") != head.params.get("train"):
             remark += " The sides differ in params of the training."
-        lines = {
-            role: table.set_index("epoch")[column]
-            for role, table in histories.items()
-            if table is not None and len(table)
-        }
         if lines:
-            found.append(_lines(title, remark, lines, "epoch"))
+            found.append(_lines(title, remark, lines))
     return found + _gradients(base, head)
 
 
@@ -110,22 +108,26 @@ def history_chart(points: Sequence[Point], head: float | None) -> Chart:
 
 
 def _lines(
-    title: str, remark: str, lines: "Mapping[str, pd.Series[float]]", x_label: str
+    title: str,
+    remark: str,
+    lines: "Mapping[str, pd.Series[float]]",
+    parts: Sequence[str] = (),
 ) -> Chart:
-    """A line per side."""
+    """A line per side over epochs, or over parts of the network on a log scale."""
     drawn, axes = figure()
-    _plot(axes, lines)
-    axes.set_xlabel(x_label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(lines) == 2 and lines["base"].equals(lines["head"]):
-        remark += " Both sides are the same."
-    return Chart(title, remark, svg(drawn, title))
-
-
-def _plot(axes: Axes, lines: "Mapping[str, pd.Series[float]]") -> None:
     for role, line in lines.items():
         style = _SIDES[role] if len(line) <= _MARKED else _SIDES[role] | {"marker": ""}
         axes.plot(line.index, line, color=COLOURS[role], markersize=4, **style)
+    if parts:
+        axes.set_yscale("log")
+        axes.set_ylabel("norm")
+        axes.set_xticks(range(len(parts)), parts, rotation=32, ha="right")
+    else:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(lines) == 2 and lines["base"].equals(lines["head"]):
+        remark += " Both sides are the same."
+    return Chart(title, remark, svg(drawn, title))
 
 
 def _scatter(rows: pd.DataFrame, links: Mapping[str, str]) -> Chart:
@@ -167,24 +169,17 @@ def _gradients(base: RunResults, head: RunResults) -> list[Chart]:
     }
     found = []
     for level in sorted({int(h) for table in tables.values() for h in table["head"]}):
-        lines = {}
-        parts: dict[str, None] = {}
-        for role, table in reversed(tables.items()):
-            rows = table[table["head"] == level]
-            lines[role] = rows.groupby("part", sort=False)["gradient_norm"].median()
-            parts |= dict.fromkeys(lines[role].index)
-        places = {part: place for place, part in enumerate(parts)}
-        title = f"Gradient from head {level}"
+        medians = {
+            role: table[table["head"] == level]
+            .groupby("part", sort=False)["gradient_norm"]
+            .median()
+            for role, table in tables.items()
+        }
+        parts = list(dict.fromkeys([p for m in medians.values() for p in m.index]))
+        lines = {role: line.rename(parts.index) for role, line in medians.items()}
         finest = " (the finest, which ships)" if level == 0 else ""
         remark = (
             f"Median over training of what head {level}{finest} sends to each part."
         )
-        drawn, axes = figure()
-        _plot(axes, {role: line.rename(places) for role, line in lines.items()})
-        axes.set_yscale("log")
-        axes.set_ylabel("norm")
-        axes.set_xticks(list(places.values()), list(places), rotation=32, ha="right")
-        if len(lines) == 2 and lines["base"].equals(lines["head"]):
-            remark += " Both sides are the same."
-        found.append(Chart(title, remark, svg(drawn, title)))
+        found.append(_lines(f"Gradient from head {level}", remark, lines, parts))
     return found

@@ -65,7 +65,7 @@ class ReviewRepository:
         self._score(lambda _: SHIFT)
         self._commit("base")
         ids = sorted(pd.read_csv(paths.PER_IMAGE)["pair_id"])
-        self.worsened, self.improved = ids[1:6], ids[7]
+        self.worsened, self.improved = ids[1:7], ids[8]
         facts = pq.read_table(paths.QUALITY_PAIRS).to_pandas()
         fractions = facts["foreground_fraction"].sort_values()
         most = round(float(fractions.iloc[-3:-1].mean()), 4)

@@ -116,6 +116,10 @@ def test_known_images_worsened(repository, reviewed):
     for name in order:
         assert f"| {name} |" in text
     assert f"{dice.mean:+.4f}".replace("-", MINUS) in text
+    points = reviewed("worse", "base").history
+    assert [point.mean for point in points] == pytest.approx(
+        [before.dice.mean(), after.dice.mean()], abs=1e-6
+    )
     # The images of the page stand worst first.
     anchors = re.findall(r'<tbody id="[^"]*"[^>]* data-id="([^"]*)"', page(found))
     assert anchors[: len(order)] == order
@@ -146,8 +150,12 @@ def test_other_validation_images(repository, reviewed):
     assert found.notes[0].is_warning
     assert f"over the {len(common)} images that both scored" in found.notes[0].text
     moved = found.changes.data
-    assert set(moved.to_validation) == set(after.index) - set(before.index)
-    assert set(moved.to_train) == set(before.index) - set(after.index)
+    new, old = (
+        set(after.index) - set(before.index),
+        set(before.index) - set(after.index),
+    )
+    assert set(moved.pairs["moved from training to validation"]) == new
+    assert set(moved.pairs["moved from validation to training"]) == old
     assert found.comparison.counts["only in base"] == len(before) - len(common)
 
 
@@ -159,7 +167,7 @@ def test_the_same_ids_over_other_pictures_are_not_compared(reviewed):
     assert not found.common
     assert found.comparison.counts["other picture"] > 0
     assert {row.difference for row in found.metrics} == {""}
-    assert found.changes.data.changed
+    assert found.changes.data.pairs["with other pixels or another class"]
     versions = [c for c in found.changes.data.facts if c.name == "version"]
     assert [(c.base, c.head) for c in versions] == [('"seed 7"', '"seed 8"')]
     num = found.comparison.counts["other picture"]
@@ -171,17 +179,17 @@ def test_the_same_ids_over_other_pictures_are_not_compared(reviewed):
 
 def test_data_that_grew(repository, reviewed):
     data = reviewed("base", "grown").changes.data
-    assert len(data.added) == 4
+    assert len(data.pairs["added"]) == 4
     assert set(repository.rejected) <= set(data.rejected)
     assert all("foreground" in reason for reason in data.rejected.values())
-    assert not data.removed
-    assert not data.changed
+    assert not data.pairs["removed"]
+    assert not data.pairs["with other pixels or another class"]
     counts = {c.name: (c.base, c.head) for c in data.facts}
     assert counts["num_pairs"] == ("20", "24")
     back = reviewed("grown", "base").changes.data
-    assert back.removed == data.added
-    assert set(back.accepted) == set(repository.rejected)
-    assert not back.added
+    assert back.pairs["removed"] == data.pairs["added"]
+    assert set(back.pairs["newly accepted"]) == set(repository.rejected)
+    assert not back.pairs["added"]
     assert not back.rejected
 
 
@@ -411,7 +419,8 @@ def test_foreign_names_are_shown_and_do_nothing(hostile):
 def test_markdown_stays_under_the_limit(hostile, reviewed):
     found = reviewed("base", "worse")
     names = [f"{'@|<' * 60}-{number}" for number in range(4000)]
-    data = replace(found.changes.data, same=False, added=names, removed=names)
+    pairs = {"added": names, "removed": names}
+    data = replace(found.changes.data, same=False, pairs=pairs)
     params = [
         type(c)(n, "x" * 900, "y" * 900) for c in found.changes.params for n in names
     ]
