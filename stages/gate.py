@@ -55,7 +55,8 @@ def gate(
     if failed:
         raise PipelineError(
             f"gate: {len(failed)} of {len(found)} bounds in params.yaml are not met, "
-            f"so nothing is exported; see {paths.OVERLAYS} for why",
+            f"so nothing is exported ({paths.EXPORT}, if it is there, holds the former "
+            f"model); see {paths.OVERLAYS} for why",
             details=table(found),
         )
     logger.info("gate passed\n%s", table(found))

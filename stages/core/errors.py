@@ -163,6 +163,10 @@ def _system_sentence(error: Exception) -> str | None:
                 f"{where} cannot be read or written ({os.strerror(number)}); give this "
                 "user the right to it and run the same command again"
             )
+        case errno.ENOTDIR | errno.EEXIST:
+            return (
+                f"{where} cannot be made: a file is in its place; name another folder"
+            )
         case _:
             return None
 

@@ -381,7 +381,8 @@ def parse_params(values: Any) -> Params:
 def first_problem(error: ValidationError) -> str:
     """The first problem of a validation, as `section.key must …, found …`.
 
-    A renamed key comes before the others: the new one is missing because of it.
+    A renamed or unknown key comes before the others: the right one is missing because
+    of it.
     """
     problems = {
         ".".join(map(str, problem["loc"])): problem
@@ -389,7 +390,9 @@ def first_problem(error: ValidationError) -> str:
     }
     for old in problems.keys() & RENAMED.keys():
         return f"{old} is called {RENAMED[old]} now; rename it"
-    key, problem = list(problems.items())[-1]
+    unknown = [k for k, p in problems.items() if p["type"] == "extra_forbidden"]
+    key = (unknown or list(problems))[-1]
+    problem = problems[key]
     found = _short(problem["input"])
     match problem["type"]:
         case "extra_forbidden":

@@ -145,7 +145,7 @@ def predict(
     )
     if bad:
         raise PipelineError(
-            f"{len(bad)} of {len(rows)} images could not be read, such as "
+            f"{len(bad)} of {len(rows)} images could not be read, the first is "
             f"{bad[0].image} ({bad[0].problem}); repair or remove them and run the "
             "same command again"
         )

@@ -211,8 +211,8 @@ def _is_same_definition(model: Exported, of_data: MaskDefinition) -> bool | None
         return None
     if model.mask_definition_id != of_data.id:
         logger.warning(
-            "the masks have different meanings, so that the scores are not "
-            "comparable: the model learnt %r, this data has %r",
+            "scores compare only if both masks mean the same: the model was trained on "
+            "%r, this data has %r",
             model.mask_definition,
             of_data.text,
         )

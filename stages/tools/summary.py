@@ -61,8 +61,9 @@ def _machine_note() -> str:
     return (
         "These numbers are this machine's: its processor or its libraries differ from "
         f"those of the committed results ({paths.BUILD}), and so do the last digits.\n"
-        "`git status` shows the changed files, as expected. "
-        "Put the committed ones back:  git checkout dvc.lock data && dvc checkout"
+        "`git status` shows the changed files, as expected. Commit them to review "
+        "changes on this machine,\nor restore the committed ones:  git checkout "
+        "dvc.lock data"
     )
 
 

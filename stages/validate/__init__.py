@@ -101,7 +101,12 @@ def _sentence(outcome: Outcome, page: Path) -> str:
     )
     reasons = ", ".join(f"{name} {count}" for name, count in counts.most_common(3))
     why = f" (rejected by {reasons})" if reasons else ""
+    rejected = outcome.table[~outcome.table["accepted"]]
+    for pair in rejected.head(1).itertuples():
+        why += f", such as {pair.pair_id}: {pair.reason}"
     names = [check.name for check in outcome.failed]
+    if counts["shapes"]:
+        names.insert(0, "image_mask_shapes")
     known = [f"validate.{n}" for n in names if n in ValidateParams.model_fields]
     change = f" or change {' or '.join(known)}" if known else ""
     return f"{short}{why}; look at {page}, then mend the data{change}"

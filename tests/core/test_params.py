@@ -78,6 +78,10 @@ def test_a_mistake_is_one_sentence_that_names_the_key(
 def test_a_missing_key_is_named(shipped_values):
     values = with_overrides(shipped_values, {})
     del values["evaluate"]["threshold"]
+    values["evaluate"]["treshold"] = 0.5
+    with pytest.raises(PipelineError, match=r"evaluate\.treshold is not a known key"):
+        parse_params(values)
+    del values["evaluate"]["treshold"]
     with pytest.raises(PipelineError, match=r"evaluate\.threshold is missing"):
         parse_params(values)
 
