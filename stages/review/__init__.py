@@ -94,11 +94,7 @@ def run(
 
 
 def review(base: Revision, head: Revision) -> Review:
-    """Compares two revisions.
-
-    Args:
-        base: What to compare with.
-        head: What to judge.
+    """Judges the head against the base.
 
     Raises:
         PipelineError: If one of them holds nothing to compare.

@@ -41,14 +41,7 @@ class Chart:
 def charts(
     base: RunResults, head: RunResults, comparison: Comparison, links: Mapping[str, str]
 ) -> list[Chart]:
-    """All charts that the sides hold numbers for.
-
-    Args:
-        base: One side.
-        head: The other.
-        comparison: Their images.
-        links: Link inside the page, by pair id.
-    """
+    """All charts that the sides hold numbers for; links are by pair id."""
     images = comparison.images
     rows = images[images["became"].isin(_IMAGES)]
     found = [] if rows.empty else [_scatter(rows, links)]

@@ -22,11 +22,7 @@ class Point:
 
 
 def history(base: Revision) -> list[Point]:
-    """The last commits of the base's first parents that changed metrics, oldest first.
-
-    Args:
-        base: A commit.
-    """
+    """The base's last commits that changed metrics, oldest first."""
     log = git.output(
         *("log", "--first-parent", f"--max-count={COMMITS}", "--format=%H %cs"),
         *(base.commit or "HEAD", "--", paths.METRICS.as_posix()),

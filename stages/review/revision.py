@@ -132,34 +132,23 @@ class Revision:
     def file(self, path: Path) -> Path | None:
         """Where an output that is a file can be read; None if it is not cached.
 
-        What the lock names comes first: a working tree may still hold the outputs of
+        From the cache even for the working tree, which may still hold the outputs of
         the commit it was on before.
         """
-        found = self._cached(self.outs.get(path.as_posix()))
-        folder = self._folder(path.as_posix())
-        if found is None and folder is not None and (folder / path).is_file():
-            return folder / path
-        return found
+        return self._cached(self.outs.get(path.as_posix()))
 
     def folder(self, path: Path) -> dict[str, Path] | None:
         """Where an output folder's files can be read, by name inside it.
 
         None if the folder, or one of its files, is not cached.
         """
-        listing = self._listing(path)
-        if listing is None:
-            if self.commit is not None or not path.is_dir():
-                return None
-            children = [p for p in sorted(path.rglob("*")) if p.is_file()]
-            return {child.relative_to(path).as_posix(): child for child in children}
-        found = {name: self._cached(md5) for name, md5 in listing.items()}
+        listing = self._cached(self.outs.get(path.as_posix()))
+        names = None if listing is None else dvc_files.listing(listing)
+        if names is None:
+            return None
+        found = {name: self._cached(md5) for name, md5 in names.items()}
         cached = {name: place for name, place in found.items() if place is not None}
         return cached if len(cached) == len(found) else None
-
-    def _listing(self, path: Path) -> dict[str, str] | None:
-        md5 = self.outs.get(path.as_posix(), "")
-        place = self._cached(md5) if md5.endswith(".dir") else None
-        return None if place is None else dvc_files.listing(place)
 
     def _cached(self, md5: str | None) -> Path | None:
         if not dvc_files.is_md5(md5):
@@ -202,11 +191,7 @@ def pull(revisions: Sequence[Revision], outputs: Iterable[Path]) -> None:
 
 
 def revisions(base: str, head: str | None) -> tuple[Revision, Revision]:
-    """Base and head, each as a place to read from.
-
-    Args:
-        base: A Git revision.
-        head: A Git revision; None is the working tree.
+    """Base and head, each a Git revision; a head of None is the working tree.
 
     Raises:
         PipelineError: If there is no repository or no such revision.

@@ -163,11 +163,7 @@ def _table(
 ) -> pd.DataFrame | None:
     """A CSV table with at least these columns; None if there is none.
 
-    Args:
-        revision: Whose.
-        path: The table.
-        text: Columns of text.
-        numbers: Columns of numbers; METRICS are numbers too, where it has them.
+    Columns of METRICS are numbers too, where it has them.
     """
     content = revision.read(path)
     if content is None:
