@@ -17,7 +17,6 @@ import stages.nn  # noqa: F401  # before Keras: its start-up notices stay out of
 # isort: split
 from stages.core import files, paths, provenance
 from stages.core.errors import PipelineError
-from stages.core.imaging import Predictor
 from stages.core.params import ExportParams, TrainParams
 from stages.datasets.pairs import read_splits
 from stages.export import card, litert, onnx_file, parity, saved_model, size, variants
@@ -85,10 +84,9 @@ def export(
     if begun_from:
         facts["initial_weights"] = provenance.of_file(begun_from)
     table = read_splits(paths.SPLIT_PAIRS)
-    keras_predict = predictor(model, flip_tta=flip_tta)
     wanted = parity.reference(
         parity.spread(table, "validation", params.parity_images),
-        keras_predict,
+        predictor(model, flip_tta=flip_tta),
         size=side,
         channels=channels,
         threshold=threshold,
@@ -101,15 +99,16 @@ def export(
         onnx_file.write(core, places["onnx"], facts=facts, epsilon=epsilon)
         saved_model.write(network, places["saved_model"], facts=facts)
         litert.write(core, places["litert"], facts=facts, epsilon=epsilon)
-        predictors: dict[str, Predictor] = {
-            "onnx": onnx_file.load(places["onnx"]),
-            "saved_model": saved_model.load(places["saved_model"]),
-            "litert": litert.load(places["litert"]),
+        loaders = {
+            "onnx": onnx_file.load,
+            "saved_model": saved_model.load,
+            "litert": litert.load,
         }
         formats: dict[str, dict[str, float | str]] = {}
         for name, path in places.items():
             batches = BATCHES if name == "onnx" else (1,)
-            found = parity.compare(name, predictors[name], wanted, params, batches)
+            predict = loaders[name](path)
+            found = parity.compare(name, predict, wanted, params, batches)
             formats[name] = {
                 **of_file(path),
                 "max_probability_difference": found.probability,
@@ -128,7 +127,6 @@ def export(
         )
         for kind, loss in losses.items():
             path = places["onnx"].with_stem(f"unet_{kind}")
-            predictors[kind] = onnx_file.load(path)
             formats[kind] = {**of_file(path), "dice_loss": loss}
         values = {
             "formats": formats,
@@ -155,7 +153,6 @@ def export(
             verdict=verdict,
         )
         (partial / "model_card.md").write_text(text, encoding="utf-8", newline="\n")
-        parity.log_latency({"keras": keras_predict, **predictors}, wanted.images[0])
     files.write_json(paths.EXPORT_SUMMARY, values)
     return out
 

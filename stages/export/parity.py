@@ -1,7 +1,5 @@
 """Compares an exported file with Keras, on held-out images."""
 
-import logging
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -24,11 +22,6 @@ from stages.core.imaging import (
 from stages.core.params import ExportParams
 from stages.datasets.pairs import read_pairs
 from stages.scoring.metrics import Masks, dice
-
-logger = logging.getLogger(__name__)
-
-TIMED_RUNS = 9
-TIMED_S = 2.0  # a large network is timed less often
 
 
 @dataclass(frozen=True)
@@ -160,20 +153,3 @@ def score(mask: Mask, prob: Float, threshold: float) -> float:
     found = resize_prob(prob, *mask.shape) >= threshold
     value = dice(Masks(mask_true=mask, mask_pred=found))
     return 1.0 if np.isnan(value) else value
-
-
-def log_latency(predictors: dict[str, Predictor], image: Float) -> None:
-    """Logs the median time per image of each format; no output holds times.
-
-    Args:
-        predictors: By name.
-        image: (S, S, C) in [0, 1].
-    """
-    for name, predict in predictors.items():
-        predict(image[None])  # the first call is slower
-        times: list[float] = []
-        while len(times) < TIMED_RUNS and sum(times) < TIMED_S:
-            start = time.perf_counter()
-            predict(image[None])
-            times.append(time.perf_counter() - start)
-        logger.info("%s: %.1f ms per image", name, 1000 * float(np.median(times)))

@@ -12,7 +12,6 @@ import hashlib
 import io
 import itertools
 import logging
-import math
 import os
 import sys
 from collections import Counter
@@ -256,18 +255,14 @@ class _Table:
 
 
 def _row(name: str, found: Segmentation, marks: dict[str, str]) -> Row:
-    height, width = found.mask.shape
-    confidence = found.mean_confidence
-    return Row(
-        image=_cell(name),
-        height=str(height),
-        width=str(width),
-        lung_area_fraction=f"{found.area_fraction:.6f}",
-        components=str(found.components),
-        mean_confidence="" if math.isnan(confidence) else f"{confidence:.6f}",
-        warning="; ".join(found.warnings),
-        **marks,
-    )
+    cells = {
+        key: f"{value:.6f}" if isinstance(value, float) else str(value)
+        for key, value in found.measures().items()
+        if value is not None
+    }
+    cells["warning"] = "; ".join(found.warnings)
+    del cells["warnings"]
+    return Row(image=_cell(name), **cells, **marks)
 
 
 def _write_pictures(

@@ -58,6 +58,19 @@ class Segmentation:
     warnings: tuple[str, ...]
     image: Grey
 
+    def measures(self) -> dict[str, Any]:
+        """What is told of it, fractions with six digits, under `predict`'s names."""
+        height, width = self.mask.shape
+        confidence = self.mean_confidence
+        return {
+            "height": height,
+            "width": width,
+            "lung_area_fraction": round(self.area_fraction, 6),
+            "components": self.components,
+            "mean_confidence": None if math.isnan(confidence) else round(confidence, 6),
+            "warnings": list(self.warnings),
+        }
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -78,6 +91,12 @@ class Exported:
     facts: Mapping[str, Any]  # provenance; empty if the file carries none
 
     @property
+    def data(self) -> Mapping[str, Any]:
+        """Facts about its training data; empty if unknown."""
+        found = self.facts.get("data")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
     def threshold(self) -> float | None:
         """The probability threshold of its evaluation; None if unknown."""
         return _number(self.facts, "params", "evaluate", "threshold")
@@ -91,17 +110,12 @@ class Exported:
     @property
     def mask_definition(self) -> str:
         """The meaning of the masks that it was trained on; "" if unknown."""
-        return self._data_text("mask_definition")
+        return _text(self.data.get("mask_definition"))
 
     @property
     def mask_definition_id(self) -> str:
         """The id of that meaning, to compare with other data; "" if unknown."""
-        return self._data_text("mask_definition_id")
-
-    def _data_text(self, key: str) -> str:
-        data = self.facts.get("data")
-        found = data.get(key) if isinstance(data, dict) else None
-        return found if isinstance(found, str) else ""
+        return _text(self.data.get("mask_definition_id"))
 
     @property
     def is_of_lungs(self) -> bool:
@@ -111,10 +125,9 @@ class Exported:
     @property
     def reference_ranges(self) -> ReferenceRanges | None:
         """The ranges of its training data; None if unknown."""
-        data = self.facts.get("data")
-        ranges = data.get("usual") if isinstance(data, dict) else None
+        ranges = self.data.get("usual")
         return ReferenceRanges.of(
-            ranges if isinstance(ranges, dict) else {},
+            ranges if isinstance(ranges, Mapping) else {},
             is_of_lungs=self.is_of_lungs,
             is_grey=self.image_channels == 1,
         )
@@ -341,6 +354,10 @@ def _facts(metadata: Mapping[str, str]) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _number(facts: Mapping[str, Any], *names: str) -> float | None:

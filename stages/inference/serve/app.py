@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import logging
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from stages.core import imaging
 from stages.inference.serve.counts import CONTENT_TYPE, Counts
-from stages.inference.serve.engine import Answer, Engine
+from stages.inference.serve.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +167,12 @@ def build(engine: Engine, *, hosts: list[str]) -> FastAPI:
             answer = await engine.answer(encoded, with_view=as_json and view)
         counts.seconds.observe(answer.seconds)
         counts.images.labels("yes" if answer.found.warnings else "no").inc()
-        facts = _facts(engine, answer)
+        facts = Prediction(
+            **answer.found.measures(),
+            threshold=engine.segmenter.threshold,
+            model_sha256=engine.sha256,
+            notice=NOTICE,  # unset fields are left out
+        )
         if not as_json:
             headers = _as_headers(facts)
             return Response(answer.mask_png, media_type="image/png", headers=headers)
@@ -230,8 +234,6 @@ async def _body(request: Request, engine: Engine) -> bytes:
 def describe(engine: Engine) -> ModelFacts:
     """Describes the model that an engine serves."""
     model = engine.segmenter.model
-    data = model.facts.get("data")
-    told = data if isinstance(data, dict) else {}
     return ModelFacts(
         sha256=engine.sha256,
         image_size=model.image_size,
@@ -240,26 +242,10 @@ def describe(engine: Engine) -> ModelFacts:
         is_of_lungs=model.is_of_lungs,
         mask_definition=model.mask_definition,
         data={
-            key: told.get(key) for key in ("dataset", "source", "version", "licence")
+            key: model.data.get(key)
+            for key in ("dataset", "source", "version", "licence")
         },
         max_bytes=engine.limits.max_bytes,
-    )
-
-
-def _facts(engine: Engine, answer: Answer) -> Prediction:
-    found = answer.found
-    height, width = found.mask.shape
-    confidence = found.mean_confidence
-    return Prediction(
-        height=height,
-        width=width,
-        lung_area_fraction=round(found.area_fraction, 6),
-        components=found.components,
-        mean_confidence=None if math.isnan(confidence) else round(confidence, 6),
-        warnings=list(found.warnings),
-        threshold=engine.segmenter.threshold,
-        model_sha256=engine.sha256,
-        notice=NOTICE,
     )
 
 
