@@ -1,8 +1,7 @@
 """Does a loss at several decoder levels help? `python -m benchmarks.ablation [DATA]`.
 
-Trains the same small network with 1, 2 and 3 supervised levels, with two momenta of
-batch norm and three seeds. Each run is a DVC experiment (`dvc exp show`, `dvc plots
-diff`); the result is one table.
+Trains a small network with 1, 2 and 3 supervised levels, with two momenta of batch norm
+and three seeds. Each run is a DVC experiment; the result is one table.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import typer
 from tabulate import tabulate
 
 from stages.core import files, paths
-from stages.core.errors import PipelineError, run
+from stages.core.errors import run
 from stages.scoring.metrics import confidence_interval
 from stages.tools.sweep import Planned, data_values, sweep
 
@@ -35,7 +34,6 @@ SIZE: dict[str, Any] = {
     "evaluate.overlays_median": 0,
     "evaluate.overlays_worst": 0,
 }
-START_DICE = 0.9
 RESAMPLES, RESAMPLING_SEED = 10_000, 20
 
 Runs = Mapping[str, Any]  # of `sweep`: results by run name
@@ -47,12 +45,7 @@ def run_name(levels: int, momentum: float, seed: int) -> str:
 
 
 def planned(data: dict[str, Any], *, epochs: int) -> list[Planned]:
-    """All runs, one seed after the other: an early end leaves whole comparisons.
-
-    Args:
-        data: The params that name the data.
-        epochs: Epochs per run.
-    """
+    """All runs, one seed after the other: an early end leaves whole comparisons."""
     return [
         Planned(
             run_name(levels, momentum, seed),
@@ -73,23 +66,12 @@ def table(done: Runs) -> str:
     """The result as Markdown, one row per number of levels and momentum.
 
     The difference is to one level with the same momentum, paired by image and seed,
-    with a 95 % bootstrap interval over groups. It is marked with * where the interval
-    excludes 0 and every seed was run and agrees on the sign.
-
-    Args:
-        done: Finished runs by name.
-
-    Raises:
-        PipelineError: If there is none.
+    with a 95 % bootstrap interval over groups.
     """
-    if not done:
-        raise PipelineError("no run is finished, so there is nothing to report")
     rows = []
     for momentum, levels in product(MOMENTA, WEIGHTS):
         dice = _dice(done, levels, momentum)
         difference = dice - _dice(done, 1, momentum)
-        names = [run_name(levels, momentum, seed) for seed in SEEDS]
-        starts = [_start(done[name].history) for name in names if name in done]
         rows.append(
             {
                 "levels": levels,
@@ -97,7 +79,6 @@ def table(done: Runs) -> str:
                 "Dice": f"{dice.mean(axis=1).mean():.4f}" if len(dice) else "-",
                 "by seed": ", ".join(f"{dice[seed].mean():.4f}" for seed in dice),
                 "minus 1 level": "" if levels == 1 else _shown(difference, done),
-                f"epochs to {START_DICE:g}": ", ".join(starts),
             }
         )
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
@@ -129,17 +110,7 @@ def _shown(difference: pd.DataFrame, done: Runs) -> str:
     low, high = confidence_interval(
         pooled, ids, resamples=RESAMPLES, seed=RESAMPLING_SEED
     )
-    signs = set(np.sign(difference.mean()))
-    is_shown = (low > 0 or high < 0) and len(difference.columns) == len(SEEDS)
-    mark = " *" if is_shown and len(signs) == 1 else ""
-    return f"{np.nanmean(pooled):+.4f} ({low:+.4f} to {high:+.4f}){mark}"
-
-
-def _start(history: pd.DataFrame) -> str:
-    """The first epoch whose monitored Dice reaches START_DICE."""
-    dice = pd.to_numeric(history["monitor_dice"])
-    reached = history.loc[dice >= START_DICE, "epoch"]
-    return f"{reached.iloc[0]:.0f}" if len(reached) else "never"
+    return f"{np.nanmean(pooled):+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def main(
