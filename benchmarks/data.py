@@ -26,12 +26,7 @@ TINY_SIDE = 48  # pixels of a phantom that is quickly drawn
 
 
 def phantoms(count: int, *, side: int | None = None) -> list[Pair]:
-    """Phantoms that the embedded model was not trained on.
-
-    Args:
-        count: How many.
-        side: Of images and masks, pixels; None takes that of params.yaml.
-    """
+    """Phantoms that the embedded model was not trained on; `side` in pixels."""
     params = load_params().ingest
     update = {"pairs": count, "seed": params.phantom.seed + OTHER_SEED}
     if side is not None:
@@ -46,10 +41,6 @@ def phantoms(count: int, *, side: int | None = None) -> list[Pair]:
 
 def encoded(options: Options, count: int) -> list[Pair]:
     """Complete pairs: the first of the given data, or phantoms; varied if too few.
-
-    Args:
-        options: Its `data` and `quick` count.
-        count: How many.
 
     Raises:
         PipelineError: If the given data holds no complete pair.
@@ -145,12 +136,7 @@ def zip_folder(folder: Path, path: Path) -> None:
 
 
 def settings(pairs: Iterable[Pair], source: Path) -> dict[str, Any]:
-    """Params, by dotted name, that read written pairs and accept their shapes.
-
-    Args:
-        pairs: Some of what was written.
-        source: The zip or the folder.
-    """
+    """Params, by dotted name, that read written pairs and accept their shapes."""
     shapes = set()
     for pair in pairs:
         sides = (imaging.decode(side).shape for side in pair.content())

@@ -25,10 +25,7 @@ class Measured:
 
 
 def run(words: list[str], folder: Path, **env: str) -> str:
-    """Runs a command to its end, on this checkout's code.
-
-    Returns:
-        Its output, both streams.
+    """Runs a command on this checkout's code; returns both of its streams.
 
     Raises:
         PipelineError: If it fails.

@@ -115,7 +115,7 @@ def bench(options: Options) -> list[Row]:
 def ask(
     name: str, images: Float, *, export: Path = paths.EXPORT, model: Path = paths.MODEL
 ) -> Float:
-    """The probabilities of a runtime.
+    """The probabilities of a runtime, by its name in `RUNTIMES`.
 
     Args:
         name: A key of `RUNTIMES`.
@@ -127,8 +127,7 @@ def ask(
         (len(BATCHES), N, S, S, 1).
 
     Raises:
-        NotInstalledError: If it cannot be installed.
-        PipelineError: If it refuses the file.
+        PipelineError: If it cannot be installed, or refuses the file.
     """
     code, needs = RUNTIMES[name]
     package, version = name.split()

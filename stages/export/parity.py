@@ -43,15 +43,10 @@ class Differences:
 
 
 def spread(table: pd.DataFrame, side: str, count: int) -> list[str]:
-    """Chooses at most `count` pairs of one side, spread over the table and its classes.
-
-    Args:
-        table: The split table.
-        side: `train` or `validation`.
-        count: Maximum number of pairs.
+    """At most `count` ids of one side, spread over the split table and its classes.
 
     Raises:
-        PipelineError: If that side has no rows.
+        PipelineError: If that side, `train` or `validation`, has no rows.
     """
     ids = list(table.loc[table["split"] == side, "pair_id"])
     if not ids:
@@ -67,11 +62,6 @@ def read(
     pair_ids: Iterable[str], *, size: int, channels: int
 ) -> Iterator[tuple[Float, Mask]]:
     """Yields the network's input (1, S, S, C) and the mask at its own size.
-
-    Args:
-        pair_ids: The ids to read.
-        size: Side of the network's input, pixels.
-        channels: 1 or 3.
 
     Raises:
         PipelineError: If a pair is missing or cannot be decoded.

@@ -31,17 +31,11 @@ def write(
 ) -> dict[str, float]:
     """Writes `unet_KIND.onnx` beside the source for each of `export.variants`.
 
-    Args:
-        params: The `export` section.
-        source: The float32 ONNX file.
-        table: The split table: training rows calibrate, held-out rows are scored.
-        size: Side of the network's input, pixels.
-        channels: 1 or 3.
-        threshold: Pixels at least this probable are foreground.
+    Training rows of the split table calibrate, held-out rows are scored. `size` is the
+    side of the network's input in pixels.
 
     Returns:
-        By kind: mean Dice of the source minus mean Dice of the variant, over all
-        held-out images.
+        By kind: mean Dice of the float32 source minus that of the variant.
 
     Raises:
         PipelineError: If a variant loses more Dice than its bound allows.

@@ -16,13 +16,7 @@ from stages.datasets.tree import check_for_dvc
 
 @dataclass(frozen=True)
 class Update:
-    """The newer data.
-
-    Attributes:
-        name: Short and unique, such as `v6`; "" if there are none.
-        sentence: A description for people.
-        values: Params to set, by dotted name.
-    """
+    """Newer data: a short, unique name, "" if there are none, and params to set."""
 
     name: str
     sentence: str
@@ -30,11 +24,7 @@ class Update:
 
 
 def find(root: Path, params: IngestParams) -> Update:
-    """Asks the source, in seconds, without a download.
-
-    Args:
-        root: The repository.
-        params: The `ingest` section of the last commit.
+    """Asks the source that the last commit's params name, without a download.
 
     Raises:
         NetworkError: If Kaggle does not answer.

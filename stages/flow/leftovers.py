@@ -60,9 +60,6 @@ def end_unknown_runs(deployments: Iterable[str]) -> None:
     """Marks unfinished runs as crashed for which no process ever locked a file.
 
     Only for a server that no other machine uses, before this process serves.
-
-    Args:
-        deployments: Names of the deployments.
     """
     named = DeploymentFilter(name=DeploymentFilterName(any_=list(deployments)))
     types = FlowRunFilterStateType(any_=UNFINISHED)

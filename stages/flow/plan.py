@@ -12,10 +12,7 @@ from stages.core.errors import PipelineError
 
 
 def read_plan(root: Path) -> dict[str, list[str]]:
-    """The stages of the plan in an order in which they can run.
-
-    Args:
-        root: A DVC repository.
+    """The stages of a DVC repository in an order in which they can run.
 
     Returns:
         Names of the stages whose outputs a stage reads, by its name.

@@ -1,6 +1,7 @@
 """What a run publishes on Prefect's pages: metrics, verdict, review, overlays."""
 
 import base64
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,15 +25,9 @@ JPEG_QUALITY = 80  # about 25 kB per picture: an artifact is a row of a database
 
 
 def publish(root: Path, result: PlanResult, *, kept: str = "") -> None:
-    """Publishes what the plan gave; a server that is gone only costs a warning.
-
-    Args:
-        root: Where the plan ran.
-        result: What became of it.
-        kept: A sentence that says what holds the result.
-    """
+    """Publishes what the plan gave; `kept` says what holds the result."""
     where = f"; {kept}" if kept else ""
-    try:
+    with _or_a_warning():
         if SCORER in result.completed:
             create_table_artifact(
                 table=_metrics(root),
@@ -50,18 +45,23 @@ def publish(root: Path, result: PlanResult, *, kept: str = "") -> None:
                 key="verdict",
                 description=f"{paths.VERDICT}: metrics against their bounds",
             )
-    except httpx.HTTPError as error:
-        get_run_logger().warning("Prefect's server does not answer: %s", error)
 
 
 def publish_review(root: Path) -> None:
     """Publishes `review.md`, which lies in this folder."""
-    try:
+    with _or_a_warning():
         create_markdown_artifact(
             markdown=(root / "review.md").read_text("utf-8"),
             key="review",
             description="What the new data changed, image by image",
         )
+
+
+@contextlib.contextmanager
+def _or_a_warning() -> Iterator[None]:
+    """A server that is gone only costs a warning: the results are kept already."""
+    try:
+        yield
     except httpx.HTTPError as error:
         get_run_logger().warning("Prefect's server does not answer: %s", error)
 

@@ -82,11 +82,7 @@ class PlanResult:
 
 
 def run_plan(root: Path) -> PlanResult:
-    """Runs every stage of the plan, independent ones at once.
-
-    Args:
-        root: A DVC repository.
-    """
+    """Runs every stage of the plan in a DVC repository, independent ones at once."""
     futures: dict[str, Any] = {}
 
     def unfinished(stages: list[str]) -> Callable[[], list[str]]:
@@ -135,10 +131,7 @@ def _is_network(_task: Any, _run: Any, state: State[Any]) -> bool:
 def run_stage(stage: str, root: str, unfinished: Callable[[], list[str]]) -> State[Any]:
     """Brings one stage up to date; its outcome is the name of the task's state.
 
-    Args:
-        stage: Its name in `dvc.yaml`.
-        root: The repository.
-        unfinished: Names the stages before it that did not complete.
+    `unfinished` names the stages before it that did not complete.
     """
     if missing := unfinished():
         return Completed(name=SKIPPED, message=f"{missing[0]} did not complete")

@@ -157,14 +157,10 @@ def score(
 
 
 def open_model(path: Path, *, flip_tta: bool = False) -> Exported:
-    """Opens any model of this pipeline; all but `.onnx` import TensorFlow.
+    """Opens ONNX, LiteRT, a SavedModel's folder or `.keras`.
 
-    A `.keras` file carries no mask definition; for the checkout's own model it is taken
-    from `data/ingested.json`.
-
-    Args:
-        path: `*.onnx`, `*.tflite`, a SavedModel's folder or `*.keras`.
-        flip_tta: `evaluate.flip_tta`, for a `.keras` file; in others it is built in.
+    A `.keras` file carries no provenance and no `evaluate.flip_tta`; the mask
+    definition of the checkout's own is taken from `data/ingested.json`.
 
     Raises:
         PipelineError: If it is none of these.

@@ -1,6 +1,6 @@
 """Checks whether this machine and this checkout can run the pipeline.
 
-It asks no network and changes nothing. Each finding says what to do about it.
+It asks no network and changes nothing.
 """
 
 import importlib.metadata
@@ -34,7 +34,6 @@ PHANTOM_PAIR_BYTES = 120_000  # PNG
 KAGGLE_BYTES = 1_300_000_000  # the largest known data set, COVID-QU-Ex, as a zip
 OUTPUT_BYTES = 1 * GIB  # outputs other than data: model, pages, exports
 COPIES = 2  # the workspace and DVC's cache
-PLUGINS = {"webdavs": "webdav"}  # names in `dvc[...]` that differ from the URL's scheme
 
 
 @dataclass(frozen=True)
@@ -183,38 +182,34 @@ def kaggle(ingest: IngestParams) -> Finding:
 
 def checkout() -> Finding:
     """A Git checkout with its history: metrics are compared across commits."""
+    clone = "run from the root of a clone"
     try:
-        prefix = git.output("rev-parse", "--show-prefix")
         shallow = git.output("rev-parse", "--is-shallow-repository") == "true"
     except PipelineError as error:
-        return Finding(BROKEN, "git", str(error), "run from the root of a clone")
+        return Finding(BROKEN, "git", str(error), clone)
     if not paths.PLAN.is_file():
-        found, to_do = f"{paths.PLAN} is missing here", "run from the root of a clone"
-        return Finding(BROKEN, "git", found, to_do)
+        return Finding(BROKEN, "git", f"{paths.PLAN} is missing here", clone)
     if shallow:
         found = "a shallow clone: earlier commits, and so comparisons, are missing"
         return Finding(NOTE, "git", found, "git fetch --unshallow")
-    place = f"the folder {prefix} of a larger repository" if prefix else "a whole clone"
-    return Finding(OK, "git", place)
+    return Finding(OK, "git", "a clone with its history")
 
 
 def record() -> Finding:
     """Whether `dvc.lock` can be read, and Git has it."""
-    path = Path("dvc.lock")
-    if not path.is_file():
+    lock = paths.DVC_LOCK
+    if not lock.is_file():
         return Finding(NOTE, "dvc.lock", "is missing", "run `make repro`")
     try:
-        YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+        YAML(typ="safe", pure=True).load(lock.read_text("utf-8"))
     except (YAMLError, UnicodeError):
-        text = path.read_text("utf-8", errors="replace")
-        conflict = "<<<<<<<" in text and ">>>>>>>" in text
-        found = "holds the markers of a merge conflict" if conflict else "is not YAML"
+        found = "is not YAML, or holds the markers of a merge conflict"
         to_do = (
             "take either side (`git checkout --ours dvc.lock` or --theirs), run "
             "`make repro`, then commit what it writes"
         )
         return Finding(BROKEN, "dvc.lock", found, to_do)
-    if git.run("status", "--porcelain", "--", str(path)).stdout.strip():
+    if git.run("status", "--porcelain", "--", str(lock)).stdout.strip():
         to_do = "commit it together with the files that changed it"
         return Finding(NOTE, "dvc.lock", "differs from the last commit", to_do)
     return Finding(OK, "dvc.lock", "is committed")
@@ -236,7 +231,7 @@ def remote() -> Finding:
     for name, scheme in schemes.items():
         if scheme not in known:
             found = f"{name} is {scheme}://, which this environment cannot reach"
-            to_do = f"pip install 'dvc[{PLUGINS.get(scheme, scheme)}]'"
+            to_do = f"pip install 'dvc[{scheme}]'"
             return Finding(BROKEN, "remote", found, to_do)
     if schemes:
         return Finding(OK, "remote", ", ".join(schemes))
@@ -259,11 +254,12 @@ def leftovers() -> Finding:
 
 
 def _dvc(*words: str, cwd: str = ".") -> str | None:
-    """What a dvc command printed; None if it failed."""
+    """The output of a dvc command; None if it failed."""
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words],
+        processes.dvc(*words),
         cwd=cwd,
         capture_output=True,
+        text=True,
         env=processes.environment(),
     )
-    return None if done.returncode else done.stdout.decode("utf-8", "replace").strip()
+    return None if done.returncode else done.stdout

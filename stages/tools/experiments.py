@@ -40,12 +40,7 @@ class Run:
 
 
 def run(out: Path, *, num: int | None, all_commits: bool) -> None:
-    """Prints the table and draws the picture.
-
-    Args:
-        out: The SVG file to write.
-        num: Include runs of the last `num` commits; None takes HEAD alone.
-        all_commits: Include runs of every commit.
+    """Prints the table and draws the picture, an SVG file.
 
     Raises:
         PipelineError: If DVC fails, or no run can be drawn.
@@ -79,16 +74,14 @@ def show(words: list[str]) -> list[dict[str, Any]]:
 
 def read(shown: list[dict[str, Any]]) -> list[Run]:
     """The finished runs among the records of `show`, best Dice first."""
-    entries = []
-    for commit in shown:
-        entries.append(commit)
-        for experiment in commit.get("experiments") or []:
-            entries += (experiment.get("revs") or [])[:1]  # the last revision
     found: dict[str, Run] = {}
-    for entry in entries:
-        if entry.get("data"):
-            name = str(entry.get("name") or str(entry["rev"])[:10])
-            found.setdefault(name, _run(name, entry["data"]))
+    for commit in shown:
+        experiments = commit.get("experiments") or []
+        # Of an experiment, the last revision.
+        for entry in (commit, *(e["revs"][0] for e in experiments if e.get("revs"))):
+            if entry.get("data"):
+                name = str(entry.get("name") or str(entry["rev"])[:10])
+                found.setdefault(name, _run(name, entry["data"]))
     return sorted(
         found.values(),
         key=lambda r: (-r.dice if math.isfinite(r.dice) else math.inf, r.name),
@@ -96,48 +89,38 @@ def read(shown: list[dict[str, Any]]) -> list[Run]:
 
 
 def _run(name: str, data: dict[str, Any]) -> Run:
-    metrics = {
-        path: flatten(found.get("data") or {})
-        for path, found in (data.get("metrics") or {}).items()
-    }
-    params = {
-        name: value
-        for found in (data.get("params") or {}).values()
-        for name, value in flatten(found.get("data") or {}).items()
-    }
-    dice = metrics.get(str(paths.METRICS), {})
-    passed = _passed(data)
+    def read(kind: str, path: Path) -> dict[str, Any]:
+        return dict(((data.get(kind) or {}).get(str(path)) or {}).get("data") or {})
+
+    metrics, params = read("metrics", paths.METRICS), read("params", paths.PARAMS)
+    passed = _passed(metrics, params)
     summary = (data.get("outs") or {}).get(str(paths.EXPORT_SUMMARY), {}).get("hash")
     place = dvc_files.stored(dvc_files.cache(), summary) if summary else None
     exported = files.read_json(place) if place is not None and place.is_file() else {}
+    dice = metrics.get("dice") or {}
     return Run(
         name=name,
-        params=params,
-        dice=_number(dice.get("dice.mean")),
-        low=_number(dice.get("dice.ci_low")),
-        high=_number(dice.get("dice.ci_high")),
+        params=flatten(params),
+        dice=_number(dice.get("mean")),
+        low=_number(dice.get("ci_low")),
+        high=_number(dice.get("ci_high")),
         passed=passed,
         # After a failed gate, the export is that of an earlier run.
         multiply_adds=_number(exported.get("multiply_adds") if passed else None),
     )
 
 
-def _passed(data: dict[str, Any]) -> bool | None:
-    """Whether the run's metrics pass its own gate; None if it has no metrics."""
-    metrics = (data.get("metrics") or {}).get(str(paths.METRICS), {}).get("data")
-    params = (data.get("params") or {}).get(str(paths.PARAMS), {}).get("data") or {}
-    if not metrics:
-        return None
+def _passed(metrics: dict[str, Any], params: dict[str, Any]) -> bool | None:
+    """Whether a run's metrics pass its own gate; None if it has none."""
     try:
         found = checks(metrics, GateParams.model_validate(params.get("gate")))
     except ValidationError:
         return None
-    return all(check.passed for check in found)
+    return all(check.passed for check in found) if metrics else None
 
 
 def _number(value: Any) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else math.nan
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def differing(found: list[Run]) -> list[str]:
@@ -199,8 +182,6 @@ def _text(value: float, form: str) -> str:
 
 def draw(found: list[Run], out: Path) -> None:
     """Draws Dice with its interval against multiply-adds; joins the front.
-
-    The same runs give the same bytes.
 
     Raises:
         PipelineError: If no run has both numbers.

@@ -29,10 +29,7 @@ class Commit:
 
 
 def check(path: Path) -> None:
-    """Prints a file's provenance and what the checkout knows of it.
-
-    Args:
-        path: `*.onnx`, `*.tflite` or a SavedModel's folder.
+    """Prints the provenance of an exported file and what the checkout knows of it.
 
     Raises:
         PipelineError: If the file carries none, or this checkout does not know it.

@@ -51,10 +51,7 @@ def release(
 ) -> Released:
     """Commits the changelog and tags the commit; on any error, nothing is changed.
 
-    Args:
-        version: Such as 1.2.0.
-        stage: A stage to assign the version to, such as prod.
-        today: The date for the changelog.
+    `stage`, such as prod, is assigned to the version.
 
     Raises:
         PipelineError: If anything is uncommitted or out of date, the gate has not
@@ -112,7 +109,7 @@ def _committed_branch() -> str:
 
 
 def _require_greater(version: str) -> None:
-    """The version is one, and greater than the last."""
+    """Refuses a version that is malformed, or not greater than the last."""
     try:
         wanted = semver.Version.parse(version)
     except ValueError:
@@ -170,14 +167,7 @@ def _read_changelog() -> str:
 
 
 def released(text: str, version: str, line: str, today: datetime.date) -> str:
-    """The changelog with a new, empty *Unreleased* over the version.
-
-    Args:
-        text: The changelog.
-        version: Such as 1.2.0.
-        line: The model's headline metrics.
-        today: The version's date.
-    """
+    """The changelog with a new, empty *Unreleased* over the version and its metrics."""
     section = _UNRELEASED.search(text)
     assert section is not None
     heading = f"## Unreleased\n\n## {version} - {today.isoformat()}"

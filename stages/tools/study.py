@@ -26,12 +26,7 @@ def list_studies() -> None:
 def study(name: str, settings: Sequence[str] = ()) -> int:
     """Sets a study's params in `params.yaml` and runs `dvc exp run`, named after it.
 
-    Args:
-        name: A file of `stages/core/studies`.
-        settings: `key=value` texts, set on top of the study's params.
-
-    Returns:
-        The exit code of `dvc exp run`.
+    `key=value` settings go on top. Returns the exit code of `dvc exp run`.
 
     Raises:
         PipelineError: If there is no such study, or a setting does not fit.

@@ -27,10 +27,7 @@ Hashes = dict[str, str]  # MD5 of outputs by path
 
 
 def run(keep: Path | None) -> None:
-    """Builds twice, prints the comparison, and removes the builds.
-
-    Args:
-        keep: A new folder that keeps the builds.
+    """Builds twice and compares; `keep` names a new folder for both builds.
 
     Raises:
         PipelineError: If an output differs, or nothing can be built.
@@ -49,10 +46,7 @@ def run(keep: Path | None) -> None:
 
 
 def verify(work: Path) -> tuple[Hashes, Hashes, Hashes]:
-    """Builds twice.
-
-    Args:
-        work: Empty folder for the two clones.
+    """Builds twice below an empty folder.
 
     Returns:
         The outputs of both builds, and those that the last commit records.
@@ -115,12 +109,7 @@ def _build(clone: Path, zone: str) -> None:
 
 
 def report(first: Hashes, second: Hashes, recorded: Hashes) -> None:
-    """Prints the comparison.
-
-    Args:
-        first: The outputs of one build.
-        second: Those of the other.
-        recorded: Those of the last commit.
+    """Prints the comparison of two builds and the committed record.
 
     Raises:
         PipelineError: If the two builds differ, or both differ from a `dvc.lock` that
