@@ -59,11 +59,20 @@ def pytest_collection_modifyitems(
 ) -> None:
     """Slow files first, so that no worker is left with one when the rest is done.
 
+    Of the files that use `finished`, one comes first: the others would wait for it.
     Deselects what is for the night, and what needs a browser where there is none,
     unless one is required.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    waiting = {i.path for i in items if "finished" in getattr(i, "fixturenames", ())}
+    first = ROOT / "tests" / "test_flow.py"
+    items.sort(
+        key=lambda item: (
+            item.path != first,
+            item.path not in slow - waiting,
+            item.path not in slow,
+        )
+    )
     without = set() if config.getoption("--nightly") else {"nightly"}
     if not CHROMIUM and os.environ.get("BROWSER_TESTS") != "required":
         without.add("browser")

@@ -35,6 +35,21 @@ class Plan:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, root / name)
         self.write_params(values)
+        self._begin()
+
+    @classmethod
+    def small(cls, root: Path, stages: dict[str, Any]) -> "Plan":
+        """The files that lie in a folder, and a plan, as a repository under DVC."""
+        plan = cls.at(root)
+        with (root / "dvc.yaml").open("w", encoding="utf-8") as file:
+            YAML().dump({"stages": stages}, file)
+        (root / ".dvc").mkdir()
+        (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
+        (root / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
+        plan._begin()
+        return plan
+
+    def _begin(self) -> None:
         self.git("init", "-q", "-b", "main")
         self.git("config", "user.email", "test@example.org")
         self.git("config", "user.name", "test")

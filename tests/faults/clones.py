@@ -102,7 +102,7 @@ def prepare(
     costs: dict[str, Cost] = {}
     stages = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
     for stage in stages:
-        run = Run(root, ["repro", "--single-item", stage], site=root.with_suffix(".s"))
+        run = Run(root, ["repro", "--single-item", stage], site=logs(root))
         cost = costs[stage] = measure(run, stage)
         if run.process.returncode:
             raise SystemExit(f"undisturbed, {stage} failed:\n{run.output()[-3000:]}")
@@ -119,6 +119,11 @@ def prepare(
     values = {name: asdict(cost) for name, cost in costs.items()}
     _costs(root).write_text(json.dumps(values), "utf-8")
     return read(root)
+
+
+def logs(root: Path) -> Path:
+    """The folder of what the undisturbed stages printed, one file per stage."""
+    return root.with_suffix(".logs")
 
 
 def _costs(root: Path) -> Path:
@@ -192,14 +197,14 @@ class Run:
 
 
 def environment(site: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DVC_"))}
+    ours = ("PYTHON", "DVC_", "TF_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     search = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     return kept | {
         "PATH": search,
         "DVC_NO_ANALYTICS": "1",
         # DVC's memory of hashes, not shared with any other clone.
         "DVC_SITE_CACHE_DIR": str(site),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
     }
 
 

@@ -26,6 +26,7 @@ import psutil
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
+from tests.plan import Plan
 
 STEP = """
 import json, sys, time
@@ -189,7 +190,7 @@ class Served:
             return api.read_flow_run(run_id).state
 
 
-def lay(root: Path, number: int) -> None:
+def lay(root: Path) -> None:
     """A repository with the small plan, committed."""
     root.mkdir(parents=True)
     (root / "step.py").write_text(STEP)
@@ -200,17 +201,7 @@ def lay(root: Path, number: int) -> None:
         name: {"cmd": f"python step.py {name}", "deps": ["step.py", *deps], **outs}
         for name, (outs, deps) in PLAN.items()
     }
-    with (root / "dvc.yaml").open("w") as file:
-        YAML().dump({"stages": stages}, file)
-    for words in (
-        ("git", "init", "-q", "-b", "main"),
-        ("git", "config", "user.email", "test@example.org"),
-        ("git", "config", "user.name", "test"),
-        (sys.executable, "-m", "dvc", "init", "-q"),
-        ("git", "add", "-A"),
-        ("git", "commit", "-qm", f"plan {number}"),
-    ):
-        subprocess.run(words, cwd=root, check=True, capture_output=True)
+    Plan.small(root, stages)
 
 
 SCHEDULE = "stages.cli schedule"
@@ -287,7 +278,7 @@ def do(number: int, kind: str, seed: int, folder: Path) -> tuple[str, list[str]]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     served = Served(folder / f"flow{number}", dice, port)
-    lay(served.root, number)
+    lay(served.root)
     params = dice.choice([{}, {"train.epochs": 7}])
     stage = dice.choice(["train", "train", "evaluate", "gate"])
     delay = dice.uniform(0, 2)

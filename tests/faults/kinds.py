@@ -158,15 +158,6 @@ def read_only(scene: Scene) -> str | None:
     return what
 
 
-def _input(scene: Scene) -> tuple[str, Path]:
-    """One of the stage's inputs, and a file of it."""
-    name = scene.dice.choice(scene.base.inputs[scene.stage])
-    path = scene.root / name
-    if path.is_dir():
-        path = scene.dice.choice(sorted(p for p in path.rglob("*") if p.is_file()))
-    return name, path
-
-
 def flip(path: Path, dice: random.Random) -> str:
     """Turns one bit of a file over in place; the file keeps its time."""
     data = bytearray(path.read_bytes())
@@ -180,37 +171,37 @@ def flip(path: Path, dice: random.Random) -> str:
     return f"bit {bit}"
 
 
-def flipped_bit(scene: Scene) -> str | None:
-    """One bit of an input: before DVC looks, or in silence behind its back."""
-    name, path = _input(scene)
-    scene.damaged.append(name)
-    if scene.dice.random() < 0.3:
-        bit = flip(path, scene.dice)
-        os.utime(path)
-        scene.begun(scene.start())
+def _spoilt(
+    spoil: Callable[[Path, random.Random], str],
+) -> Callable[[Scene], str | None]:
+    """A fault to a file of an input: before DVC looks, or behind its back."""
+
+    def disturb(scene: Scene) -> str | None:
+        name = scene.dice.choice(scene.base.inputs[scene.stage])
+        path = scene.root / name
+        if path.is_dir():
+            path = scene.dice.choice(sorted(p for p in path.rglob("*") if p.is_file()))
+        scene.damaged.append(name)
+        where = path.relative_to(scene.root)
+        if scene.dice.random() < 0.3:
+            what = spoil(path, scene.dice)
+            if path.exists():
+                os.utime(path)
+            scene.begun(scene.start())
+            scene.end()
+            return f"{what} of {where} before the run"
+        run = scene.start()
+        process = scene.begun(run)
+        what = spoil(path, scene.dice)
         scene.end()
-        return f"{bit} of {path.relative_to(scene.root)} before the run"
-    run = scene.start()
-    process = scene.begun(run)
-    bit = flip(path, scene.dice)
-    scene.end()
-    return process and f"{bit} of {path.relative_to(scene.root)} behind DVC's back"
+        return process and f"{what} of {where} behind DVC's back"
+
+    return disturb
 
 
-def missing_file(scene: Scene) -> str | None:
-    """A file of an input: gone before DVC looks, or behind its back."""
-    name, path = _input(scene)
-    scene.damaged.append(name)
-    if scene.dice.random() < 0.3:
-        path.unlink()
-        scene.begun(scene.start())
-        scene.end()
-        return f"no {path.relative_to(scene.root)} before the run"
-    run = scene.start()
-    process = scene.begun(run)
+def _remove(path: Path, _: random.Random) -> str:
     path.unlink()
-    scene.end()
-    return process and f"no {path.relative_to(scene.root)} behind DVC's back"
+    return "all"
 
 
 def cache_object(scene: Scene) -> str | None:
@@ -346,8 +337,8 @@ KINDS: dict[str, Callable[[Scene], str | None]] = {
     "interrupt": _signal(signal.SIGINT),
     "disk full": disk_full,
     "read-only": read_only,
-    "flipped bit": flipped_bit,
-    "missing file": missing_file,
+    "flipped bit": _spoilt(flip),
+    "missing file": _spoilt(_remove),
     "cache object": cache_object,
     "checkpoint": checkpoint,
     "two at once": two_at_once,

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults import flows, judge
+from tests.faults import flows
 
 
 @pytest.mark.slow
@@ -35,19 +35,3 @@ def test_faults_to_stages_are_survived(chosen, finished, tmp_path):
 @pytest.mark.nightly
 def test_faults_to_flows_are_survived(capsys):
     assert flows.run(seed=3, count=10) == 0, capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("text", "is_clear"),
-    [
-        ("error: no space left on the disk that holds data/x; free some\n", True),
-        ("interrupted; the next run goes on from here\n", True),
-        ("ERROR: 'data/ingested' is busy, it is being blocked by: (PID 7)\n", True),
-        ("ERROR: failed to reproduce 'x': failed to run: y, exited with 1\n", False),
-        ("ERROR: failed to reproduce 'x': failed to run: y, exited with -9\n", True),
-        ("error: oops\n", False),
-        ("Killed\n", False),
-    ],
-)
-def test_what_counts_as_a_clear_message(text, is_clear):
-    assert bool(judge.OURS.search(text) or judge.DVCS.search(text)) == is_clear

@@ -180,14 +180,6 @@ def test_a_name_neither_moves_the_cursor_nor_is_a_formula(model, tmp_path):
     ]  # fmt: skip
 
 
-def test_names_that_end_in_another_suffix_stay_apart(images):
-    for name in ("one.jpg", "one.png.png"):
-        (images / "a" / name).write_bytes(b"")
-    found = [s.name for s in sources([str(images / "a")], images / "out")]
-    assert len(found) == 4
-    assert len(set(found)) == 4
-
-
 def test_pictures_that_are_missing_are_made(model, images):
     out, _ = run_all(model, images, overlays=False)
     assert not (out / "overlays").exists()

@@ -2,20 +2,18 @@ import json
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from stages.core import files, provenance
+from stages.core import provenance
 from stages.core.errors import PipelineError
 from stages.core.paths import INGESTED, METRICS, MODEL, PER_IMAGE, SPLIT_PAIRS
 from stages.datasets import layouts
 from stages.datasets.pairs import Pair, write_shards
 from stages.inference.score import open_model, score
-from stages.scoring.metrics import Masks, dice
 from tests.conftest import ROOT, lungs, png
 from tests.inference.onnx_models import dark_is_lung
 
@@ -117,17 +115,6 @@ def test_the_numbers_are_those_of_evaluate(tmp_path, data, tiny_params):
     assert open_model(MODEL).mask_definition == ""
 
 
-def test_a_zip_and_its_folder_score_alike(tmp_path, data, tiny_params):
-    first = run_score(tmp_path, data, tiny_params)
-    hashed = files.sha256(tmp_path / "out")
-    packed = tmp_path / "data.zip"
-    with zipfile.ZipFile(packed, "w") as archive:
-        for path in sorted(data.rglob("*.png")):
-            archive.write(path, path.relative_to(data.parent))
-    assert run_score(tmp_path, packed, tiny_params) == first
-    assert files.sha256(tmp_path / "out") == hashed
-
-
 def test_copies_are_one_draw_of_the_interval(tmp_path, data, tiny_params):
     """A copy moves the mean, but is no further evidence."""
     top = tmp_path / "copies"
@@ -191,13 +178,6 @@ def test_the_target_is_a_choice_and_its_meaning_is_told(tmp_path, tiny_params, c
     assert "values, expected 0 and one other" in caplog.text
 
 
-def test_the_threshold_is_the_models_own_unless_told(tmp_path, data, tiny_params):
-    facts = FACTS | {"params": {"evaluate": {"threshold": 0.75}}}
-    model = dark_is_lung(tmp_path / "own.onnx", SIZE, facts=facts)
-    metrics = run_score(tmp_path, data, tiny_params, model=model)
-    assert metrics["threshold"] == 0.75
-
-
 def test_a_file_that_does_not_say_what_it_takes_is_one_sentence(tmp_path):
     (tmp_path / "saved_model.pb").touch()
     provenance.write_beside(tmp_path, {"inputs": {}, "params": {}})
@@ -245,17 +225,3 @@ def test_the_command(tmp_path, data):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: 1 pairs of")
     assert json.loads((tmp_path / "here/metrics.json").read_text())["threshold"] == 0.3
-
-
-def test_what_dice_says_of_a_picture_by_hand(tmp_path, tiny_params):
-    """One pair whose prediction is known pixel by pixel."""
-    image = np.full((SIZE, SIZE), 200, np.uint8)
-    image[8:24, 4:12] = 30
-    mask = np.zeros((SIZE, SIZE), np.uint8)
-    mask[8:24, 8:16] = 255
-    write_pair(tmp_path / "one", "COVID", 1, image, mask)
-    metrics = run_score(tmp_path, tmp_path / "one", tiny_params)
-    assert metrics["dice"]["mean"] == dice(
-        Masks(mask_true=mask > 0, mask_pred=image < 127)
-    )
-    assert metrics["dice"]["mean"] == 0.5

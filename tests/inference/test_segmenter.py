@@ -140,9 +140,8 @@ def test_three_lines_for_a_notebook(tmp_path):
     assert area == pytest.approx(MASK.mean(), abs=0.02)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x08\x09no model", b"PK\x03\x04"])
-def test_a_file_that_is_not_a_model_is_one_sentence(tmp_path, content):
-    (tmp_path / "bad.onnx").write_bytes(content)
+def test_a_file_that_is_not_a_model_is_one_sentence(tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"\x08\x09no model")
     with pytest.raises(PipelineError, match=r"bad\.onnx should be an exported ONNX"):
         Segmenter(tmp_path / "bad.onnx")
 

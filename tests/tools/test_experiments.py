@@ -1,8 +1,6 @@
 """Many runs in one table, and the picture of what Dice costs."""
 
 import json
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -13,6 +11,7 @@ from stages.cli import app
 from stages.core import dvc_files
 from stages.core.errors import PipelineError
 from stages.tools import experiments
+from tests.plan import Plan
 
 
 @pytest.fixture
@@ -85,11 +84,6 @@ def test_the_same_runs_are_the_same_picture_of_any_names(cache, tmp_path):
 def test_real_experiments_of_dvc(tmp_path, monkeypatch):
     """`dvc exp save` keeps three runs of a small plan; the command compares them."""
 
-    def run(*words, check=True):
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0 or not check, done.stderr
-        return done
-
     metrics, export = "data/evaluation/metrics.json", "data/export.json"
     stage = {
         "cmd": "true",
@@ -97,33 +91,25 @@ def test_real_experiments_of_dvc(tmp_path, monkeypatch):
         "metrics": [{metrics: {"cache": False}}],
         "outs": [export],
     }
-    yaml = YAML()
-    with (tmp_path / "dvc.yaml").open("w") as file:
-        yaml.dump({"stages": {"train": stage}}, file)
 
     def write(epochs, dice, work):
         with (tmp_path / "params.yaml").open("w") as file:
             gate = {"min": {"dice.mean": 0.5}, "max": {}}
-            yaml.dump({"train": {"epochs": epochs}, "gate": gate}, file)
+            YAML().dump({"train": {"epochs": epochs}, "gate": gate}, file)
         ends = {"mean": dice, "ci_low": dice - 0.1, "ci_high": dice + 0.05}
         values = {metrics: {"dice": ends}, export: {"multiply_adds": work}}
         for path, value in values.items():
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(json.dumps(value))
 
-    dvc = (sys.executable, "-m", "dvc")
-    run("git", "init", "-q", "-b", "main")
-    run("git", "config", "user.email", "test@example.org")
-    run("git", "config", "user.name", "test")
-    run(*dvc, "init", "-q")
+    plan = Plan.small(tmp_path, {"train": stage})
     write(1, 0.9, 1000)
-    run(*dvc, "commit", "-q", "-f")
-    run("git", "add", "-A")
-    run("git", "commit", "-qm", "base")
+    plan.run("dvc", "commit", "-q", "-f")
+    plan.commit("base")
     for name, values in {"long": (9, 0.95, 4000), "poor": (2, 0.8, 2000)}.items():
         write(*values)
-        run(*dvc, "commit", "-q", "-f")
-        run(*dvc, "exp", "save", "-q", "-f", "-n", name)
+        plan.run("dvc", "commit", "-q", "-f")
+        plan.run("dvc", "exp", "save", "-q", "-f", "-n", name)
     done = CliRunner().invoke(app, ["experiments", "-o", "out/e.svg"])
     assert done.exit_code == 0, done.output
     lines = [line.split() for line in done.output.splitlines()]

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from stages.core.errors import PipelineError
 from stages.scoring import seed_noise
 from stages.tools import folds
 from stages.tools.sweep import data_values
-from tests.conftest import radiography_tree, two_sites, with_overrides
+from tests.conftest import radiography_tree, two_sites
+from tests.plan import Plan
 
 IMAGES = 12
 DICE = [0.5 + 0.04 * number for number in range(IMAGES)]
@@ -78,23 +78,9 @@ def plan(tmp_path, tiny_values, monkeypatch) -> Path:
         "deps": [str(paths.METRICS)],
         "outs": [str(paths.VERDICT)],
     }
-    yaml = YAML()
-    for path, values in (
-        (paths.PLAN, {"stages": {"evaluate": stage, "gate": gate}}),
-        (paths.PARAMS, with_overrides(tiny_values, {})),
-    ):
-        with path.open("w", encoding="utf-8") as file:
-            yaml.dump(values, file)
+    YAML().dump(tiny_values, paths.PARAMS)
     (root / ".gitignore").write_text("data/.work/\n")
-    for words in (
-        ("git", "init", "-q", "-b", "main"),
-        ("git", "config", "user.email", "test@example.org"),
-        ("git", "config", "user.name", "test"),
-        (sys.executable, "-m", "dvc", "init", "-q"),
-        ("git", "add", "-A"),
-        ("git", "commit", "-qm", "begin"),
-    ):
-        subprocess.run(words, check=True, capture_output=True)
+    Plan.small(root, {"evaluate": stage, "gate": gate})
     return root
 
 

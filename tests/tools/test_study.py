@@ -12,6 +12,7 @@ from stages.core.errors import PipelineError
 from stages.core.params import parse_text, text_with_values
 from stages.tools import study
 from tests.conftest import ROOT, with_overrides
+from tests.plan import Plan
 
 
 def params_text() -> str:
@@ -41,11 +42,8 @@ def test_settings_are_yaml() -> None:
     [
         ("nope", [], "no study 'nope'; choose one of article"),
         ("article", ["train.epochs"], "should be key=value, such as train.epochs=5"),
-        ("article", ["=3"], "should be key=value"),
         ("article", ["a=[1"], "should be key=value"),
-        ("article", ["train.epoch=3"], "train.epoch is not a known key"),
         ("article", ["train.epochs=0"], "train.epochs must be greater than 0"),
-        ("article", ["trian.epochs=3"], "trian is not a known key"),
     ],
 )
 def test_a_mistake_changes_nothing(
@@ -61,20 +59,8 @@ def test_a_mistake_changes_nothing(
 def repository(tmp_path: Path) -> Path:
     """A plan of one quick stage that reads the project's params."""
     (tmp_path / "params.yaml").write_text(params_text(), "utf-8")
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  keep:\n    cmd: cp params.yaml kept.yaml\n"
-        "    params: [ingest, train]\n    outs: [kept.yaml]\n",
-        "utf-8",
-    )
-    for words in (
-        ["git", "init", "-q", "-b", "main"],
-        ["git", "config", "user.email", "test@example.org"],
-        ["git", "config", "user.name", "test"],
-        [sys.executable, "-m", "dvc", "init", "-q"],
-        ["git", "add", "-A"],
-        ["git", "commit", "-qm", "begin"],
-    ):
-        subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    stage = {"cmd": "cp params.yaml kept.yaml", "params": ["ingest", "train"]}
+    Plan.small(tmp_path, {"keep": stage | {"outs": ["kept.yaml"]}})
     return tmp_path
 
 

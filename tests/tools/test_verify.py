@@ -1,8 +1,6 @@
-import subprocess
 import sys
 
 import pytest
-from ruamel.yaml import YAML
 
 from stages.core import paths
 from stages.core.errors import PipelineError
@@ -22,16 +20,8 @@ def plan(isolated) -> Plan:
     """A committed plan of one stage."""
     (isolated / "step.py").write_text(STEP)
     (isolated / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    with paths.PLAN.open("w") as file:
-        stage = {"cmd": f"{sys.executable} step.py", "outs": ["out"]}
-        YAML().dump({"stages": {"step": stage}}, file)
-    plan = Plan.at(isolated)
-    subprocess.run(["git", "init", "-q"], check=True)
-    plan.git("config", "user.email", "test@example.org")
-    plan.git("config", "user.name", "test")
-    plan.run("dvc", "init", "-q")
-    plan.commit("begin")
-    return plan
+    stage = {"cmd": f"{sys.executable} step.py", "outs": ["out"]}
+    return Plan.small(isolated, {"step": stage})
 
 
 @pytest.mark.slow
