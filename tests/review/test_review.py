@@ -235,9 +235,7 @@ def test_results_that_are_not_of_this_code_are_said_to_be(repository, reviewed):
     )
 
 
-def test_command_writes_the_same_bytes_each_time(
-    repository, tmp_path, monkeypatch, capsys
-):
+def test_command_writes_the_same_bytes_each_time(repository, tmp_path, monkeypatch):
     plan, commits = repository.plan, repository.commits
     pair = commits["base"], commits["worse"]
     lock = (repository.root / "dvc.lock").read_bytes()
