@@ -74,7 +74,13 @@ def read(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Grey, str]:
             warnings.simplefilter("ignore")
             file = pydicom.dcmread(io.BytesIO(encoded))
             _refuse(file, max_pixels)
-            return _shown(pixel_array(file), file), _patient_key(file)
+            raw = pixel_array(file)
+            samples = int(file.SamplesPerPixel)
+            size = (file.Rows, file.Columns)
+            # pydicom returns frames that the file holds but does not declare.
+            if raw.shape != (size if samples == 1 else (*size, samples)):
+                raise UnreadableError("is a DICOM file of more frames than it declares")
+            return _shown(raw, file), _patient_key(file)
     except UnreadableError:
         raise
     except Exception as error:  # its parsers raise many types

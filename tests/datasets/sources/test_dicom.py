@@ -189,6 +189,7 @@ class TestPicture:
         ({"BitsStored": 12, "HighBit": 15}, "with HighBit 15, expected 11"),
         ({"PresentationLUTShape": "INVERSE"}, "expected none or IDENTITY for MONO"),
         ({"PixelPaddingValue": 7, "pixels": DEEP * 0 + 7}, "nothing but padding"),
+        ({"Rows": len(DEEP) // 2}, "is a DICOM file of more frames than it declares"),
     ],
 )
 def test_what_is_not_read_is_one_phrase(options: dict[str, Any], phrase: str) -> None:
