@@ -79,13 +79,12 @@ def _statement(
             return Kind.STALE, f"{stage} of the {role}: {reasons[0]}"
     if difference is None:
         return Kind.NOT_COMPARABLE, "no image was scored by both sides"
-    # Equal scores need no interval.
-    if changes.same_model and comparison.is_same:
-        return Kind.SAME_MODEL, "byte for byte, and so are all scores"
     num = difference.num_groups
     if num < MIN_GROUPS:
         groups = f"{num} group{'s' * (num > 1)} of images"
         return Kind.FEW_GROUPS, f"{groups}, at least {MIN_GROUPS} are needed; {moved}"
+    if changes.same_model and comparison.is_same:
+        return Kind.SAME_MODEL, "byte for byte, and so are all scores"
     within_noise = noise is not None and abs(difference.mean) <= noise
     is_rebuild = changes.same_inputs and not changes.same_model
     if is_rebuild and (noise is None or within_noise):

@@ -516,6 +516,7 @@ def test_the_headline_in_its_order():
         side(dice[:4], ["a", "b", "c", "c"]) for dice in (0.9 + SPREAD, 0.92 + SPREAD)
     ]
     assert kind_of(*few) is Kind.FEW_GROUPS
+    assert kind_of(few[0], few[0], same_model=True) is Kind.FEW_GROUPS
     one = [side(dice, ["a"] * 4) for dice in (0.9 + SPREAD[:4], 0.92 + SPREAD[:4])]
     assert np.isnan(comparison.compare(*one).differences["dice"].low)
     assert kind_of(*one) is Kind.FEW_GROUPS
