@@ -79,7 +79,7 @@ def test_an_image_is_dropped_and_its_mask_taken_home(
     tab = opened[0](color_scheme=scheme, accept_downloads=True)
     assert tab.get_by_text("Not a medical device").is_visible()
     # What is served is asked for after the page has loaded.
-    tab.get_by_text("learnt from drawn pictures").wait_for()
+    tab.get_by_text("trained on synthetic images alone").wait_for()
     drop(tab, film, "Jane Doe.old.png")
     tab.wait_for_selector("#result:not([hidden])")
     _, headers, mask = page_server.ask("/predict", film)
