@@ -3,7 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from stages.inference.reference_ranges import ReferenceRanges
+from stages.core.imaging import decode_image
+from stages.datasets.sources import phantom
+from stages.inference.reference_ranges import ENDS, ReferenceRanges
 from tests.conftest import lungs
 
 LUNGS = ReferenceRanges.of({}, is_of_lungs=True, is_grey=True)
@@ -43,6 +45,19 @@ def test_what_is_unlike_the_training_data():
     crumbs = mask.copy()
     crumbs[0, 0] = True  # far below 1 % of the image
     assert LUNGS.of_mask(crumbs, 0.9) == []
+
+
+def test_an_inverted_film_is_noticed_if_the_model_is_of_lungs(tiny_params):
+    values = {"pairs": 8, "seed": 77, "image_size": 128}
+    params = tiny_params(**{f"ingest.phantom.{k}": v for k, v in values.items()})
+    films = [decode_image(p.image, 1) for p in phantom.pairs(params.ingest)]
+    ranges = {name: [0.0, 1.0] for name in ENDS}
+    other = ReferenceRanges.of(ranges, is_of_lungs=False, is_grey=True)
+    for film in films:
+        inverted = 255 - film
+        assert not [w for w in LUNGS.of_image(film, film) if "inverted" in w]
+        assert [w for w in LUNGS.of_image(inverted, inverted) if "inverted" in w]
+        assert not [w for w in other.of_image(inverted, inverted) if "inverted" in w]
 
 
 def test_the_training_sets_own_ranges_count():
