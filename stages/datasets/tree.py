@@ -90,8 +90,8 @@ def open_tree(path: Path, params: IngestParams) -> "Directory | Archive":
                 max_bytes=params.max_zip_bytes,
             )
     raise PipelineError(
-        f"ingest.folder should name a directory or a zip, but {str(path)[:200]!r} "
-        f"{found}; give a path relative to the repository's root, or an absolute one"
+        f"the data should be a directory or a zip, but {str(path)[:200]!r} {found}; "
+        "correct ingest.folder, or the path that you gave to this command"
     )
 
 
