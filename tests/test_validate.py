@@ -110,7 +110,7 @@ REJECTED: dict[str, tuple[dict[str, Any], str]] = {
 NOTED: dict[str, tuple[dict[str, Any], str]] = {
     "16 bits": (
         {"image": png(IMAGE.astype(np.uint16) * 257)},
-        "image has 16 bits a sample",
+        "image has 16 bits per sample",
     ),
     "16-bit mask": ({"mask": png(MASK.astype(np.uint16) * 257)}, "mask has 16 bits"),
     "alpha": (

@@ -207,8 +207,8 @@ def _encoding_checks(side: str) -> list[Check]:
         Check(
             f"{side}_bit_depth",
             "warning",
-            f"the {side} has 8 bits a sample (others are scaled to 8)",
-            lambda row: f"{side} has {row[f'{side}_bit_depth']:.0f} bits a sample",
+            f"the {side} has 8 bits per sample (others are scaled to 8)",
+            lambda row: f"{side} has {row[f'{side}_bit_depth']:.0f} bits per sample",
             _one_of(f"{side}_bit_depth", 8),
         ),
         Check(
