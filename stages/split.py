@@ -64,9 +64,10 @@ def split(
 
     Pairs that share a patient, or are exact or near copies, form a group, directly or
     through others; it is named after its first pair in natural order. A seeded hash
-    gives each patient (or picture, without a patient) a place between 0 and 1, and a
-    group takes the smallest of its members' places. Groups below the fraction are held
-    out. What was held out therefore stays held out however the data grow; the classes
+    gives each patient (or picture, without a patient) a place between 0 and 1. A group
+    is held out if the place of any of its members is below the fraction, or in the
+    fold. What was held out therefore stays held out however the data grow, also where
+    new pairs join two groups into one, which two folds then hold out. The classes
     balance by chance.
 
     Args:
@@ -245,16 +246,16 @@ def _near(
 
 
 def _sides(groups: pd.Series, keys: pd.Series, params: SplitParams) -> pd.Series:
-    """The side of each row, from its group's place between 0 and 1."""
+    """The side of each row, from the places of its group's members."""
     digits = 13  # what a float holds exactly
     places = keys.map(
         lambda key: int(seeded_rank(key, params.seed)[:digits], 16) / 16**digits
     )
-    places = places.groupby(groups).transform("min")
     if params.folds:
-        held_out = (places * params.folds).astype(int) == params.fold
+        is_own = (places * params.folds).astype(int) == params.fold
     else:
-        held_out = places < params.validation_fraction
+        is_own = places < params.validation_fraction
+    held_out = is_own.groupby(groups).transform("any")
     train, validation = SPLITS
     return held_out.map({True: validation, False: train})
 

@@ -141,30 +141,45 @@ def test_what_belongs_together_is_on_one_side(tiny_params: Build, seed: int) -> 
     assert summary()["near_copies"] == [{"bits": 24, "pairs": ["COVID-4", "COVID-7"]}]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_what_is_held_out_stays_so_when_the_data_grow(
-    tiny_params: Build, seed: int
+@pytest.mark.parametrize(
+    "mode",
+    [{"validation_fraction": 0.2}, *({"folds": 3, "fold": fold} for fold in range(3))],
+)
+def test_what_is_held_out_stays_so_when_the_data_double(
+    tiny_params: Build, mode: dict[str, float]
 ) -> None:
-    """New pairs come before and between the old ones, and join their groups."""
-    large = quality({"COVID": 90, "Normal": 70})
+    """New pairs come between the old ones, and some join two groups into one."""
+    large = quality({"COVID": 160, "Normal": 60})
     phash = large.set_index("pair_id")["image_phash"]
-    for number in range(1, 80, 8):  # a new near copy of an old picture
-        old, new = f"COVID-{number + 1}", f"COVID-{number}"
-        put(large, new, image_phash=flipped(phash[old], 3))
+    for number in range(2, 160, 8):
+        # 40 bits apart, two old pictures are unrelated; the new one is near to both.
+        for step, bits in ((1, 20), (2, 40)):
+            copy = flipped(phash[f"COVID-{number}"], bits)
+            put(large, f"COVID-{number + step}", image_phash=copy)
     for number in range(10, 40):  # ten patients with three films each
         put(large, f"Normal-{number}", group=f"patient {number % 10}")
     is_old = large["pair_id"].str.rpartition("-")[2].astype(int) % 2 == 0
-    before = sides(tiny_params, large[is_old], seed=seed)
-    after = sides(tiny_params, large, seed=seed)[before.index]
+    before = sides(tiny_params, large[is_old], **mode)
+    groups = read_splits().set_index("pair_id")["group"]
+    after = sides(tiny_params, large, **mode)[before.index]
     assert (after[before == "validation"] == "validation").all()
-    # An old training group moves only where a new copy has a place below the cut.
-    assert (before != after).mean() < 0.1
+    joined = (
+        groups.nunique()
+        - read_splits().set_index("pair_id")["group"][before.index].nunique()
+    )
+    assert joined == 20
+    # A new copy takes old training pairs to the held-out side; nothing else moves.
+    moved = before.index[before != after]
+    assert 0 < len(moved) < 40
+    assert moved.str.startswith("COVID").all()
 
 
 def test_each_pair_is_held_out_in_exactly_one_fold(tiny_params: Build) -> None:
     table = quality({"COVID": 23, "Normal": 17})
     put(table, "COVID-4", image_sha256="one")
     put(table, "COVID-9", image_sha256="one")
+    put(table, "Normal-3", group="patient")
+    put(table, "Normal-8", group="patient")
     folds = [sides(tiny_params, table, folds=5, fold=fold) for fold in range(5)]
     held_out = sum((found == "validation").astype(int) for found in folds)
     assert (held_out == 1).all()

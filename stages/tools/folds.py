@@ -1,4 +1,4 @@
-"""Cross-validation: every image is scored once, by a model that never saw it."""
+"""Cross-validation: every image is scored by a model that never saw it."""
 
 import re
 from collections.abc import Mapping
@@ -77,10 +77,11 @@ def gather(
         part: `fold`, or `site`: then the images of that site count alone.
 
     Returns:
-        pair_id, class_name, METRICS, `part` and group; runs in order.
+        pair_id, class_name, METRICS, `part` and group; runs in order. Near-duplicates
+        of several folds are held out in each of them.
 
     Raises:
-        PipelineError: If two runs hold out the same image: their splits differ.
+        PipelineError: If the data have changed between runs.
     """
     tables = []
     for label, run in runs.items():
@@ -102,14 +103,13 @@ def gather(
         tables.append(table)
     if not tables:
         raise PipelineError(f"no {part} has finished")
-    images = pd.concat(tables, ignore_index=True)
-    twice = images["pair_id"].duplicated()
-    if twice.any():
+    data = {r.revision.outs.get(str(paths.INGESTED_SUMMARY)) for r in done.values()}
+    if len(data) > 1:
         raise PipelineError(
-            f"{images.loc[twice, 'pair_id'].iloc[0]} should be held out in one {part} "
-            "but is in two; the data have changed between runs: run this again"
+            "all runs should read the same data, but these changed between them; "
+            "remove the experiments with `dvc exp remove` and run this again"
         )
-    return images
+    return pd.concat(tables, ignore_index=True)
 
 
 def _cells(name: str, images: pd.DataFrame) -> tuple[str, ...]:
@@ -133,18 +133,22 @@ def _cells(name: str, images: pd.DataFrame) -> tuple[str, ...]:
 
 def page(images: pd.DataFrame, num_runs: int, part: str, *, data: str) -> str:
     """The table as Markdown: all images, then each fold or site, then each class."""
+    once = images.groupby(["pair_id", "class_name", "group"], as_index=False)[
+        list(METRICS)
+    ].mean()
     num_done = images[part].nunique()
     everything = "all" if num_done == num_runs else f"{num_done} of {num_runs} {part}s"
-    rows = [_cells(everything, images)]
+    rows = [_cells(everything, once)]
     rows += [_cells(f"{part} {label}", some) for label, some in images.groupby(part)]
     if images["class_name"].nunique() > 1:
-        rows += [_cells(str(name), some) for name, some in images.groupby("class_name")]
+        rows += [_cells(str(name), some) for name, some in once.groupby("class_name")]
     spread = images.groupby(part)["dice"].mean().std()
-    undefined = int(images[list(METRICS)].isna().any(axis=1).sum())
+    undefined = int(once[list(METRICS)].isna().any(axis=1).sum())
     parts = [
         "# Cross-validation",
-        f"{data}: every image scored once, at its mask's own size, by a model that was "
-        "not trained on its group.",
+        f"{data}: every image scored at its mask's own size by a model that was not "
+        "trained on its group. Near-duplicates of several folds are held out in each "
+        "of them, and count once, with the mean of their scores.",
         markdown(
             ("images", "n", "Dice", "95 % interval", "5th percentile", "lowest"), rows
         ),
