@@ -1,34 +1,33 @@
 """Compares many `dvc exp` runs in a table and a picture, best Dice first.
 
-It shows what DVC's own table cannot: the interval beside the mean, only the params in
-which the runs differ, and the runs that no other beats in both Dice and computation.
+It shows what DVC's own table lacks: the interval beside the mean, only the params in
+which the runs differ, and the runs that no other run beats in both Dice and
+computation.
 """
 
+import contextlib
 import json
 import math
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from stages.core import dvc_files, files, git, paths, processes
+from stages.core import files, git
 from stages.core.charts import SERIES, figure, short_numbers, standalone
 from stages.core.errors import PipelineError
-from stages.core.params import GateParams
 from stages.core.tables import flatten, text
-from stages.gate import checks
+from stages.review.revision import Revision, resolve
+from stages.review.run_results import load
 
 
 @dataclass(frozen=True)
 class Run:
-    """One commit or experiment of `dvc exp show`."""
+    """The results of a commit or of an experiment."""
 
     name: str
-    params: dict[str, Any]
-    dice: float  # NaN if nothing was evaluated
-    low: float
+    params: dict[str, Any]  # by dotted name
+    dice: float
+    low: float  # ends of the interval; NaN if undefined
     high: float
     passed: bool | None  # the gate's verdict
     multiply_adds: float  # per image; NaN if nothing was exported
@@ -43,84 +42,55 @@ def run(out: Path, *, num: int | None, all_commits: bool) -> None:
     """Prints the table and draws the picture, an SVG file.
 
     Raises:
-        PipelineError: If DVC fails, or no run can be drawn.
+        PipelineError: If this is not a repository, or no run can be drawn.
     """
-    words = ["--all-commits"] if all_commits else []
-    words += [] if num is None else ["--num", str(num)]
-    found = read(show(words))
+    found = read(num or 1, all_commits=all_commits)
     print(table(found))
     draw(found, out)
     print(f"\n* no other run is as good for less computation; see {out}")
 
 
-def show(words: list[str]) -> list[dict[str, Any]]:
-    """The records that `dvc exp show --json` prints.
+def read(num: int, *, all_commits: bool) -> list[Run]:
+    """The last `num` commits, or all, and their experiments, best Dice first.
 
-    Raises:
-        PipelineError: If DVC fails.
+    Commits and experiments without an evaluated model are left out.
     """
-    done = subprocess.run(
-        processes.dvc("exp", "show", "--json", *words),
-        capture_output=True,
-        env=processes.environment(),
-    )
-    if done.returncode:
-        reason = git.last_line(done.stderr) or "no reason given"
-        raise PipelineError(
-            f"`dvc exp show` failed ({reason}); run from the root of the repository"
-        )
-    return [entry for entry in json.loads(done.stdout) if isinstance(entry, dict)]
+    resolve("HEAD")
+    words = ["--branches", "--tags"] if all_commits else [f"--max-count={num}"]
+    commits = git.output("log", "--format=%H %h", *words, "HEAD").splitlines()
+    names = dict(line.split() for line in commits)
+    words = ["--format=%(objectname) %(refname)", "refs/heads", "refs/exps"]
+    for line in git.output("for-each-ref", *words).splitlines():
+        commit, _, reference = line.partition(" ")
+        _, kind, start, *rest = reference.split("/", 4)
+        if kind == "heads" and commit in names:
+            names[commit] = reference.removeprefix("refs/heads/")
+        # Two digits of the commit that it starts from, the other 38, and its name.
+        elif kind == "exps" and len(rest) == 2 and start + rest[0] in names:
+            names[commit] = rest[1]
+    found = []
+    for commit, name in names.items():
+        with contextlib.suppress(PipelineError):  # nothing was evaluated there
+            found.append(_run(name, Revision(name, commit)))
+    return sorted(found, key=lambda r: (math.isnan(r.dice), -r.dice, r.name))
 
 
-def read(shown: list[dict[str, Any]]) -> list[Run]:
-    """The finished runs among the records of `show`, best Dice first."""
-    found: dict[str, Run] = {}
-    for commit in shown:
-        experiments = commit.get("experiments") or []
-        # Of an experiment, the last revision.
-        for entry in (commit, *(e["revs"][0] for e in experiments if e.get("revs"))):
-            if entry.get("data"):
-                name = str(entry.get("name") or str(entry["rev"])[:10])
-                found.setdefault(name, _run(name, entry["data"]))
-    return sorted(
-        found.values(),
-        key=lambda r: (-r.dice if math.isfinite(r.dice) else math.inf, r.name),
-    )
-
-
-def _run(name: str, data: dict[str, Any]) -> Run:
-    def read(kind: str, path: Path) -> dict[str, Any]:
-        return dict(((data.get(kind) or {}).get(str(path)) or {}).get("data") or {})
-
-    metrics, params = read("metrics", paths.METRICS), read("params", paths.PARAMS)
-    passed = _passed(metrics, params)
-    summary = (data.get("outs") or {}).get(str(paths.EXPORT_SUMMARY), {}).get("hash")
-    place = dvc_files.stored(dvc_files.cache(), summary) if summary else None
-    exported = files.read_json(place) if place is not None and place.is_file() else {}
-    dice = metrics.get("dice") or {}
+def _run(name: str, revision: Revision) -> Run:
+    results = load(revision)
+    dice, exported = results.metrics["dice"], results.export or {}
     return Run(
         name=name,
-        params=flatten(params),
+        params=flatten(results.params),
         dice=_number(dice.get("mean")),
         low=_number(dice.get("ci_low")),
         high=_number(dice.get("ci_high")),
-        passed=passed,
-        # After a failed gate, the export is that of an earlier run.
-        multiply_adds=_number(exported.get("multiply_adds") if passed else None),
+        passed=results.gate,
+        multiply_adds=_number(exported.get("multiply_adds")),
     )
 
 
-def _passed(metrics: dict[str, Any], params: dict[str, Any]) -> bool | None:
-    """Whether a run's metrics pass its own gate; None if it has none."""
-    try:
-        found = checks(metrics, GateParams.model_validate(params.get("gate")))
-    except ValidationError:
-        return None
-    return all(check.passed for check in found) if metrics else None
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def differing(found: list[Run]) -> list[str]:

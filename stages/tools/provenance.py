@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from stages.core import dvc_files, files, git, paths, provenance
 from stages.core.errors import PipelineError
+from stages.review.revision import Revision
 
-WHAT = {
+STATES = {
     True: "this file",
     False: "its inputs, but another file",
     None: "its inputs; the DVC cache lacks its list of files",
@@ -40,7 +38,7 @@ def check(path: Path) -> None:
     print(json.dumps(facts, indent=2, sort_keys=True))
     print(f"\n{path}\nSHA-256 {sha256}\n")
     if not _in_checkout():
-        print("no checkout of the pipeline here to compare it with")
+        print("there is no checkout of the pipeline here to compare it with")
         return
     for name, state in inputs_here(facts).items():
         print(f"  {state:<8} {provenance.INPUTS.get(name, ascii(name))}")
@@ -49,7 +47,7 @@ def check(path: Path) -> None:
     print(f"\n{summary} of this checkout {'lists' if is_here else 'lacks'} this file")
     found = list(commits(facts, sha256))
     for commit in found:
-        print(f"  {commit.name}: {WHAT[commit.has_file]}")
+        print(f"  {commit.name}: {STATES[commit.has_file]}")
     if not is_here and all(commit.has_file is False for commit in found):
         raise PipelineError(
             f"neither this checkout nor any commit knows {path}: it was altered, "
@@ -60,7 +58,7 @@ def check(path: Path) -> None:
 def inputs_here(facts: provenance.Facts) -> dict[str, str]:
     """Compares each input with the checkout's: `same`, `differs` or `missing`."""
     states = {}
-    for name, hashes in sorted(facts.get("inputs", {}).items()):
+    for name, hashes in sorted(facts["inputs"].items()):
         path = provenance.INPUTS.get(name)
         if path is None or not path.is_file():
             states[name] = "missing"
@@ -77,44 +75,33 @@ def is_recorded(summary: Any, sha256: str) -> bool:
 
 
 def commits(facts: provenance.Facts, sha256: str) -> Iterator[Commit]:
-    """Commits of all branches that recorded the file or its inputs, newest first."""
+    """Commits of all branches that recorded the file or its inputs, newest first.
+
+    Commits whose `dvc.lock` is corrupt are left out.
+    """
     # Files of earlier versions carry fewer inputs.
     wanted = {
         str(provenance.INPUTS[name]): hashes.get("md5")
-        for name, hashes in facts.get("inputs", {}).items()
+        for name, hashes in facts["inputs"].items()
         if name in provenance.INPUTS
     }
     log = ("log", "--all", "--date=short", "--format=%H%x00%h %ad %s", "--")
     for line in git.output(*log, str(paths.DVC_LOCK)).splitlines():
         commit, _, name = line.partition("\0")
-        lock = _read(commit, paths.DVC_LOCK)
-        export = lock["stages"].get("export", {}) if isinstance(lock, dict) else {}
-        summary = dvc_files.recorded(export, "outs").get(str(paths.EXPORT_SUMMARY))
-        listed = _cached(summary)
+        revision = Revision(commit, commit)
+        try:
+            deps = dvc_files.recorded(revision.lock.get("export", {}), "deps")
+            listed = revision.json(paths.EXPORT_SUMMARY, is_cached=True)
+        except PipelineError:
+            continue
         has_file = None if listed is None else is_recorded(listed, sha256)
-        deps = dvc_files.recorded(export, "deps")
         has_inputs = {path: deps.get(path) for path in wanted} == wanted
         if has_file or has_inputs:
             yield Commit(name, has_file, has_inputs)
 
 
-def _read(commit: str, path: Path) -> Any:
-    """A YAML or JSON file of a commit; None where there is none or it is broken."""
-    text = git.run("show", f"{commit}:./{path.as_posix()}").stdout
-    try:
-        return YAML(typ="safe", pure=True).load(text.decode("utf-8", "replace"))
-    except YAMLError:
-        return None
-
-
-def _cached(md5: str | None) -> Any:
-    """A JSON output by its MD5; None where the DVC cache lacks it."""
-    path = dvc_files.stored(dvc_files.cache(), md5) if md5 else None
-    return files.read_json(path) if path is not None and path.is_file() else None
-
-
 def _in_checkout() -> bool:
     try:
         return paths.PLAN.is_file() and not git.run("rev-parse", "HEAD").returncode
-    except PipelineError:  # no git here
+    except PipelineError:  # git is not installed
         return False
