@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import keras
@@ -10,7 +11,7 @@ import pytest
 from stages.core import paths
 from stages.core.errors import PipelineError
 from stages.core.imaging import decode_mask
-from stages.datasets.pairs import write_shards
+from stages.datasets.pairs import read_shard, shard_paths, write_shards
 from stages.evaluate import evaluate
 from stages.scoring.metrics import Masks, dice
 from tests.conftest import ingested_pair, lungs
@@ -78,6 +79,29 @@ def test_scores_every_held_out_pair_at_its_masks_own_size(scene, tiny_params):
     mask_true = lungs(1, mask_size=64)[1] > 0
     found = dice(Masks(mask_true=mask_true, mask_pred=mask_pred))
     assert found == pytest.approx(table.loc["easy 1", "dice"], abs=1e-6)
+
+
+def test_images_with_a_pixel_spacing_have_millimetres(scene, tiny_params):
+    """The spacing is of the image, which is half as large as its mask here."""
+    before = evaluate(tiny_params().evaluate)
+    pairs = [
+        replace(pair, spacing=(4.0, 6.0)) if pair.pair_id != "easy 2" else pair
+        for shard in shard_paths()
+        for pair in read_shard(shard)
+    ]
+    write_shards(pairs, paths.INGESTED, shard_pairs=2)
+    metrics = evaluate(tiny_params().evaluate)
+    table = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")
+    pixels = (lungs(1, mask_size=64)[1] > 0).sum()
+    assert table.loc["easy 1", "area_true_cm2"] == pixels * 2 * 3 / 100
+    easy = table.loc["easy 1"]
+    assert 2 <= easy["assd_mm"] / easy["assd_px"] <= 3.0001
+    assert metrics.pop("hd95_mm") == {"mean": pytest.approx(easy["hd95_mm"], abs=1e-6)}
+    assert metrics.pop("assd_mm") == {"mean": pytest.approx(easy["assd_mm"], abs=1e-6)}
+    assert metrics == before
+    millimetres = ["hd95_mm", "assd_mm", "area_true_cm2", "area_pred_cm2"]
+    assert list(table.columns)[5:] == millimetres
+    assert table.loc["easy 2", millimetres].isna().all()
 
 
 def test_a_site_without_training_pairs_is_apart(scene, tiny_params):

@@ -25,6 +25,7 @@ Grey = NDArray[np.uint8]  # (H, W) or (H, W, 3)
 Pixels = NDArray[np.integer[Any]]  # (H, W) or (H, W, C), uint8 or uint16
 Mask = NDArray[np.bool_]  # (H, W)
 Float = NDArray[np.float32]
+Spacing = tuple[float, float]  # between rows and between columns, millimetres
 Predictor = Callable[[Float], Float]  # (B, S, S, C) in [0, 1] -> (B, S, S, 1) prob
 
 # Other files in a folder of images (READMEs, spreadsheets) are left alone.
@@ -373,6 +374,13 @@ def soft_mask(mask: Mask, image_size: int) -> Grey:
         (image_size, image_size, 1) uint8.
     """
     return resize_image(mask.astype(np.uint8) * 255, image_size, image_size)[:, :, None]
+
+
+def resized_spacing(
+    spacing: Spacing, before: tuple[int, ...], after: tuple[int, ...]
+) -> Spacing:
+    """The spacing of an image of size (H, W, ...) at another size."""
+    return spacing[0] * before[0] / after[0], spacing[1] * before[1] / after[1]
 
 
 def outline(mask: Mask) -> Mask:

@@ -6,19 +6,21 @@ hash that lives only as long as the run still shows which files belong to one pa
 
 The picture is what a viewer shows: rescaled, windowed (VOI LUT, or the first valid
 window), inverted if the file says so, 8 bits. Without a window its values are
-stretched; padding is left out of that and becomes black.
+stretched; padding is left out of that and becomes black. The spacing of its pixels is
+kept beside it.
 """
 
 import hashlib
 import io
 import logging
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.imaging import MAX_SCANS, Grey, encode_png
+from stages.core.imaging import MAX_SCANS, Grey, Spacing
 from stages.datasets.tree import UnreadableError
 
 MAX_PIXELS = 2**24  # a decoder allocates the declared Rows x Columns
@@ -33,6 +35,9 @@ REQUIRED = (
     "BitsStored",
     "PixelRepresentation",
 )
+# Distances in the patient, if calibrated; at the detector; on a scanned film.
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+PLAUSIBLE_MM = (0.001, 10.0)
 _DEFLATED = b"1.2.840.10008.1.2.1.99"  # its inflation has no bound in pydicom
 
 
@@ -41,23 +46,28 @@ def is_dicom(encoded: bytes) -> bool:
     return encoded[128:132] == b"DICM"
 
 
-def to_png(encoded: bytes) -> tuple[bytes, str]:
-    """As `read`, the picture as PNG."""
-    picture, patient = read(encoded)
-    return encode_png(picture), patient
+@dataclass(frozen=True)
+class Film:
+    """What is kept of a DICOM file.
+
+    Attributes:
+        pixels: (H, W), or (H, W, 3) blue first, uint8.
+        spacing: Of its pixels; None if the file states none that is plausible.
+        patient: A key that all files of a patient share, "" if the file names none. It
+            must not be stored: it can be guessed.
+    """
+
+    pixels: Grey
+    spacing: Spacing | None
+    patient: str
 
 
-def read(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Grey, str]:
+def read(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Film:
     """Decodes the picture of a DICOM file and drops everything else.
 
     Args:
         encoded: The whole file.
         max_pixels: A file that declares more is refused before it is decoded.
-
-    Returns:
-        (H, W), or (H, W, 3) blue first, uint8; and a key that all files of a patient
-        share ("" if the file names none). The key must not be stored: it can be
-        guessed.
 
     Raises:
         UnreadableError: If this file cannot be read.
@@ -80,7 +90,7 @@ def read(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Grey, str]:
             # pydicom returns frames that the file holds but does not declare.
             if raw.shape != (size if samples == 1 else (*size, samples)):
                 raise UnreadableError("is a DICOM file of more frames than it declares")
-            return _shown(raw, file), _patient_key(file)
+            return Film(_shown(raw, file), _spacing(file), _patient_key(file))
     except UnreadableError:
         raise
     except Exception as error:  # its parsers raise many types
@@ -209,6 +219,19 @@ def _stretched(
 def _scaled(values: NDArray[Any], low: float, high: float) -> Grey:
     shares = (values.astype(np.float64) - low) / (high - low or 1.0)
     return np.round(np.clip(shares, 0, 1) * 255).astype(np.uint8)
+
+
+def _spacing(file: Any) -> Spacing | None:
+    """The first of `SPACINGS` that is two plausible numbers."""
+    low, high = PLAUSIBLE_MM
+    for name in SPACINGS:
+        try:
+            found = [float(value) for value in np.atleast_1d(file.get(name) or [])]
+        except (TypeError, ValueError):  # empty, or text
+            continue
+        if len(found) == 2 and all(low <= value <= high for value in found):
+            return found[0], found[1]
+    return None
 
 
 def _patient_key(file: Any) -> str:

@@ -45,6 +45,8 @@ class Pair:
     mask: bytes | None = None
     problem: str = ""  # why the source could not read the bytes, for people
     may_be_empty: bool = False  # whether an empty mask is valid (a lesion's)
+    # Between the rows and columns of the image, millimetres; None if unknown.
+    spacing: tuple[float, float] | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -70,8 +72,11 @@ SHARD_SCHEMA = pa.schema(
     [
         pa.field(field.name, _TYPES[field.type], nullable=field.type == bytes | None)  # type: ignore[index]
         for field in dataclasses.fields(Pair)
+        if field.type in _TYPES
     ]
 )
+# Of shards in which a pair has a spacing.
+SPACED_SCHEMA = SHARD_SCHEMA.append(pa.field("spacing", pa.list_(pa.float64(), 2)))
 SPLITS = ("train", "validation")
 _READ_BYTES = 1 << 20  # per column at a time
 
@@ -154,12 +159,13 @@ def _place(pair: Pair) -> tuple[str, str]:
 
 
 def _write_shard(rows: list[Pair], path: Path) -> None:
+    schema = SPACED_SCHEMA if any(row.spacing for row in rows) else SHARD_SCHEMA
     columns = {
         field.name: pa.array([getattr(row, field.name) for row in rows], field.type)
-        for field in SHARD_SCHEMA
+        for field in schema
     }
     pq.write_table(
-        pa.table(columns, schema=SHARD_SCHEMA),
+        pa.table(columns, schema=schema),
         path,
         compression="none",  # PNG bytes do not shrink
         use_dictionary=False,
@@ -214,7 +220,8 @@ def read_shard(
                 names = batch["pair_id"].to_pylist()
                 batch = batch.filter(pa.array([name in pair_ids for name in names]))
             for row in batch.to_pylist():
-                yield Pair(**row)
+                spacing = row.pop("spacing", None)
+                yield Pair(**row, spacing=spacing and tuple(spacing))
 
 
 @contextlib.contextmanager
@@ -223,7 +230,7 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         # The defaults would load all images of a shard at once, several times.
         with pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
-            if not file.schema_arrow.equals(SHARD_SCHEMA):
+            if file.schema_arrow not in (SHARD_SCHEMA, SPACED_SCHEMA):
                 raise PipelineError(
                     f"{path} is a Parquet file but not one of ingest's shards; "
                     "remove it and run `dvc repro ingest`"

@@ -62,6 +62,7 @@ class Row:
     sha256: str = ""
     model_sha256: str = ""
     threshold: str = ""
+    lung_area_cm2: str = ""  # of DICOM files that state the spacing of their pixels
 
 
 COLUMNS = [field.name for field in fields(Row)]

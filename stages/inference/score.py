@@ -120,8 +120,11 @@ def score(
         channels=model.image_channels,
         batch_size=evaluate.batch_size,
     )
-    for pair_id, mask, prob in predicted:
-        scored.add(pair_id, mask, prob, evaluate.threshold, evaluate.keep_components)
+    for pair_id, mask, prob, spacing in predicted:
+        scored.add(
+            *(pair_id, mask, prob, evaluate.threshold, evaluate.keep_components),
+            spacing=spacing,
+        )
     if not scored.rows:
         raise PipelineError(
             f"{folder} holds {len(reading.problems)} pairs, but none can be read "

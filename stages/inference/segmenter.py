@@ -23,6 +23,7 @@ from stages.core.imaging import (
     Mask,
     Pixels,
     Predictor,
+    Spacing,
     UnreadableImageError,
 )
 from stages.inference.reference_ranges import ReferenceRanges
@@ -48,6 +49,7 @@ class Segmentation:
         mean_confidence: Mean probability in the mask; NaN if the mask is empty.
         warnings: How the image or its mask differs from the training data.
         image: (H, W) or (H, W, 3) uint8, the image as the model saw it, blue first.
+        spacing: Of its pixels, if the file states it: DICOM alone does.
     """
 
     mask: Mask
@@ -57,15 +59,24 @@ class Segmentation:
     mean_confidence: float
     warnings: tuple[str, ...]
     image: Grey
+    spacing: Spacing | None = None
+
+    @property
+    def area_cm2(self) -> float | None:
+        """Foreground in square centimetres; None without a spacing."""
+        if self.spacing is None:
+            return None
+        return int(self.mask.sum()) * math.prod(self.spacing) / 100
 
     def measures(self) -> dict[str, Any]:
         """What is told of it, fractions with six digits, under `predict`'s names."""
         height, width = self.mask.shape
-        confidence = self.mean_confidence
+        confidence, area = self.mean_confidence, self.area_cm2
         return {
             "height": height,
             "width": width,
             "lung_area_fraction": round(self.area_fraction, 6),
+            "lung_area_cm2": None if area is None else round(area, 6),
             "components": self.components,
             "mean_confidence": None if math.isnan(confidence) else round(confidence, 6),
             "warnings": list(self.warnings),
@@ -79,6 +90,7 @@ class Prepared:
     image: Grey  # (H, W) or (H, W, 3)
     pixels: Grey  # (S, S, C)
     warnings: tuple[str, ...]
+    spacing: Spacing | None = None
 
 
 @dataclass(frozen=True)
@@ -194,14 +206,15 @@ class Segmenter:
             except UnreadableImageError as error:
                 raise UnreadableImageError(f"{image}: {error}") from None
         if isinstance(image, bytes):
-            pixels = _decode(image, self.max_pixels)
+            pixels, spacing = _decode(image, self.max_pixels)
         else:
-            pixels = _from_array(image)
+            pixels, spacing = _from_array(image), None
         seen = imaging.to_channels(pixels, self.model.image_channels)
         return Prepared(
             seen,
             imaging.preprocess(seen, self.model.image_size),
             tuple(self._ranges.of_image(pixels, seen)) if self._ranges else (),
+            spacing,
         )
 
     def batch(self, prepared: Sequence[Prepared]) -> list[Segmentation]:
@@ -231,6 +244,7 @@ class Segmenter:
             mean_confidence=confidence,
             warnings=(*prepared.warnings, *warnings),
             image=prepared.image,
+            spacing=prepared.spacing,
         )
 
 
@@ -248,17 +262,18 @@ def read_file(path: Path) -> bytes:
     return encoded
 
 
-def _decode(encoded: bytes, max_pixels: int) -> Pixels:
-    """Decodes a file; DICOM as ingest does."""
+def _decode(encoded: bytes, max_pixels: int) -> tuple[Pixels, Spacing | None]:
+    """Decodes a file; DICOM, which alone has a spacing, as ingest does."""
     if imaging.format_of(encoded) == "dicom":
         from stages.datasets import dicom
         from stages.datasets.tree import UnreadableError
 
         try:
-            return dicom.read(encoded, max_pixels=max_pixels)[0]
+            film = dicom.read(encoded, max_pixels=max_pixels)
         except UnreadableError as error:
             raise UnreadableImageError(f"it {error}") from None
-    return imaging.read(encoded, max_pixels=max_pixels).pixels
+        return film.pixels, film.spacing
+    return imaging.read(encoded, max_pixels=max_pixels).pixels, None
 
 
 def _from_array(image: ArrayLike) -> Pixels:

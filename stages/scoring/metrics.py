@@ -13,20 +13,26 @@ import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from scipy.special import stdtrit
 
-from stages.core.imaging import Mask, outline
+from stages.core.imaging import Mask, Spacing, outline
+
+Distances = tuple[NDArray[np.floating], NDArray[np.floating]]
 
 
 class Masks:
     """A true and a predicted mask of one image, which every metric takes."""
 
-    def __init__(self, *, mask_true: Mask, mask_pred: Mask) -> None:
+    def __init__(
+        self, *, mask_true: Mask, mask_pred: Mask, spacing: Spacing | None = None
+    ) -> None:
         """Takes both masks.
 
         Args:
             mask_true: Reference mask, shape (H, W), bool.
             mask_pred: Predicted mask, same shape and dtype.
+            spacing: Of their pixels; None if unknown.
 
         Raises:
             ValueError: If shapes differ or a mask is not boolean.
@@ -41,7 +47,7 @@ class Masks:
                 "mask_true and mask_pred should have one shape (H, W), "
                 f"received {mask_true.shape} and {mask_pred.shape}"
             )
-        self.true, self.pred = mask_true, mask_pred
+        self.true, self.pred, self.spacing = mask_true, mask_pred, spacing
 
     @cached_property
     def sizes(self) -> tuple[int, int, int]:
@@ -51,12 +57,26 @@ class Masks:
         return int(true), int(pred), int(common)
 
     @cached_property
-    def surface_distances(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Distance of every outline pixel to the other mask's outline.
+    def surface_distances(self) -> Distances:
+        """Distance of every outline pixel to the other mask's outline, in pixels.
 
-        Pixels from truth to prediction, (N,), and from prediction to truth, (M,);
-        both empty if either mask is.
+        From truth to prediction, (N,), and from prediction to truth, (M,); both empty
+        if either mask is.
         """
+        return self._surface_distances((1.0, 1.0))
+
+    @cached_property
+    def surface_distances_mm(self) -> Distances:
+        """Likewise in millimetres; empty without a spacing."""
+        if self.spacing is None:
+            return np.zeros(0), np.zeros(0)
+        row, column = self.spacing
+        if row == column:
+            to_pred, to_true = self.surface_distances
+            return to_pred * row, to_true * row
+        return self._surface_distances(self.spacing)
+
+    def _surface_distances(self, spacing: Spacing) -> Distances:
         outline_true, outline_pred = outline(self.true), outline(self.pred)
         if not outline_true.any() or not outline_pred.any():
             empty = np.zeros(0, np.float32)
@@ -68,8 +88,8 @@ class Masks:
         crop = np.s_[top : top + height, left : left + width]
         outline_true, outline_pred = outline_true[crop], outline_pred[crop]
         return (
-            _distance_to(outline_pred)[outline_true],
-            _distance_to(outline_true)[outline_pred],
+            _distance_to(outline_pred, spacing)[outline_true],
+            _distance_to(outline_true, spacing)[outline_pred],
         )
 
 
@@ -113,7 +133,15 @@ def hd95(masks: Masks) -> float:
 
     Source: Huttenlocher et al., 1993; outline pixels as in MONAI.
     """
-    to_pred, to_true = masks.surface_distances
+    return _hd95(*masks.surface_distances)
+
+
+def hd95_mm(masks: Masks) -> float:
+    """`hd95_px` in millimetres, of images with a pixel spacing."""
+    return _hd95(*masks.surface_distances_mm)
+
+
+def _hd95(to_pred: NDArray[np.floating], to_true: NDArray[np.floating]) -> float:
     if not len(to_pred):
         return float("nan")
     return float(max(np.percentile(to_pred, 95), np.percentile(to_true, 95)))
@@ -125,7 +153,15 @@ def assd(masks: Masks) -> float:
     Returns:
         Pixels, >= 0; NaN if either mask is empty.
     """
-    to_pred, to_true = masks.surface_distances
+    return _assd(*masks.surface_distances)
+
+
+def assd_mm(masks: Masks) -> float:
+    """`assd_px` in millimetres, of images with a pixel spacing."""
+    return _assd(*masks.surface_distances_mm)
+
+
+def _assd(to_pred: NDArray[np.floating], to_true: NDArray[np.floating]) -> float:
     if not len(to_pred):
         return float("nan")
     total = float(to_pred.sum(dtype=np.float64) + to_true.sum(dtype=np.float64))
@@ -152,7 +188,7 @@ class Metric:
 
     name: str
     title: str  # for readers
-    unit: str  # "" or px
+    unit: str  # "", px, or mm: then only images with a spacing have it
     higher_is_better: bool
     digits: int  # after the point, for readers
     score: Callable[[Masks], float]  # NaN where undefined
@@ -176,11 +212,22 @@ METRICS = {
             site_statistics=("mean",),
         ),
         Metric("assd_px", "mean surface distance", "px", False, 2, assd, ("mean",)),
+        Metric(
+            *("hd95_mm", "95th percentile of surface distance", "mm", False, 2),
+            *(hd95_mm, ("mean",)),
+            site_statistics=("mean",),
+        ),
+        Metric("assd_mm", "mean surface distance", "mm", False, 2, assd_mm, ("mean",)),
     )
 }
 HEADLINE = METRICS["dice"]
 # Whole numbers of metrics.json, and whether more is better; None says neither.
 COUNTS: dict[str, bool | None] = {"num_undefined": False, "num_images": None}
+
+
+def without_spacing() -> list[str]:
+    """The names of the metrics that need no pixel spacing, so that no image lacks."""
+    return [name for name, metric in METRICS.items() if metric.unit != "mm"]
 
 
 def metric_of(name: str) -> Metric | None:
@@ -309,8 +356,10 @@ def _mean_and_error(
     return mean, np.sqrt(variance)
 
 
-def _distance_to(edge: Mask) -> NDArray[np.float32]:
+def _distance_to(edge: Mask, spacing: Spacing) -> NDArray[np.floating]:
     """Euclidean distance of every pixel to the nearest pixel of an outline."""
+    if spacing != (1.0, 1.0):
+        return np.asarray(distance_transform_edt(~edge, sampling=spacing))
     background = np.where(edge, 0, 1).astype(np.uint8)
     distances = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.asarray(distances, np.float32)

@@ -4,6 +4,7 @@
 can be compared.
 """
 
+import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,13 @@ from stages.core.imaging import (
     Float,
     Mask,
     Predictor,
+    Spacing,
     decode_image,
     decode_mask,
     encode_png,
     preprocess,
     resize_prob,
+    resized_spacing,
     to_input,
 )
 from stages.core.params import EvaluateParams
@@ -36,11 +39,14 @@ from stages.scoring.metrics import (
     Metric,
     confidence_interval,
     number,
+    without_spacing,
 )
 from stages.scoring.overlays import overlay
 from stages.scoring.postprocess import mask_of
 
 THRESHOLDS = np.arange(1, 20) / 20
+# Areas of the masks, of images with a spacing.
+AREAS = ("area_true_cm2", "area_pred_cm2")
 
 
 def predictions(
@@ -50,8 +56,10 @@ def predictions(
     image_size: int,
     channels: int,
     batch_size: int,
-) -> Iterator[tuple[str, Mask, Float]]:
-    """Yields pair id, true mask and probability map; a batch in memory at a time.
+) -> Iterator[tuple[str, Mask, Float, Spacing | None]]:
+    """Yields pair id, true mask, probability map, and the spacing of the mask.
+
+    A batch is in memory at a time.
 
     Args:
         pairs: The pairs to predict.
@@ -60,18 +68,22 @@ def predictions(
         channels: Of its input, 1 or 3.
         batch_size: Images a prediction step.
     """
-    waiting: list[tuple[str, Mask, NDArray[np.uint8]]] = []
+    waiting: list[tuple[str, Mask, NDArray[np.uint8], Spacing | None]] = []
 
-    def flush() -> Iterator[tuple[str, Mask, Float]]:
-        images = to_input(np.stack([image for *_, image in waiting]))
-        for (pair_id, mask, _), prob in zip(waiting, predict(images), strict=True):
-            yield pair_id, mask, prob[:, :, 0]
+    def flush() -> Iterator[tuple[str, Mask, Float, Spacing | None]]:
+        images = to_input(np.stack([image for _, _, image, _ in waiting]))
+        probs = predict(images)
+        for (pair_id, mask, _, spacing), prob in zip(waiting, probs, strict=True):
+            yield pair_id, mask, prob[:, :, 0], spacing
         waiting.clear()
 
     for pair in pairs:
         image_bytes, mask_bytes = pair.content()
-        image = preprocess(decode_image(image_bytes, channels), image_size)
-        waiting.append((pair.pair_id, decode_mask(mask_bytes), image))
+        image, mask = decode_image(image_bytes, channels), decode_mask(mask_bytes)
+        spacing = pair.spacing and resized_spacing(
+            pair.spacing, image.shape, mask.shape
+        )
+        waiting.append((pair.pair_id, mask, preprocess(image, image_size), spacing))
         if len(waiting) == batch_size:
             yield from flush()
     if waiting:
@@ -93,6 +105,7 @@ class Scores:
         prob: Float,
         threshold: float,
         keep_components: int = 0,
+        spacing: Spacing | None = None,
     ) -> None:
         """Scores a probability map against a mask of any size.
 
@@ -102,11 +115,17 @@ class Scores:
             prob: The network's answer, of any size.
             threshold: As in `mask_of`.
             keep_components: Likewise; the threshold curve is of all regions.
+            spacing: Of the mask's pixels; without it, metrics in mm and areas in cm²
+                are left out.
         """
         prob = resize_prob(prob, *mask_true.shape)
         mask_pred = mask_of(prob, threshold=threshold, keep_components=keep_components)
-        masks = Masks(mask_true=mask_true, mask_pred=mask_pred)
-        values = {name: metric.score(masks) for name, metric in METRICS.items()}
+        masks = Masks(mask_true=mask_true, mask_pred=mask_pred, spacing=spacing)
+        names = METRICS if spacing else without_spacing()
+        values = {name: METRICS[name].score(masks) for name in names}
+        if spacing:
+            areas = (size * math.prod(spacing) / 100 for size in masks.sizes)
+            values |= dict(zip(AREAS, areas, strict=False))
         self.rows.append({"pair_id": pair_id, **values})
         self.masks[pair_id] = encode_png(mask_pred.astype(np.uint8) * 255)
         self.curves.append(dice_at_thresholds(mask_true, prob))
@@ -173,14 +192,15 @@ def _summary(
     rows: pd.DataFrame, params: EvaluateParams, statistics: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """Statistics by metric, and the counts."""
+    always, none = without_spacing(), pd.Series(dtype=float)
     metrics: dict[str, Any] = {
         name: _statistics(rows, METRICS[name], of, params)
         for name, of in statistics.items()
-        if of
+        if of and (name in always or rows.get(name, none).notna().any())
     }
     return metrics | {
         "num_images": len(rows),
-        "num_undefined": int(rows[list(METRICS)].isna().any(axis=1).sum()),
+        "num_undefined": int(rows[always].isna().any(axis=1).sum()),
     }
 
 
@@ -204,7 +224,8 @@ def _statistics(
 def columns(per_image: pd.DataFrame) -> list[str]:
     """The columns of per_image.csv, in its order."""
     of_site = ["site", "is_headline"] if "site" in per_image else []
-    return ["pair_id", "class_name", *METRICS, *of_site]
+    measured = [name for name in (*METRICS, *AREAS) if name in per_image]
+    return ["pair_id", "class_name", *measured, *of_site]
 
 
 def pictured(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, str]:

@@ -16,7 +16,7 @@ from stages.datasets import sites
 from stages.review.comparison import RESAMPLES, SEED
 from stages.review.run_results import RunResults
 from stages.scoring import seed_noise
-from stages.scoring.metrics import METRICS, confidence_interval
+from stages.scoring.metrics import confidence_interval, without_spacing
 from stages.scoring.seed_noise import SeedNoise
 from stages.tools.sweep import Planned, data_values, sweep
 
@@ -77,7 +77,7 @@ def gather(
         part: `fold`, or `site`: then the images of that site count alone.
 
     Returns:
-        pair_id, class_name, METRICS, `part` and group; runs in order. Near-duplicates
+        pair_id, class_name, metrics in pixels, `part` and group; runs in order. Near-duplicates
         of several folds are held out in each of them.
 
     Raises:
@@ -90,7 +90,7 @@ def gather(
             continue
         table = found.per_image
         counts = table["site"] == label if part == "site" else table["is_headline"]
-        table = table.loc[counts, ["pair_id", "class_name", *METRICS]].copy()
+        table = table.loc[counts, ["pair_id", "class_name", *without_spacing()]].copy()
         if found.splits is None:
             raise PipelineError(
                 f"{paths.SPLIT_PAIRS} of {found.revision} is in no cache here, so its "
@@ -134,7 +134,7 @@ def _cells(name: str, images: pd.DataFrame) -> tuple[str, ...]:
 def page(images: pd.DataFrame, num_runs: int, part: str, *, data: str) -> str:
     """The table as Markdown: all images, then each fold or site, then each class."""
     once = images.groupby(["pair_id", "class_name", "group"], as_index=False)[
-        list(METRICS)
+        without_spacing()
     ].mean()
     num_done = images[part].nunique()
     everything = "all" if num_done == num_runs else f"{num_done} of {num_runs} {part}s"
@@ -143,7 +143,7 @@ def page(images: pd.DataFrame, num_runs: int, part: str, *, data: str) -> str:
     if images["class_name"].nunique() > 1:
         rows += [_cells(str(name), some) for name, some in once.groupby("class_name")]
     spread = images.groupby(part)["dice"].mean().std()
-    undefined = int(once[list(METRICS)].isna().any(axis=1).sum())
+    undefined = int(once[without_spacing()].isna().any(axis=1).sum())
     parts = [
         "# Cross-validation",
         f"{data}: every image scored at its mask's own size by a model that was not "

@@ -52,7 +52,10 @@ def test_every_format(segment, suffix):
 
 
 def test_dicom_is_read_as_ingest_reads_it(segment):
-    assert (segment(dicom(IMAGE)).mask == segment(IMAGE).mask).all()
+    film = segment(dicom(IMAGE, PixelSpacing=[0.2, 0.5]))
+    assert (film.mask == segment(IMAGE).mask).all()
+    assert film.measures()["lung_area_cm2"] == pytest.approx(film.mask.sum() / 1000)
+    assert segment(dicom(IMAGE)).area_cm2 is None
     with pytest.raises(UnreadableImageError, match="it is a DICOM file of 2 frames"):
         segment(dicom(IMAGE, NumberOfFrames=2))
 

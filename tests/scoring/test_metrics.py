@@ -9,9 +9,11 @@ from stages.scoring.metrics import (
     Masks,
     Metric,
     assd,
+    assd_mm,
     confidence_interval,
     dice,
     hd95,
+    hd95_mm,
     iou,
     metric_of,
     number,
@@ -72,23 +74,27 @@ def test_thin_line_shifted_by_k_is_k_pixels_away(k):
     assert assd(masks(a, b)) == pytest.approx(k)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_distances_agree_with_brute_force(seed):
+@pytest.mark.parametrize(
+    ("seed", "spacing"), [(0, None), (1, None), (2, (0.2, 0.2)), (3, (0.3, 0.125))]
+)
+def test_distances_agree_with_brute_force(seed, spacing):
     generator = np.random.default_rng(seed)
     a, b = generator.random((2, 24, 31)) > 0.6
+    found = Masks(mask_true=a, mask_pred=b, spacing=spacing)
+    measured = (hd95_mm, assd_mm) if spacing else (hd95, assd)
 
     def edge(mask):
         cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
-        return np.argwhere(mask & ~binary_erosion(mask, cross, border_value=0))
+        inside = binary_erosion(mask, cross, border_value=0)
+        return np.argwhere(mask & ~inside) * (spacing or (1, 1))
 
     distances = cdist(edge(a), edge(b))
     to_b, to_a = distances.min(1), distances.min(0)
     expected = max(np.percentile(to_b, 95), np.percentile(to_a, 95))
-    assert hd95(masks(a, b)) == pytest.approx(expected, abs=1e-5)
     mean = np.concatenate([to_b, to_a]).mean()
-    assert assd(masks(a, b)) == pytest.approx(mean, abs=1e-5)
-    found = masks(a, b).surface_distances
-    assert [len(found[0]), len(found[1])] == [len(to_b), len(to_a)]
+    scores = [metric(found) for metric in measured]
+    assert scores == pytest.approx([expected, mean], abs=1e-5)
+    assert np.isnan(hd95_mm(masks(a, b)))
 
 
 def test_refuses_masks_that_are_not_boolean_or_not_alike():

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.core.imaging import encode_png
 from stages.core.params import IngestParams
 from stages.datasets import dicom, layouts
 from stages.datasets.pairs import Pair
@@ -43,20 +44,23 @@ class Pairs:
         for pair in self._found:
             image, image_problem = self._read(pair.image_path, "image")
             mask, mask_problem = self._read(pair.mask_path, "mask")
-            group = pair.group
+            group, spacing = pair.group, None
             if image is not None and dicom.is_dicom(image):
                 try:
-                    image, patient = dicom.to_png(image)
+                    film = dicom.read(image)
                 except UnreadableError as reason:
-                    image, patient, image_problem = None, "", f"image {reason}"
-                if patient and not group:
-                    group = groups.setdefault(patient, pair.pair_id)
+                    image, image_problem = None, f"image {reason}"
+                else:
+                    image, spacing = encode_png(film.pixels), film.spacing
+                    if film.patient and not group:
+                        group = groups.setdefault(film.patient, pair.pair_id)
             if mask is not None and dicom.is_dicom(mask):
                 mask = None
                 mask_problem = "mask is a DICOM file; store it as PNG or TIFF"
             yield dataclasses.replace(
                 pair,
                 group=group,
+                spacing=spacing,
                 image=image,
                 mask=mask,
                 problem="; ".join(filter(None, [image_problem, mask_problem])),

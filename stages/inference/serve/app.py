@@ -79,6 +79,9 @@ class Prediction(BaseModel):
     height: int = Field(description="Of the image and of its mask, pixels")
     width: int
     lung_area_fraction: float = Field(description="Foreground, as a share of the image")
+    lung_area_cm2: float | None = Field(
+        description="null if the file states no pixel spacing"
+    )
     components: int = Field(description="Number of separate regions")
     mean_confidence: float | None = Field(description="null if nothing was found")
     warnings: list[str] = Field(description="Differences from the training data")

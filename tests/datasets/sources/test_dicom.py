@@ -18,9 +18,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from stages.core import files, imaging, paths
+from stages.core import files, paths
 from stages.core.params import Params
 from stages.datasets import dicom as reader
+from stages.datasets.pairs import read_shard, shard_paths
 from stages.datasets.sources import folder
 from stages.datasets.tree import UnreadableError
 from stages.ingest import ingest
@@ -73,8 +74,7 @@ def dicom(
 
 
 def shown(**options: Any) -> np.ndarray:
-    encoded, _ = reader.to_png(dicom(**options))
-    return imaging.decode(encoded)
+    return reader.read(dicom(**options)).pixels
 
 
 def stretched(values: np.ndarray) -> np.ndarray:
@@ -203,6 +203,31 @@ def test_what_is_not_read_is_one_phrase(options: dict[str, Any], phrase: str) ->
     assert NAME not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("tags", "spacing"),
+    [
+        ({}, None),
+        ({"PixelSpacing": [0.2, 0.1], "ImagerPixelSpacing": [0.4, 0.4]}, (0.2, 0.1)),
+        ({"ImagerPixelSpacing": [0.143, 0.143]}, (0.143, 0.143)),
+        ({"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.4, 0.4]}, (0.4, 0.4)),
+        ({"PixelSpacing": [0.2, -0.2]}, None),
+        ({"PixelSpacing": [143, 143]}, None),
+        ({"PixelSpacing": 0.2}, None),
+        ({"PixelSpacing": ["", ""]}, None),
+    ],
+)
+def test_the_spacing_of_pixels_is_the_first_plausible_one(
+    tags: dict[str, Any], spacing: tuple[float, float] | None
+) -> None:
+    assert reader.read(dicom(**tags)).spacing == spacing
+
+
+def test_text_for_a_spacing_is_none() -> None:
+    encoded = dicom(PixelSpacing=[0.25, 0.25]).replace(b"0.25\\0.25 ", b"0.25\\wide ")
+    assert b"wide" in encoded
+    assert reader.read(encoded).spacing is None
+
+
 def test_what_would_fill_the_memory_or_take_ages_is_not_decoded() -> None:
     deflated = dicom().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
     with pytest.raises(UnreadableError, match="is a deflated DICOM file"):
@@ -221,7 +246,7 @@ def test_a_file_without_a_picture_or_cut_short_is_one_phrase() -> None:
     whole = dicom()
     for end in (132, 200, 400, len(whole) - 100):
         with pytest.raises(UnreadableError, match="is a DICOM file"):
-            reader.to_png(whole[:end])
+            reader.read(whole[:end])
 
 
 @pytest.fixture
@@ -261,7 +286,8 @@ def test_nothing_that_ingest_writes_or_logs_names_the_patient(
 ) -> None:
     # A broken date makes pydicom quote what it finds.
     path = tmp_path / "own" / "images" / "film1.dcm"
-    path.write_bytes(dicom().replace(b"19640812", b"Geheim!!"))
+    spaced = dicom(PixelSpacing=[0.2, 0.1])
+    path.write_bytes(spaced.replace(b"19640812", b"Geheim!!"))
     with caplog.at_level(logging.DEBUG):
         ingest(own.ingest)
     written = [p.read_bytes() for p in paths.DATA.rglob("*") if p.is_file()]
@@ -269,6 +295,8 @@ def test_nothing_that_ingest_writes_or_logs_names_the_patient(
     for secret in secrets:
         assert not any(secret.encode() in data for data in written)
         assert secret not in caplog.text
+    stored = [pair for shard in shard_paths() for pair in read_shard(shard)]
+    assert [pair.spacing for pair in stored] == [(0.2, 0.1), *[None] * 4]
     first = files.sha256(paths.INGESTED)
     ingest(own.ingest)
     assert files.sha256(paths.INGESTED) == first

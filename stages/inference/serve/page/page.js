@@ -49,8 +49,9 @@ const draw = (found, name) => {
 };
 
 const tell = (found, name) => {
+  const area = found.lung_area_cm2 === null ? "" : `, ${found.lung_area_cm2.toFixed(1)} cm²`;
   list($("facts"), [
-    [model && !model.is_of_lungs ? "Area found" : "Lung area", `${percent(found.lung_area_fraction)} of the image`],
+    [model && !model.is_of_lungs ? "Area found" : "Lung area", `${percent(found.lung_area_fraction)} of the image${area}`],
     ["Separate regions", String(found.components)],
     ["Mean confidence", found.mean_confidence === null ? "nothing found" : percent(found.mean_confidence)],
     ["Threshold", String(found.threshold)],
