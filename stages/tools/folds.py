@@ -77,8 +77,8 @@ def gather(
         part: `fold`, or `site`: then the images of that site count alone.
 
     Returns:
-        pair_id, class_name, metrics in pixels, `part` and group; runs in order. Near-duplicates
-        of several folds are held out in each of them.
+        pair_id, class_name, metrics in pixels, `part` and group; runs in order.
+        Near-duplicates of several folds are held out in each of them.
 
     Raises:
         PipelineError: If the data have changed between runs.
