@@ -171,7 +171,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / "finished.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.parent.exists():
-            clones.prepare(root, say=print, overrides={"ingest.phantom.pairs": 36})
+            clones.prepare(root, {"ingest.phantom.pairs": 36})
         # What failed in another worker is not to be found half-made here.
         assert (root / "data" / "export.json").is_file(), "no finished run to copy"
     return root

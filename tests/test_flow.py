@@ -1,20 +1,18 @@
 """The flows for real: a Prefect server, processes, and runs that are killed."""
 
-import contextlib
 import io
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +25,10 @@ from stages.core import dvc_files, paths
 from tests.conftest import ROOT, TINY, radiography_tree, with_overrides
 from tests.kaggle_standin import KaggleStandIn
 from tests.plan import Plan
+from tests.served import Served, processes_in, wait_for
 
 STAGES = ["ingest", "validate", "split", "train", "evaluate", "gate", "export"]
 DATASET = "tawsifurrahman/covid19-radiography-database"
-
-
-def wait_for(condition: Callable[[], Any], *, seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
-    return found
-
-
-def processes_in(folder: Path, words: str = "") -> list[psutil.Process]:
-    """Others' processes that work in a folder and have some words in their command."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            there = process.pid != os.getpid() and Path(process.cwd()) == folder
-            if there and words in " ".join(process.cmdline()):
-                found.append(process)
-    return found
 
 
 def assert_unlocked(root: Path) -> None:
@@ -128,6 +108,8 @@ def test_the_end_of_a_stage_is_one_sentence():
         (f"error: s: no\n a  b\n{dvc}", 1, "Failed", "s: no\n a  b"),
         (f"I x: epoch 3 of 9\n{dvc}", 130, "Interrupted",
          "s: interrupted; the next run goes on from epoch 3"),
+        (f"KeyboardInterrupt\n{dvc}", -2, "Interrupted",
+         "s: interrupted; the next run repeats it"),
         (f"error: offline\n{dvc}", 75, "Network failed", "s: offline"),
         ("ERROR: lock\n{}", 255, "Failed", "s: lock"),
         ("{}", 9, "Failed", "s: ended with 9"),
@@ -159,7 +141,7 @@ def test_what_a_killed_run_had_started_ends_with_it(tmp_path):
     run.send_signal(signal.SIGKILL)
     run.wait()
     run.stdout.close()
-    wait_for(lambda: not processes_in(tmp_path), seconds=10, what="all ended")
+    wait_for(lambda: not processes_in(tmp_path), what="all ended", seconds=10)
 
 
 def test_a_command_is_heard_line_by_line_and_its_code_returned(tmp_path):
@@ -183,7 +165,7 @@ def test_a_command_is_heard_line_by_line_and_its_code_returned(tmp_path):
     with processes.end_with_block():
         thread.start()
         wait_for(
-            lambda: processes_in(tmp_path, "sleep(600)"), seconds=10, what="started"
+            lambda: processes_in(tmp_path, "sleep(600)"), what="started", seconds=10
         )
     thread.join(timeout=10)
     assert not thread.is_alive()
@@ -226,53 +208,23 @@ def test_a_server_port_or_profile_that_is_wrong_is_one_sentence(
 @pytest.fixture(scope="session")
 def served(
     finished: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Plan, str]]:
-    """A finished plan whose flows are served, and the server's address."""
+) -> Iterator[Served]:
+    """A finished plan whose flows are served."""
     folder = tmp_path_factory.mktemp("served")
-    plan = Plan.at(finished).copy(folder / "plan")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    env = plan.environment() | {
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-        "DO_NOT_TRACK": "1",
-    }
-    log = folder / "log.txt"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stages.cli", "schedule"],
-            cwd=plan.root,
-            env=env,
-            stdout=file,
-            stderr=file,
-        )
+    served = Served(Plan.at(finished).copy(folder / "plan"))
     try:
-        wait_for(
-            lambda: process.poll() is not None or "Ctrl-C ends" in log.read_text(),
-            seconds=240,
-            what="serving",
-        )
-        assert process.poll() is None, log.read_text()
-        yield plan, url
+        served.start()
+        yield served
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-    wait_for(lambda: not processes_in(plan.root), seconds=30, what="all ended")
+        served.stop()
 
 
 @pytest.fixture
-def api(served: tuple[Plan, str]) -> Iterator[Any]:
+def api(served: Served) -> Iterator[Any]:
     """Prefect's client, and flows that are called here, on that server."""
-    from prefect.client.orchestration import get_client
     from prefect.logging.handlers import APILogHandler
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with (
-        temporary_settings({PREFECT_API_URL: served[1]}),
-        get_client(sync_client=True) as client,
-    ):
+    with served.api() as client:
         yield client
         APILogHandler().flush()
 
@@ -291,8 +243,8 @@ def task_states(api: Any, flow_run_id: Any) -> dict[str, str]:
     unfinished = {"Pending", "Running", "Scheduled"}
     wait_for(
         lambda: read() and not unfinished & set(read().values()),
-        seconds=20,
         what="task states",
+        seconds=20,
     )
     return read()
 
@@ -336,10 +288,9 @@ def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
     from stages.core import files, paths
     from stages.flow import flows, pipeline
 
-    plan, url = served
-    port = int(url.split(":")[2].split("/")[0])
-    listening = [c.laddr.ip for c in psutil.net_connections() if c.laddr.port == port]
-    assert set(listening) == {"127.0.0.1"}
+    plan = served.plan
+    found = [c.laddr for c in psutil.net_connections() if c.laddr.port == served.port]
+    assert {address.ip for address in found} == {"127.0.0.1"}
 
     # Both are served as prefect.yaml says, and the scheduler schedules them.
     nightly = api.read_deployment_by_name("pipeline/nightly")
@@ -355,8 +306,8 @@ def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
         lambda: (
             {r.deployment_id for r in api.read_flow_runs()} >= {nightly.id, weekly.id}
         ),
-        seconds=60,
         what="scheduled runs",
+        seconds=60,
     )
 
     # A run, cancelled in the middle of train: nothing of it is left. So many epochs
@@ -366,16 +317,16 @@ def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
     plan.write_params(with_overrides(values, endless))
     run = api.create_flow_run_from_deployment(nightly.id)
     checkpoint = plan.root / paths.CHECKPOINTS / "checkpoint.npz"
-    wait_for(checkpoint.exists, seconds=240, what="an epoch trained")
+    wait_for(checkpoint.exists, what="an epoch trained")
     assert processes_in(plan.root, "-m stages.train")
     api.set_flow_run_state(run.id, Cancelling())
     wait_for(
         lambda: api.read_flow_run(run.id).state.name == "Cancelled",
-        seconds=60,
         what="cancelled",
+        seconds=60,
     )
     wait_for(
-        lambda: not processes_in(plan.root, "dvc"), seconds=30, what="processes ended"
+        lambda: not processes_in(plan.root, "dvc"), what="processes ended", seconds=30
     )
     assert not processes_in(plan.root, "-m stages.train")
     assert_unlocked(plan.root)
@@ -488,10 +439,10 @@ def test_a_killed_run_leaves_no_lock_and_the_next_goes_on(diamond):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
     )
-    wait_for(lambda: processes_in(diamond, "step.py ingest"), seconds=240, what="begun")
+    wait_for(lambda: processes_in(diamond, "step.py ingest"), what="begun")
     run.send_signal(signal.SIGKILL)
     run.wait()
-    wait_for(lambda: not processes_in(diamond), seconds=60, what="all ended")
+    wait_for(lambda: not processes_in(diamond), what="all ended", seconds=60)
     assert not (diamond / "ingest.txt").exists()
     assert_unlocked(diamond)
     (diamond / "hold").unlink()
@@ -701,12 +652,12 @@ def test_prefect_deploys_what_prefect_yaml_says(served, api):
     """Last: it gives the deployments that were served to a work pool."""
     from prefect.client.schemas.actions import WorkPoolCreate
 
-    plan, url = served
+    plan = served.plan
     api.create_work_pool(WorkPoolCreate(name="lungfield", type="process"))
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=plan.root,
-        env=plan.environment() | {"PREFECT_API_URL": url, "PWD": str(plan.root)},
+        env=plan.environment() | {"PREFECT_API_URL": served.url, "PWD": str(plan.root)},
         capture_output=True,
         text=True,
     )

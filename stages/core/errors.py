@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +41,8 @@ class NetworkError(PipelineError):
     exit_code = TRY_AGAIN
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as an exception."""
-
-
 _handled: list[signal.Signals] = []  # without those that the parent process ignores
+_received: list[int] = []
 
 
 def run(main: Callable[[], None]) -> None:
@@ -79,13 +77,11 @@ def run(main: Callable[[], None]) -> None:
         lines = filter(None, (sentence, error.details))
         print(f"error: {visible(chr(10).join(lines))}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except _Terminated:
-        _last_words("terminated; the next run goes on from here")
-        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        _last_words("interrupted; the next run goes on from here")
-        sys.exit(130)
+        _end_interrupted()
     except Exception as error:
+        if _received:  # native code raises another error when a signal interrupts it
+            _end_interrupted()
         refused = _system_sentence(error)
         if refused is None:
             raise
@@ -110,30 +106,33 @@ def _handle_signals() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     _handled.clear()
-    for number, handler in (
-        (signal.SIGINT, signal.default_int_handler),
-        (signal.SIGTERM, _terminated),
-    ):
+    _received.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, handler)
+            signal.signal(number, _unwind)
             _handled.append(number)
 
 
-def _terminated(number: int, _frame: FrameType | None) -> None:
-    """Unwinds the stack, as an interrupt does, so that partial files are removed."""
-    # The second of two may come at once: to the process group, and from DVC's death.
-    signal.signal(number, signal.SIG_IGN)
+def _unwind(number: int, _frame: FrameType | None) -> None:
+    """Unwinds the stack, so that partial files are removed."""
+    if number == signal.SIGTERM:
+        # Two may come at once: to the process group, and from DVC's death.
+        signal.signal(number, signal.SIG_IGN)
+    _received.append(number)
     # No message here: the signal may have interrupted a write to standard error.
-    raise _Terminated(number)
+    raise KeyboardInterrupt
 
 
-def _last_words(sentence: str) -> None:
-    """Prints it undisturbed; a second signal then ends without waiting for threads."""
+def _end_interrupted() -> NoReturn:
+    """Says so undisturbed; a second signal then ends without waiting for threads."""
     for number in _handled:
         signal.signal(number, signal.SIG_IGN)
-    print(sentence, file=sys.stderr, flush=True)
+    last = _received[-1] if _received else signal.SIGINT
+    word = "terminated" if last == signal.SIGTERM else "interrupted"
+    print(f"{word}; the next run goes on from here", file=sys.stderr, flush=True)
     for number in _handled:
         signal.signal(number, signal.SIG_DFL)
+    sys.exit(128 + last)
 
 
 def _named(record: logging.LogRecord) -> bool:

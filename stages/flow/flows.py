@@ -27,6 +27,7 @@ from stages.flow.running import run_plan
 
 # Set by Prefect in a process that a runner or a worker started for one run.
 STARTED_BY_RUNNER = "PREFECT__FLOW_RUN_ID"
+SERVING = "LUNGFIELD_SERVING"  # the process ID of `lungfield schedule`
 REVIEW = [sys.executable, "-m", "stages.cli", "review", "HEAD~1", "HEAD"]
 
 
@@ -120,13 +121,17 @@ def _guarded(run: Callable[[Path], State[Any]]) -> State[Any]:
     logs.shorten_tracebacks()
     if os.environ.get(STARTED_BY_RUNNER):
         leftovers.hold(str(runtime.flow_run.id))
-        args = (os.getppid(), UUID(str(runtime.flow_run.id)))
+        # The serving process may have died while this one was starting.
+        parent = int(os.environ.get(SERVING, os.getppid()))
+        args = (parent, UUID(str(runtime.flow_run.id)))
         threading.Thread(target=_end_when_unwanted, args=args, daemon=True).start()
     with processes.end_with_block():
         try:
-            return run(Path.cwd())
+            state = run(Path.cwd())
         except PipelineError as error:
-            return Failed(message=str(error))
+            state = Failed(message=str(error))
+        report.wait_for_server(str(state.message))
+        return state
 
 
 def _end_when_unwanted(parent: int, run_id: UUID) -> None:

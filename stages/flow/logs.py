@@ -3,19 +3,35 @@
 import logging
 import textwrap
 import warnings
-from typing import Any, TextIO
+from typing import Any
 
+import httpx
 from prefect.exceptions import FailedRun
+from prefect.utilities import services
 
-NETWORK_MODULES = ("httpx", "httpcore", "websockets")
+NETWORK_MODULES = ("httpcore", "websockets")
+# They report one server that does not answer again and again. `report.py` waits for
+# it, and `flows.py` watches for cancellations, too.
+REPETITIVE = (
+    "prefect.FlowRunCancellingObserver",
+    "prefect.FlowRunSuspendingObserver",
+    "prefect.events.clients",
+    "prefect._internal.concurrency",
+)
 
 
 def shorten_tracebacks() -> None:
     """Shortens the records of this process's loggers from now on; may be repeated."""
-    # Of Prefect's runner, when its watch for cancellations fails: flows.py watches too.
     warnings.filterwarnings("ignore", "coroutine 'Runner.* was never awaited")
-    # Each request of Prefect's client is a line.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # each request is a line
+    for name in REPETITIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.raiseExceptions = False  # for records that the server does not take
+    loop: Any = services.critical_service_loop
+    # It prints tracebacks, then raises what the caller logs.
+    loop.__defaults__ = tuple(
+        _silent if value is print else value for value in loop.__defaults__
+    )
     make = logging.getLogRecordFactory()
     if getattr(make, "shortens", False):
         return
@@ -29,7 +45,7 @@ def shorten_tracebacks() -> None:
             elif is_of_network(error) or isinstance(error, FailedRun):
                 record.exc_info = None
                 message = textwrap.shorten(record.getMessage(), 240)
-                record.msg = f"{message} ({_one_line(error)})"
+                record.msg = f"{message} ({one_line(error)})"
                 record.args = ()
         return record
 
@@ -37,37 +53,25 @@ def shorten_tracebacks() -> None:
     logging.setLogRecordFactory(shortened)
 
 
-class WithoutTracebacks:
-    """A stream that leaves out the tracebacks that Prefect's loops print."""
-
-    def __init__(self, stream: TextIO) -> None:
-        """Wraps a stream."""
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Writes what is not a traceback."""
-        if "Traceback (most recent call last)" in text:
-            return len(text)
-        return self._stream.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the stream's."""
-        return getattr(self._stream, name)
+def _silent(*_: object) -> None:
+    pass
 
 
 def is_of_network(error: BaseException) -> bool:
     """Whether an error comes from a server that does not answer."""
     if isinstance(error, BaseExceptionGroup):
         return all(is_of_network(inner) for inner in error.exceptions)
-    module = type(error).__module__.partition(".")[0]
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.is_server_error
     return (
-        module in NETWORK_MODULES
-        or isinstance(error, OSError | EOFError)
+        type(error).__module__.partition(".")[0] in NETWORK_MODULES
+        or isinstance(error, OSError | EOFError | httpx.HTTPError)
         or "Service exceeded error threshold" in str(error)  # of Prefect's loops
     )
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The kind of an error and its message."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import httpx
 import pandas as pd
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
 
 from stages.core import files, paths
 from stages.core.tables import flatten
@@ -20,19 +23,21 @@ from stages.flow.running import JUDGE, SCORER, PlanResult
 from stages.gate import Check, table
 from stages.scoring.metrics import HEADLINE, higher_is_better, number, order, signed
 
+RETRY_S = 5
 WORST = 4
 JPEG_QUALITY = 80  # about 25 kB per picture: an artifact is a row of a database
 
 
 def publish(root: Path, result: PlanResult, *, kept: str = "") -> None:
     """Publishes what the plan gave; `kept` says what holds the result."""
-    where = f"; {kept}" if kept else ""
+    wait_for_server(kept)
     with _or_a_warning():
         if SCORER in result.completed:
             create_table_artifact(
                 table=_metrics(root),
                 key="metrics",
-                description=f"{paths.METRICS} against the last commit{where}",
+                # Prefect's page shows 70 characters of it.
+                description=". ".join(filter(None, (kept, "Against the last commit"))),
             )
             create_markdown_artifact(
                 markdown=_overlays(root),
@@ -55,6 +60,20 @@ def publish_review(root: Path) -> None:
             key="review",
             description="What the new data changed, image by image",
         )
+
+
+def wait_for_server(message: str) -> None:
+    """Waits until the server answers: else Prefect fails the run when it ends."""
+    if not PREFECT_API_URL.value():  # a server within this process
+        return
+    with get_client(sync_client=True) as client:
+        if client.api_healthcheck() is None:
+            return
+        get_run_logger().warning(
+            "Prefect's server does not answer; waiting for it to report: %s", message
+        )
+        while client.api_healthcheck() is not None:
+            time.sleep(RETRY_S)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,8 @@ NETWORK_FAILED = "Network failed"
 SKIPPED = "Skipped"
 JUDGE = "gate"
 SCORER = "evaluate"
-INTERRUPTED = (128 + 2, 128 + 15)  # exit codes after Ctrl-C and SIGTERM
+# Exit codes after Ctrl-C and SIGTERM; -2 and -15 of a stage that was still importing.
+INTERRUPTED = (128 + 2, 128 + 15, -2, -15)
 
 # What `dvc repro` prints about a stage; the last match counts.
 OUTCOMES = {
@@ -35,7 +36,7 @@ OUTCOMES = {
 }
 # What `dvc repro` says about Git after each stage.
 DVC_HINT = re.compile(r"(Generat|Updat)ing lock|To (track|enable)|\s+(git|dvc)|Use `")
-EXITED = re.compile(r"exited with (\d+)")
+EXITED = re.compile(r"exited with (-?\d+)")
 # A stage's sentence, with the table that may follow it, and DVC's.
 OWN_SENTENCE = re.compile(r"^error: (.*?)(?=^ERROR: |\Z)", re.MULTILINE | re.DOTALL)
 DVC_SENTENCE = re.compile(r"^ERROR: (.*)", re.MULTILINE)

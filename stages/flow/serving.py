@@ -1,6 +1,6 @@
 """Serves the deployments of `prefect.yaml` from one process.
 
-On the server that Prefect's settings name; without one, on a server of its own on
+It uses the server that Prefect's settings name. Without one it starts its own on
 loopback, which ends with this process and keeps its history in PREFECT_HOME.
 """
 
@@ -38,6 +38,7 @@ from ruamel.yaml import YAML
 from stages.core import process_group
 from stages.core.errors import NetworkError, PipelineError
 from stages.flow import leftovers, logs
+from stages.flow.flows import SERVING
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +73,10 @@ def serve() -> None:
         NetworkError: If the server that the settings name does not answer.
     """
     logs.shorten_tracebacks()
+    os.environ[SERVING] = str(os.getpid())
     found = deployments(DEPLOYMENTS)
     is_own = not PREFECT_API_URL.value()
-    with (
-        server() as url,
-        temporary_settings({PREFECT_API_URL: url}),
-        contextlib.redirect_stdout(logs.WithoutTracebacks(sys.stdout)),
-    ):
+    with server() as url, temporary_settings({PREFECT_API_URL: url}):
         leftovers.end_dead_runs()
         if is_own:
             leftovers.end_unknown_runs(str(each.name) for each in found)
@@ -88,7 +86,7 @@ def serve() -> None:
         threading.Thread(target=context.run, args=args, daemon=True).start()
         while _serve(found):
             logger.warning("Prefect's server does not answer; waiting for it")
-            while not _answers(url):
+            while _problem(url):
                 time.sleep(RESTART_S)
 
 
@@ -160,15 +158,16 @@ def server() -> Iterator[str]:
         NetworkError: If the user's does not answer.
     """
     if url := PREFECT_API_URL.value():
-        if not _answers(url):
+        if problem := _problem(url):
             raise NetworkError(
-                f"Prefect's server {url} (from {_origin()}) does not answer; start it, "
-                "correct the address, or unset it to use a server of this command's own"
+                f"Prefect's server {url} (from {_origin()}) does not answer "
+                f"({problem}); start it, correct the address, which ends in /api, or "
+                "unset it and this command starts a server of its own"
             )
         yield url
         return
     url = f"http://{LOOPBACK}:{PREFECT_SERVER_API_PORT.value()}/api"
-    if _answers(url):
+    if not _problem(url):
         yield url
         return
     ends = threading.Event()
@@ -184,7 +183,7 @@ def server() -> Iterator[str]:
     keeper = threading.Thread(target=keep_running, daemon=True)
     try:
         deadline = time.monotonic() + START_S
-        while not _answers(url):
+        while _problem(url):
             if processes[0].poll() is not None or time.monotonic() > deadline:
                 raise PipelineError(
                     f"Prefect's server should answer at {url} but does not; see "
@@ -223,12 +222,17 @@ def _server_log() -> Path:
     return Path(PREFECT_HOME.value()) / "server.log"
 
 
-def _answers(url: str) -> bool:
-    with (
-        temporary_settings({PREFECT_API_URL: url}),
-        get_client(sync_client=True) as client,
-    ):
-        return client.api_healthcheck() is None
+def _problem(url: str) -> str:
+    """Why a server does not answer; "" if it does."""
+    try:
+        with (
+            temporary_settings({PREFECT_API_URL: url}),
+            get_client(sync_client=True) as client,
+        ):
+            client.api_version()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RuntimeError) as error:
+        return logs.one_line(error)
+    return ""
 
 
 def _origin() -> str:

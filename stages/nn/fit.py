@@ -1,8 +1,8 @@
 """The training loop, from arrays of pairs to weights."""
 
 import logging
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -89,7 +89,10 @@ def fit(
     )
     costs = [size**2 for size in dataset.image_sizes(params)]
     curves = curves if cluster.is_chief else None
-    with closing(Report(costs, progress.history, curves)) as report:
+    with (
+        _naming_the_last_epoch(progress, params.epochs),
+        closing(Report(costs, progress.history, curves)) as report,
+    ):
         while progress.epoch < params.epochs and not _is_stalled(progress, params):
             found, rate, size = [], 0.0, 0
             first = progress.epoch * steps_per_epoch
@@ -132,6 +135,19 @@ def fit(
         progress.best_dice,
     )
     return progress
+
+
+@contextmanager
+def _naming_the_last_epoch(progress: Progress, epochs: int) -> Iterator[None]:
+    """Logs the epoch that an interrupted training can go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if progress.history:
+            logger.info(
+                "the state after epoch %d of %d is kept", len(progress.history), epochs
+            )
+        raise
 
 
 def _resumed(trainer: Trainer, checkpoint: Checkpoint) -> Progress:

@@ -2,69 +2,61 @@
 
 import argparse
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
 from stages.core import tables
 from tests.faults import cases, clones, flows, judge
 from tests.faults.cases import Case
-from tests.faults.clones import Base
 from tests.faults.kinds import KINDS, Scene
 
 ATTEMPTS = 5  # a stage that ended before its fault is run again
 OUTPUT_LINES = 40
 JOBS = max(2, os.cpu_count() or 2)
 
-
-@dataclass
-class Result:
-    """The outcome of one fault."""
-
-    case: Case
-    what: str
-    wrong: list[str]
-
-    def __str__(self) -> str:
-        word = "LOST" if self.wrong else "survived"
-        case = self.case
-        line = f"{case.number:>4} {case.stage:<9}{case.kind:<14}{word:<9}{self.what}"
-        return "\n      ".join([line, *"\n".join(self.wrong).splitlines()])
+# Does a fault; returns what was done, and what went wrong.
+Do = Callable[[Case], tuple[str, list[str]]]
 
 
-def do(base: Base, case: Case, folder: Path) -> Result:
-    """Injects one fault in a clone of its own, and judges."""
-    what, wrong = None, []
-    root = folder / f"case{case.number}"
-    for attempt in range(ATTEMPTS):
-        clear(root)
-        clones.lay(base, case.stage, root)
-        scene = Scene(base, root, case.stage, case.dice(attempt))
-        try:
-            what = KINDS[case.kind](scene)
-            if what is None:
-                continue
-            wrong = judge.after_fault(scene)
-            for step in scene.mend:
-                step()
-            run, code = judge.recover(scene)
-            wrong += judge.after_recovery(scene, run, code)
-            if wrong:
-                lines = [x for run in scene.runs for x in run.output().splitlines()]
-                wrong += ["the disturbed run printed:", *lines[-OUTPUT_LINES:]]
-            break
-        finally:
-            for step in scene.clear:
-                step()
-    else:
-        wrong = [f"in {ATTEMPTS} attempts the stage ended before the fault came"]
-    clear(root)
-    return Result(case, what or "not done", wrong)
+@contextmanager
+def stages_disturbed(
+    folder: Path, given: argparse.Namespace
+) -> Iterator[tuple[list[Case], Do]]:
+    """The cases, and how one is done: in a clone of its own."""
+    base = clones.read(given.base) if given.base else clones.prepare(folder / "base")
+
+    def do(case: Case) -> tuple[str, list[str]]:
+        root = folder / f"case{case.number}"
+        for attempt in range(ATTEMPTS):
+            clear(root)
+            clones.lay(base, case.stage, root)
+            scene = Scene(base, root, case.stage, case.dice(attempt))
+            try:
+                if (what := KINDS[case.kind](scene)) is None:
+                    continue
+                wrong = judge.after_fault(scene)
+                for step in scene.mend:
+                    step()
+                wrong += judge.after_recovery(scene)
+                if wrong:
+                    lines = [x for run in scene.runs for x in run.output().splitlines()]
+                    wrong += ["the disturbed run printed:", *lines[-OUTPUT_LINES:]]
+                return what, wrong
+            finally:
+                for step in scene.clear:
+                    step()
+                clear(root)
+        return "not done", ["the stage always ended before the fault came"]
+
+    yield cases.of_stages(given.seed, given.faults or 200, base.inputs), do
 
 
 def clear(root: Path) -> None:
@@ -73,21 +65,53 @@ def clear(root: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def table(results: list[Result]) -> str:
-    """Survived of tried, by stage and kind."""
-    kinds = [kind for kind in KINDS if any(r.case.kind == kind for r in results)]
+@contextmanager
+def flows_disturbed(
+    folder: Path, given: argparse.Namespace
+) -> Iterator[tuple[list[Case], Do]]:
+    """The cases, and how one is done: to a server that others have disturbed before."""
+    idle: queue.SimpleQueue[flows.Served] = queue.SimpleQueue()
+    for number in range(given.jobs):
+        idle.put(flows.lay(folder / f"served{number}"))
 
-    def cell(stage: str, kind: str) -> str:
+    def do(case: Case) -> tuple[str, list[str]]:
+        served = idle.get()
+        what, wrong = flows.do(served, case)
+        if wrong:
+            flows.remove(served)
+            served = flows.lay(folder / f"after{case.number}")
+        idle.put(served)
+        return what, wrong
+
+    try:
+        yield cases.of_flows(given.seed, given.faults or 50, flows.kinds()), do
+    finally:
+        while not idle.empty():
+            served = idle.get()
+            try:
+                served.stop()
+            finally:
+                flows.remove(served)
+
+
+def table(results: list[tuple[Case, bool]]) -> str:
+    """Survived of tried, by kind and stage."""
+    stages = list(dict.fromkeys([*cases.STAGES, *(case.stage for case, _ in results)]))
+    stages = [s for s in stages if any(case.stage == s for case, _ in results)]
+
+    def cell(kind: str, stage: str) -> str:
         some = [
-            r
-            for r in results
-            if stage in (r.case.stage, "all") and kind in (r.case.kind, "all")
+            survived
+            for case, survived in results
+            if stage in (case.stage, "all") and kind in (case.kind, "all")
         ]
-        return f"{sum(not r.wrong for r in some)}/{len(some)}" if some else "-"
+        return f"{sum(some)}/{len(some)}" if some else "-"
 
-    columns = [*kinds, "all"]
-    rows = [[s, *(cell(s, kind) for kind in columns)] for s in (*cases.STAGES, "all")]
-    return tables.text(["", *columns], rows)
+    kinds = [*sorted({case.kind for case, _ in results}), "all"]
+    rows = [
+        [kind, *(cell(kind, stage) for stage in (*stages, "all"))] for kind in kinds
+    ]
+    return tables.text(["", *stages, "all"], rows)
 
 
 def isolate() -> None:
@@ -115,48 +139,35 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the whole sequence")
     parser.add_argument("--faults", type=int, help="how many: 200, or 50 of flows")
     parser.add_argument("--only", type=int, nargs="+", help="these of the sequence")
-    parser.add_argument("--sample", action="store_true", help="the ten of `make test`")
     parser.add_argument("--base", type=Path, help="a finished run, to do none")
     parser.add_argument("--jobs", type=int, default=JOBS, help="at a time")
     parser.add_argument("--flows", action="store_true", help="to served flows instead")
     given = parser.parse_args()
-    if given.flows:
-        count = given.faults or 50
-        return flows.run(given.seed, count, only=given.only, jobs=given.jobs)
     isolate()
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
-        folder = Path(scratch)
-        base = (
-            clones.read(given.base)
-            if given.base
-            else clones.prepare(folder / "base", say=say)
-        )
-        some = (
-            cases.sample(given.seed)
-            if given.sample
-            else cases.cases(given.seed, given.faults or 200, base.inputs)
-        )
+    disturbed = flows_disturbed if given.flows else stages_disturbed
 
-        def one(case: Case) -> Result:
-            result = do(base, case, folder)
-            say(str(result))
-            return result
+    def one(case: Case) -> tuple[Case, bool]:
+        what, wrong = do(case)
+        word = "LOST" if wrong else "survived"
+        line = f"{case.number:>4} {case.stage:<9}{case.kind:<19}{word:<9}{what}"
+        print("\n      ".join([line, *"\n".join(wrong).splitlines()]), flush=True)
+        return case, not wrong
 
-        with ThreadPoolExecutor(given.jobs) as pool:
-            chosen = [c for c in some if not given.only or c.number in given.only]
-            results = list(pool.map(one, chosen))
-    survived = sum(not r.wrong for r in results)
-    say(
+    with (
+        tempfile.TemporaryDirectory(prefix="faults-") as folder,
+        disturbed(Path(folder), given) as (some, do),
+        ThreadPoolExecutor(given.jobs) as pool,
+    ):
+        chosen = [c for c in some if not given.only or c.number in given.only]
+        results = list(pool.map(one, chosen))
+    survived = sum(survived for _, survived in results)
+    print(
         f"\nsurvived of tried, seed {given.seed}\n{table(results)}\n"
         f"{survived} of {len(results)} faults survived in "
         f"{time.monotonic() - start:.0f} s; repeat one with --only NUMBER"
     )
     return int(survived < len(results))
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,22 @@
 """A finished run of the plan, and copies of it in which one stage is to be done."""
 
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.core import files
+from stages.core import dvc_files, files
 from tests.conftest import ROOT, TINY, with_overrides
 from tests.faults import watch
 from tests.plan import Plan
 
-KINDS = ("outs", "metrics", "plots")
 TINIER = TINY | {
     "ingest.phantom.pairs": 16,
     "train.epochs": 3,
@@ -35,7 +31,7 @@ class Cost:
     """What a stage took, undisturbed."""
 
     cpu_s: float = 0.0
-    events: int = 0
+    writes: int = 0
     largest_bytes: int = 0  # of the files that it wrote
     total_bytes: int = 0
 
@@ -58,66 +54,52 @@ class Base:
 
 def read(root: Path) -> Base:
     """The finished run that `prepare` left in a folder."""
-    stages = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
-    outputs = {
-        name: [
-            out if isinstance(out, str) else next(iter(out))
-            for kind in KINDS
-            for out in stage.get(kind, [])
-        ]
-        for name, stage in stages.items()
-    }
-    made = {path for some in outputs.values() for path in some}
-    inputs = {
-        name: [dep for dep in stage["deps"] if dep in made]
-        for name, stage in stages.items()
-    }
     costs = json.loads(_costs(root).read_text("utf-8"))
+    lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text("utf-8"))
+    entries = {name: lock["stages"][name] for name in costs}
+    outputs = {n: [*dvc_files.recorded(e, "outs")] for n, e in entries.items()}
+    made = {path for some in outputs.values() for path in some}
     return Base(
         plan=Plan.at(root),
         outputs=outputs,
-        inputs=inputs,
-        hashes={
-            out: files.sha256(root / out) for name in costs for out in outputs[name]
+        inputs={
+            name: [dep for dep in dvc_files.recorded(entry, "deps") if dep in made]
+            for name, entry in entries.items()
         },
-        lock=YAML(typ="safe", pure=True).load(root / "dvc.lock"),
+        hashes={out: files.sha256(root / out) for out in sorted(made)},
+        lock=lock,
         costs={name: Cost(**cost) for name, cost in costs.items()},
     )
 
 
-def prepare(
-    root: Path, *, say: Callable[[str], None], overrides: dict[str, Any] | None = None
-) -> Base:
+def prepare(root: Path, overrides: dict[str, Any] | None = None) -> Base:
     """Runs the plan, and measures it.
 
     Args:
         root: A folder to make; what was measured is written beside it.
-        say: Told of each stage.
         overrides: Params besides `TINIER`.
     """
     values = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text("utf-8"))
     root.mkdir(parents=True)
     plan = Plan(root, with_overrides(values, TINIER | (overrides or {})))
-    _costs(root).write_text("{}")
-    costs: dict[str, Cost] = {}
-    stages = YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]
-    for stage in stages:
+    costs = {}
+    for stage in YAML(typ="safe", pure=True).load(root / "dvc.yaml")["stages"]:
         run = Run(root, ["repro", "--single-item", stage], site=logs(root))
-        cost = costs[stage] = measure(run, stage)
+        cost = measure(run, stage)
         if run.process.returncode:
             raise SystemExit(f"undisturbed, {stage} failed:\n{run.output()[-3000:]}")
-        say(f"undisturbed {stage}: {cost.cpu_s:.1f} CPU s, {cost.events} file events")
-    for stage, outputs in read(root).outputs.items():
+        entry = YAML(typ="safe", pure=True).load(root / "dvc.lock")["stages"][stage]
         sizes = [
-            p.stat().st_size
-            for out in outputs
-            for p in [root / out, *(root / out).rglob("*")]
-            if p.is_file()
+            path.stat().st_size
+            for out in dvc_files.recorded(entry, "outs")
+            for path in [root / out, *(root / out).rglob("*")]
+            if path.is_file()
         ]
-        costs[stage].largest_bytes, costs[stage].total_bytes = max(sizes), sum(sizes)
+        cost.largest_bytes, cost.total_bytes = max(sizes), sum(sizes)
+        print(f"undisturbed {stage}: {cost.cpu_s:.1f} CPU s, {cost.writes} writes")
+        costs[stage] = asdict(cost)
     plan.commit("done")
-    values = {name: asdict(cost) for name, cost in costs.items()}
-    _costs(root).write_text(json.dumps(values), "utf-8")
+    _costs(root).write_text(json.dumps(costs))
     return read(root)
 
 
@@ -136,9 +118,8 @@ def measure(run: "Run", stage: str) -> Cost:
     while run.process.poll() is None:
         if process is None:
             process = watch.stage_process(run.process.pid, stage)
-        elif (used := watch.cpu_seconds(process)) is not None:
-            cost.cpu_s = used
-        cost.events = run.watch.events()
+        elif (used := watch.used(process)) is not None:
+            cost.cpu_s, cost.writes = used
         time.sleep(0.02)
     return cost
 
@@ -154,17 +135,19 @@ class Run:
         site: Path,
         env: dict[str, str] | None = None,
     ) -> None:
-        self.root = root
-        (root / "data" / ".work" / "partial").mkdir(parents=True, exist_ok=True)
-        self.watch = watch.Watch(root / "data" / ".work")
-        number = len(list(site.glob("*.log"))) if site.is_dir() else 0
+        # TensorFlow may say what it likes; DVC's memory of hashes is this clone's own.
+        ours = {
+            name: value
+            for name, value in Plan.at(root).environment().items()
+            if not name.startswith("TF_")
+        }
         site.mkdir(exist_ok=True)
-        self.log = site / f"{number}.log"
+        self.log = site / f"{len(list(site.glob('*.log')))}.log"
         self.log.touch()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dvc", *words],
             cwd=root,
-            env=environment(site) | (env or {}),
+            env=ours | {"DVC_SITE_CACHE_DIR": str(site)} | (env or {}),
             stdin=subprocess.DEVNULL,
             # No file: a limit on the size of files would silence who meets it.
             stdout=subprocess.PIPE,
@@ -192,20 +175,6 @@ class Run:
             os.killpg(self.process.pid, 9)
             self.process.wait()
             return -99
-        finally:
-            self.watch.close()
-
-
-def environment(site: Path) -> dict[str, str]:
-    ours = ("PYTHON", "DVC_", "TF_")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-    search = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-    return kept | {
-        "PATH": search,
-        "DVC_NO_ANALYTICS": "1",
-        # DVC's memory of hashes, not shared with any other clone.
-        "DVC_SITE_CACHE_DIR": str(site),
-    }
 
 
 def lay(base: Base, stage: str, root: Path) -> None:
@@ -213,8 +182,7 @@ def lay(base: Base, stage: str, root: Path) -> None:
 
     What follows may come from the run-cache; the stage itself may not.
     """
-    shutil.rmtree(root, ignore_errors=True)
-    shutil.copytree(base.root, root, symlinks=True)
+    base.plan.copy(root)
     done = list(base.costs)
     undone = done[done.index(stage) :]
     for name in undone:
@@ -232,30 +200,23 @@ def lay(base: Base, stage: str, root: Path) -> None:
         if entry.read_text("utf-8").startswith(f"cmd: python -m stages.{stage}\n"):
             # The folder is the key: DVC falls over one that is empty.
             files.remove(entry.parent)
-    for out in base.lock["stages"][stage]["outs"]:
-        for path in cache_objects(root, out["md5"]):
+    for md5 in dvc_files.recorded(base.lock["stages"][stage], "outs").values():
+        for path in cache_objects(root, md5):
             path.unlink(missing_ok=True)
 
 
 def cache_objects(root: Path, md5: str) -> list[Path]:
     """The cache's files for an output, those of its members first."""
-    top = root / ".dvc" / "cache" / "files" / "md5"
-    own = top / md5[:2] / md5[2:]
+    cache = root / ".dvc" / "cache" / "files" / "md5"
+    own = dvc_files.stored(cache, md5)
     if not own.is_file():
         return []
     if not md5.endswith(".dir"):
         return [own]
-    entries = YAML(typ="safe", pure=True).load(own.read_text("utf-8"))
-    members = [top / e["md5"][:2] / e["md5"][2:] for e in entries]
-    return [*sorted({p for p in members if p.is_file()}), own]
+    members = {dvc_files.stored(cache, e["md5"]) for e in json.loads(own.read_text())}
+    return [*sorted(path for path in members if path.is_file()), own]
 
 
 def digest(path: Path) -> str:
     """SHA-256 of an output; "" where there is none."""
     return files.sha256(path) if path.exists() else ""
-
-
-def seed_of(*words: object) -> int:
-    """A number for words, the same on every machine."""
-    text = " ".join(map(str, words))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -37,7 +37,6 @@ class Scene:
     mend: list[Callable[[], object]] = field(default_factory=list)  # ends the fault
     clear: list[Callable[[], object]] = field(default_factory=list)  # when all is done
     may_be_silent: bool = False  # nobody is left to say a word
-    reached: bool = False  # the stage itself was begun
 
     def start(self, *, single: bool = True, env: dict[str, str] | None = None) -> Run:
         # As a flow's task runs it, or as a person does.
@@ -55,7 +54,6 @@ class Scene:
         while run.process.poll() is None:
             process = watch.stage_process(run.process.pid, self.stage)
             if process is not None:
-                self.reached = True
                 return process
             time.sleep(0.003)
         return None
@@ -65,20 +63,21 @@ def wait_for_point(scene: Scene, run: Run) -> tuple[int, str] | None:
     """Waits for a seeded point inside the stage; returns its process and the point.
 
     Every other time a share of the processor time that the stage takes, which spreads
-    over its imports and its work alike; else one of the events on files.
+    over its imports and its work alike; else one of its writes.
     """
     cost = scene.base.costs[scene.stage]
-    by_file = cost.events > 0 and scene.dice.random() < 0.5
+    by_write = scene.dice.random() < 0.5
     share = scene.dice.uniform(0.02, 0.95)
-    event = scene.dice.randint(1, max(cost.events, 1))
+    write = scene.dice.randint(1, max(cost.writes, 1))
     if (process := scene.begun(run)) is None:
         return None
-    while (used := watch.cpu_seconds(process)) is not None:
-        if by_file and run.watch.events() >= event:
-            return process, f"at file event {event} of {cost.events}"
-        if not by_file and used >= share * cost.cpu_s:
+    while (used := watch.used(process)) is not None:
+        cpu_s, writes = used
+        if by_write and writes >= write:
+            return process, f"at write {write} of {cost.writes}"
+        if not by_write and cpu_s >= share * cost.cpu_s:
             return process, f"after {share:.0%} of its processor time"
-        time.sleep(0.001 if by_file else 0.004)
+        time.sleep(0.001 if by_write else 0.004)
     return None
 
 
