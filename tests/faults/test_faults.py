@@ -7,20 +7,20 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults import flows
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "chosen",
+    "words",
     [
         # A full disk; test_train, test_plan and test_flow hold what kills leave behind.
-        ["--only", "4"],
+        ["--only", "9"],
         pytest.param([], marks=pytest.mark.nightly),
+        pytest.param(["--flows"], marks=pytest.mark.nightly),
     ],
 )
-def test_faults_to_stages_are_survived(chosen, finished, tmp_path):
-    words = ["--sample", "--seed", "3", "--base", str(finished), *chosen]
+def test_faults_are_survived(words, finished, tmp_path):
+    words = ["--seed", "16", "--faults", "10", "--base", str(finished), *words]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults", *words],
         cwd=ROOT,
@@ -30,8 +30,3 @@ def test_faults_to_stages_are_survived(chosen, finished, tmp_path):
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert "faults survived" in done.stdout
-
-
-@pytest.mark.nightly
-def test_faults_to_flows_are_survived(capsys):
-    assert flows.run(seed=3, count=10) == 0, capsys.readouterr().out
