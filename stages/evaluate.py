@@ -85,10 +85,11 @@ def evaluate(
     cut = 0
     progress = tqdm(total=len(table), desc="evaluate", unit="image", disable=None)
     with progress:
-        for pair_id, mask, prob, spacing in predicted:
+        for pair_id, mask, prob, spacing, region in predicted:
             scored.add(
                 *(pair_id, mask, prob, params.threshold, params.keep_components),
                 spacing=spacing,
+                region=region,
             )
             cut += bool(0 < params.keep_components < num_components(mask))
             progress.update()

@@ -14,7 +14,7 @@ from stages.core.imaging import decode_mask
 from stages.datasets.pairs import read_shard, shard_paths, write_shards
 from stages.evaluate import evaluate
 from stages.scoring.metrics import Masks, dice
-from tests.conftest import ingested_pair, lungs
+from tests.conftest import ingested_pair, lungs, png
 
 SIZE = 32
 
@@ -57,7 +57,9 @@ def test_scores_every_held_out_pair_at_its_masks_own_size(scene, tiny_params):
     metrics = evaluate(tiny_params().evaluate)
     written = json.loads(paths.METRICS.read_text())
     table = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")
-    assert list(table.columns) == ["class_name", "dice", "iou", "hd95_px", "assd_px"]
+    assert list(table.columns) == [
+        *("class_name", "dice", "iou", "hd95_px", "assd_px", "false_alarms")
+    ]
     assert list(table.index) == ["easy 1", "easy 2", "empty", "missed"]
     assert table.loc["easy 1", "dice"] > 0.97
     assert table.loc["missed", "dice"] == 0
@@ -68,8 +70,10 @@ def test_scores_every_held_out_pair_at_its_masks_own_size(scene, tiny_params):
     assert written["dice"]["mean"] == pytest.approx(defined.mean(), abs=1e-6)
     assert written["dice"]["min"] == 0
     assert written["num_images"] == 4
-    # The missed one has no surface distance, the empty one nothing at all.
-    assert written["num_undefined"] == 2
+    # The missed one has no surface distance; the empty one is no false alarm.
+    assert written["num_undefined"] == 1
+    assert written["false_alarms"]["mean"] == 0
+    assert written["num_without_foreground"] == 1
     assert written["by_class"]["COVID"]["dice"]["mean"] == written["dice"]["mean"]
     assert metrics["dice"]["ci_low"] <= metrics["dice"]["mean"]
 
@@ -98,7 +102,7 @@ def test_images_with_a_pixel_spacing_have_millimetres(scene, tiny_params):
     assert 2 <= easy["assd_mm"] / easy["assd_px"] <= 3.0001
     assert metrics.pop("hd95_mm") == {"mean": pytest.approx(easy["hd95_mm"], abs=1e-6)}
     assert metrics.pop("assd_mm") == {"mean": pytest.approx(easy["assd_mm"], abs=1e-6)}
-    assert metrics == before
+    np.testing.assert_equal(metrics, before)  # NaN equals NaN here
     millimetres = ["hd95_mm", "assd_mm", "area_true_cm2", "area_pred_cm2"]
     assert list(table.columns)[5:] == millimetres
     assert table.loc["easy 2", millimetres].isna().all()
@@ -123,9 +127,51 @@ def test_a_site_without_training_pairs_is_apart(scene, tiny_params):
     assert metrics["by_site"]["north"]["dice"]["mean"] == metrics["dice"]["mean"]
     south = metrics["by_site"]["south"]
     assert south["dice"]["mean"] < whole["dice"]["mean"]
-    assert (south["num_images"], south["num_undefined"]) == (3, 2)
+    assert (south["num_images"], south["num_undefined"]) == (3, 1)
     curve = pd.read_csv(paths.THRESHOLD_CURVE).set_index("threshold")["dice"]
     assert curve[0.5] == pytest.approx(easy, abs=1e-6)
+
+
+def test_a_lesions_films_with_and_without_it_are_scored_apart(tiny_params):
+    """Dice where there is something to find; elsewhere false alarms alone."""
+    paths.MODEL.parent.mkdir(parents=True)
+    brightness_model().save(paths.MODEL)
+    white = np.full((SIZE, SIZE), 255, np.uint8)
+    whole, half, quarter, none = (np.zeros((SIZE, SIZE), np.uint8) for _ in range(4))
+    whole[:] = half[:, : SIZE // 2] = quarter[: SIZE // 2, : SIZE // 2] = 255
+    found = {  # image (what is dark is found), mask, region
+        "exact": (255 - half, half, whole),
+        "half of it": (255 - quarter, half, whole),
+        "alarm": (255 - quarter, none, whole),
+        "quiet": (white, none, half),
+    }
+    pairs = [
+        replace(ingested_pair(name, image, mask), region=png(region), region_path="r")
+        for name, (image, mask, region) in found.items()
+    ]
+    write_shards(pairs, paths.INGESTED, shard_pairs=9)
+    rows = [(n, "A" if n == "half of it" else "B", n, "validation") for n in found]
+    table = pd.DataFrame(rows, columns=["pair_id", "class_name", "group", "split"])
+    paths.SPLIT_PAIRS.parent.mkdir(parents=True)
+    table.to_csv(paths.SPLIT_PAIRS, index=False)
+    metrics = evaluate(tiny_params().evaluate)
+    # Half of a mask found: 2 * 1 / (1 + 2).
+    assert metrics["dice"]["mean"] == pytest.approx((1 + 2 / 3) / 2, abs=0.01)
+    assert metrics["dice"]["min"] == pytest.approx(2 / 3, abs=0.01)
+    assert metrics["false_alarms"]["mean"] == 0.5
+    counts = ("num_images", "num_without_foreground", "num_undefined")
+    assert [metrics[name] for name in counts] == [4, 2, 0]
+    # Of the region: 1/2 and 1/2, 1/2 and 1/4 are foreground and are found.
+    assert metrics["severity_error"]["mean"] == pytest.approx(0.125, abs=0.01)
+    assert list(metrics["by_class"]["A"]) == ["dice"]
+    assert metrics["by_class"]["B"]["false_alarms"]["mean"] == 0.5
+    table = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")
+    assert table.loc["alarm", ["dice", "false_alarms"]].tolist() == [0, 1]
+    assert table.loc["half of it", "severity_pred"] == pytest.approx(0.25, abs=0.01)
+    assert (paths.OVERLAYS / "alarm.png").is_file()
+    assert not (paths.OVERLAYS / "quiet.png").exists()
+    curve = pd.read_csv(paths.THRESHOLD_CURVE).set_index("threshold")["dice"]
+    assert curve[0.5] == pytest.approx(metrics["dice"]["mean"], abs=1e-5)
 
 
 def test_only_the_largest_regions_count_if_so_asked(scene, tiny_params, caplog):

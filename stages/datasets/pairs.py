@@ -41,8 +41,10 @@ class Pair:
     given_split: str = ""  # side in the data set's official split, "" if it has none
     image_path: str  # inside the source, POSIX
     mask_path: str
+    region_path: str = ""  # mask of what the foreground is a part of, "" if none
     image: bytes | None = None
     mask: bytes | None = None
+    region: bytes | None = None
     problem: str = ""  # why the source could not read the bytes, for people
     may_be_empty: bool = False  # whether an empty mask is valid (a lesion's)
     # Between the rows and columns of the image, millimetres; None if unknown.
@@ -137,7 +139,7 @@ def write_shards(
             rows = []
 
         for pair in pairs:
-            added = len(pair.image or b"") + len(pair.mask or b"")
+            added = sum(len(b or b"") for b in (pair.image, pair.mask, pair.region))
             is_full = len(rows) >= shard_pairs or (
                 shard_bytes is not None and size + added > shard_bytes
             )

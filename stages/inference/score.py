@@ -120,10 +120,11 @@ def score(
         channels=model.image_channels,
         batch_size=evaluate.batch_size,
     )
-    for pair_id, mask, prob, spacing in predicted:
+    for pair_id, mask, prob, spacing, region in predicted:
         scored.add(
             *(pair_id, mask, prob, evaluate.threshold, evaluate.keep_components),
             spacing=spacing,
+            region=region,
         )
     if not scored.rows:
         raise PipelineError(
@@ -258,7 +259,10 @@ def _problem(pair: Pair) -> str:
     """The reason why a pair cannot be scored, or ""."""
     if pair.problem:
         return pair.problem
-    for side, encoded in (("image", pair.image), ("mask", pair.mask)):
+    sides = [("image", pair.image), ("mask", pair.mask)]
+    if pair.region is not None:
+        sides.append(("region", pair.region))
+    for side, encoded in sides:
         if encoded is None:
             return f"{side} is missing"
         try:

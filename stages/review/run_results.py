@@ -17,7 +17,7 @@ from stages.core.params import GateParams
 from stages.datasets.pairs import read_splits
 from stages.gate import Check, checks
 from stages.review.revision import Revision
-from stages.scoring.metrics import HEADLINE, METRICS
+from stages.scoring.metrics import HEADLINE, METRICS, counted
 
 _FACTS = ["pair_id", "class_name", "accepted", "reason", "image_sha256", "mask_sha256"]
 # What `--pull` fetches: all but the models.
@@ -153,6 +153,7 @@ def _per_image(revision: Revision) -> pd.DataFrame | None:
         raise revision.corrupt(path, "one row per image", f"{twice!r} is in it twice")
     if not table[name].dropna().between(0, HEADLINE.largest).all():
         raise revision.corrupt(path, f"{name} from 0 to 1", "a value is outside")
+    table = counted(table)
     # Images of sites that are held out whole are not in the headline.
     is_headline = table.get("is_headline", pd.Series(True, table.index)).astype(bool)
     return table.assign(site=table.get("site", ""), is_headline=is_headline)

@@ -1,7 +1,8 @@
 """The registry of metrics: how each is computed, summarised, compared and written.
 
-If both masks are empty, every metric is undefined (NaN); if one is, Dice and IoU are 0
-and the distances undefined. Means are over defined values.
+If both masks are empty, overlap and distances are undefined (NaN); if one is, Dice and
+IoU are 0 and the distances undefined. Means are over defined values, and `counted`
+leaves images whose truth is empty to the false alarms.
 """
 
 import math
@@ -25,7 +26,12 @@ class Masks:
     """A true and a predicted mask of one image, which every metric takes."""
 
     def __init__(
-        self, *, mask_true: Mask, mask_pred: Mask, spacing: Spacing | None = None
+        self,
+        *,
+        mask_true: Mask,
+        mask_pred: Mask,
+        spacing: Spacing | None = None,
+        region: Mask | None = None,
     ) -> None:
         """Takes both masks.
 
@@ -33,6 +39,7 @@ class Masks:
             mask_true: Reference mask, shape (H, W), bool.
             mask_pred: Predicted mask, same shape and dtype.
             spacing: Of their pixels; None if unknown.
+            region: The organ that the foreground is a part of, likewise, if known.
 
         Raises:
             ValueError: If shapes differ or a mask is not boolean.
@@ -47,7 +54,8 @@ class Masks:
                 "mask_true and mask_pred should have one shape (H, W), "
                 f"received {mask_true.shape} and {mask_pred.shape}"
             )
-        self.true, self.pred, self.spacing = mask_true, mask_pred, spacing
+        self.true, self.pred = mask_true, mask_pred
+        self.spacing, self.region = spacing, region
 
     @cached_property
     def sizes(self) -> tuple[int, int, int]:
@@ -168,6 +176,38 @@ def _assd(to_pred: NDArray[np.floating], to_true: NDArray[np.floating]) -> float
     return total / (len(to_pred) + len(to_true))
 
 
+def false_alarms(masks: Masks) -> float:
+    """Foreground found where there is none: 1, or 0; the mean is a rate.
+
+    Returns:
+        NaN if the true mask is not empty.
+    """
+    true, pred, _ = masks.sizes
+    return float(pred > 0) if not true else float("nan")
+
+
+def severity(masks: Masks) -> tuple[float, float]:
+    """Share of the region that is foreground, in truth and as predicted.
+
+    Returns:
+        In [0, 1]; NaN without a region.
+
+    Source: Tahir et al., 2021 (the share of the lungs that is infected).
+    """
+    if masks.region is None or not masks.region.any():
+        return float("nan"), float("nan")
+    return (
+        float(masks.true[masks.region].mean()),
+        float(masks.pred[masks.region].mean()),
+    )
+
+
+def severity_error(masks: Masks) -> float:
+    """Absolute difference of both values of `severity`."""
+    true, pred = severity(masks)
+    return abs(true - pred)
+
+
 # A summary over images, NaN left out, by the last part of its name in metrics.json.
 STATISTICS: dict[str, Callable[["pd.Series[float]"], float]] = {
     "mean": lambda values: float(values.mean()),
@@ -188,13 +228,15 @@ class Metric:
 
     name: str
     title: str  # for readers
-    unit: str  # "", px, or mm: then only images with a spacing have it
+    unit: str  # "", px or mm
     higher_is_better: bool
     digits: int  # after the point, for readers
     score: Callable[[Masks], float]  # NaN where undefined
     statistics: tuple[str, ...]  # of `STATISTICS` and `INTERVAL`
     largest: float = math.inf  # possible value
     site_statistics: tuple[str, ...] = ()  # of each site apart
+    class_statistics: tuple[str, ...] = ()  # likewise of each class
+    is_optional: bool = False  # left out where no image has it defined
 
 
 _HEADLINE = ("mean", *INTERVAL, "median", "p05", "min")
@@ -204,6 +246,7 @@ METRICS = {
         Metric(
             *("dice", "Dice", "", True, 4, dice, _HEADLINE, 1.0),
             site_statistics=("mean", *INTERVAL, "p05"),
+            class_statistics=("mean",),
         ),
         Metric("iou", "IoU", "", True, 4, iou, ("mean",), 1.0),
         Metric(
@@ -216,18 +259,58 @@ METRICS = {
             *("hd95_mm", "95th percentile of surface distance", "mm", False, 2),
             *(hd95_mm, ("mean",)),
             site_statistics=("mean",),
+            is_optional=True,
         ),
-        Metric("assd_mm", "mean surface distance", "mm", False, 2, assd_mm, ("mean",)),
+        Metric(
+            *("assd_mm", "mean surface distance", "mm", False, 2, assd_mm, ("mean",)),
+            is_optional=True,
+        ),
+        Metric(
+            *("false_alarms", "false alarms", "", False, 4, false_alarms),
+            *(("mean", *INTERVAL), 1.0),
+            site_statistics=("mean",),
+            class_statistics=("mean",),
+            is_optional=True,
+        ),
+        Metric(
+            *("severity_error", "error of the share of the region", "", False, 4),
+            *(severity_error, ("mean",), 1.0),
+            is_optional=True,
+        ),
     )
 }
 HEADLINE = METRICS["dice"]
-# Whole numbers of metrics.json, and whether more is better; None says neither.
-COUNTS: dict[str, bool | None] = {"num_undefined": False, "num_images": None}
+FALSE_ALARMS = METRICS["false_alarms"]
+# Other numbers of metrics.json: whether more is better (None: neither), and digits.
+OTHERS: dict[str, tuple[bool | None, int]] = {
+    "correlation": (True, 4),
+    "num_undefined": (False, 0),
+    "num_without_foreground": (None, 0),
+    "num_images": (None, 0),
+}
 
 
-def without_spacing() -> list[str]:
-    """The names of the metrics that need no pixel spacing, so that no image lacks."""
-    return [name for name, metric in METRICS.items() if metric.unit != "mm"]
+def present(table: pd.DataFrame) -> list[str]:
+    """The metrics of a table of images: all but the optional that none has defined."""
+    return [
+        name
+        for name, metric in METRICS.items()
+        if not metric.is_optional or (name in table and table[name].notna().any())
+    ]
+
+
+def counted(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of images in which only values are defined that enter a summary.
+
+    Images whose truth is empty count as false alarms or not, and in nothing else: their
+    Dice is 0 for any false alarm and undefined without one, whatever the model finds
+    where there is something to find.
+    """
+    if FALSE_ALARMS.name not in table:
+        return table
+    has_foreground = table[FALSE_ALARMS.name].isna()
+    others = [n for n in present(table) if n != FALSE_ALARMS.name]
+    return table.assign(**{n: table[n].where(has_foreground) for n in others})
 
 
 def metric_of(name: str) -> Metric | None:
@@ -243,15 +326,15 @@ def metric_of(name: str) -> Metric | None:
 def higher_is_better(name: str) -> bool | None:
     """Direction of a value of metrics.json; None where it has none."""
     metric = metric_of(name)
-    return (
-        COUNTS.get(name.split(".")[-1]) if metric is None else metric.higher_is_better
-    )
+    if metric is None:
+        return OTHERS.get(name.split(".")[-1], (None, 0))[0]
+    return metric.higher_is_better
 
 
 def order(name: str) -> tuple[bool, int, int, str]:
     """Sort key of names in metrics.json: the headline first, parts of it last."""
     *_, first, last = f".{name}".split(".")
-    names, statistics = [*METRICS, *COUNTS], [*_HEADLINE]
+    names, statistics = [*METRICS, *OTHERS], [*_HEADLINE]
     key = first if first in METRICS else last
     return (
         name.startswith("by_"),
@@ -287,7 +370,7 @@ def _digits(name: str) -> int:
     metric = metric_of(name)
     if metric is not None:
         return metric.digits
-    return 0 if name.split(".")[-1] in COUNTS else 4
+    return OTHERS.get(name.split(".")[-1], (None, 4))[1]
 
 
 def confidence_interval(

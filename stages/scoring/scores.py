@@ -15,15 +15,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.core import files, paths
+from stages.core.errors import PipelineError
 from stages.core.imaging import (
     Float,
     Mask,
     Predictor,
     Spacing,
+    UnreadableImageError,
     decode_image,
     decode_mask,
     encode_png,
     preprocess,
+    resize_mask,
     resize_prob,
     resized_spacing,
     to_input,
@@ -31,6 +34,7 @@ from stages.core.imaging import (
 from stages.core.params import EvaluateParams
 from stages.datasets.pairs import Pair
 from stages.scoring.metrics import (
+    FALSE_ALARMS,
     HEADLINE,
     INTERVAL,
     METRICS,
@@ -38,15 +42,18 @@ from stages.scoring.metrics import (
     Masks,
     Metric,
     confidence_interval,
+    counted,
     number,
-    without_spacing,
+    present,
+    severity,
 )
 from stages.scoring.overlays import overlay
 from stages.scoring.postprocess import mask_of
 
 THRESHOLDS = np.arange(1, 20) / 20
-# Areas of the masks, of images with a spacing.
+# Columns of images with a spacing, and of those with a region.
 AREAS = ("area_true_cm2", "area_pred_cm2")
+SEVERITY = ("severity_true", "severity_pred")
 
 
 def predictions(
@@ -56,8 +63,8 @@ def predictions(
     image_size: int,
     channels: int,
     batch_size: int,
-) -> Iterator[tuple[str, Mask, Float, Spacing | None]]:
-    """Yields pair id, true mask, probability map, and the spacing of the mask.
+) -> Iterator[tuple[str, Mask, Float, Spacing | None, Mask | None]]:
+    """Yields pair id, true mask, probability map, and the mask's spacing and region.
 
     A batch is in memory at a time.
 
@@ -67,14 +74,16 @@ def predictions(
         image_size: Side of its input, pixels.
         channels: Of its input, 1 or 3.
         batch_size: Images a prediction step.
-    """
-    waiting: list[tuple[str, Mask, NDArray[np.uint8], Spacing | None]] = []
 
-    def flush() -> Iterator[tuple[str, Mask, Float, Spacing | None]]:
-        images = to_input(np.stack([image for _, _, image, _ in waiting]))
-        probs = predict(images)
-        for (pair_id, mask, _, spacing), prob in zip(waiting, probs, strict=True):
-            yield pair_id, mask, prob[:, :, 0], spacing
+    Raises:
+        PipelineError: If a region cannot be decoded.
+    """
+    waiting: list[tuple[NDArray[np.uint8], str, Mask, Spacing | None, Mask | None]] = []
+
+    def flush() -> Iterator[tuple[str, Mask, Float, Spacing | None, Mask | None]]:
+        probs = predict(to_input(np.stack([image for image, *_ in waiting])))
+        for (_, pair_id, mask, *others), prob in zip(waiting, probs, strict=True):
+            yield pair_id, mask, prob[:, :, 0], *others
         waiting.clear()
 
     for pair in pairs:
@@ -83,11 +92,25 @@ def predictions(
         spacing = pair.spacing and resized_spacing(
             pair.spacing, image.shape, mask.shape
         )
-        waiting.append((pair.pair_id, mask, preprocess(image, image_size), spacing))
+        small = preprocess(image, image_size)
+        waiting.append((small, pair.pair_id, mask, spacing, _region(pair, mask)))
         if len(waiting) == batch_size:
             yield from flush()
     if waiting:
         yield from flush()
+
+
+def _region(pair: Pair, mask: Mask) -> Mask | None:
+    """The region that a pair's foreground is a part of, at its mask's size."""
+    if pair.region is None:
+        return None
+    try:
+        return resize_mask(decode_mask(pair.region), *mask.shape)
+    except UnreadableImageError as error:
+        raise PipelineError(
+            f"{pair.pair_id}: {pair.region_path} should be a mask of the region that "
+            f"its foreground is a part of, but cannot be decoded ({error}); repair it"
+        ) from None
 
 
 @dataclass
@@ -106,6 +129,7 @@ class Scores:
         threshold: float,
         keep_components: int = 0,
         spacing: Spacing | None = None,
+        region: Mask | None = None,
     ) -> None:
         """Scores a probability map against a mask of any size.
 
@@ -115,17 +139,20 @@ class Scores:
             prob: The network's answer, of any size.
             threshold: As in `mask_of`.
             keep_components: Likewise; the threshold curve is of all regions.
-            spacing: Of the mask's pixels; without it, metrics in mm and areas in cm²
-                are left out.
+            spacing: Of the mask's pixels, if known.
+            region: The organ that the foreground is a part of, shape of the mask.
         """
         prob = resize_prob(prob, *mask_true.shape)
         mask_pred = mask_of(prob, threshold=threshold, keep_components=keep_components)
-        masks = Masks(mask_true=mask_true, mask_pred=mask_pred, spacing=spacing)
-        names = METRICS if spacing else without_spacing()
-        values = {name: METRICS[name].score(masks) for name in names}
+        masks = Masks(
+            mask_true=mask_true, mask_pred=mask_pred, spacing=spacing, region=region
+        )
+        values = {name: metric.score(masks) for name, metric in METRICS.items()}
         if spacing:
             areas = (size * math.prod(spacing) / 100 for size in masks.sizes)
             values |= dict(zip(AREAS, areas, strict=False))
+        if region is not None:
+            values |= dict(zip(SEVERITY, severity(masks), strict=True))
         self.rows.append({"pair_id": pair_id, **values})
         self.masks[pair_id] = encode_png(mask_pred.astype(np.uint8) * 255)
         self.curves.append(dice_at_thresholds(mask_true, prob))
@@ -146,15 +173,16 @@ class Scores:
 
 
 def dice_at_thresholds(mask_true: Mask, prob: Float) -> NDArray[np.float64]:
-    """Dice at each of `THRESHOLDS`, from one histogram; NaN where both are empty."""
+    """Dice at each of `THRESHOLDS`, from one histogram; NaN without any truth."""
+    if not mask_true.any():
+        return np.full(len(THRESHOLDS), np.nan)
     # A pixel in bin k passes the first k thresholds.
     bins = np.searchsorted(THRESHOLDS.astype(np.float32), prob.ravel(), side="right")
     size = len(THRESHOLDS) + 1
     predicted = np.bincount(bins, minlength=size)[::-1].cumsum()[::-1][1:]
     inside = bins[mask_true.ravel()]
     overlap = np.bincount(inside, minlength=size)[::-1].cumsum()[::-1][1:]
-    total = predicted + inside.size
-    return np.where(total > 0, 2 * overlap / np.maximum(total, 1), np.nan)
+    return np.asarray(2 * overlap / (predicted + inside.size), np.float64)
 
 
 def summarise(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
@@ -167,17 +195,25 @@ def summarise(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]
         params: bootstrap_resamples, bootstrap_seed.
 
     Returns:
-        Nested by name, the headline first. `num_undefined` counts images with any
-        undefined metric: an empty prediction has no surface distance, and must not
-        improve a mean by that.
+        Nested by name, the headline first. `num_undefined` counts images with
+        foreground and any undefined metric: an empty prediction has no surface
+        distance, and must not improve a mean by that.
     """
+    has_empty = FALSE_ALARMS.name in present(per_image)
+    per_image = counted(per_image)
     own = (
         per_image[per_image["is_headline"]] if "is_headline" in per_image else per_image
     )
     metrics = _summary(own, params, {m.name: m.statistics for m in METRICS.values()})
+    if has_empty:
+        metrics["num_without_foreground"] = int(own[FALSE_ALARMS.name].notna().sum())
+    if SEVERITY[0] in own:
+        true, predicted = (own.loc[own["dice"].notna(), name] for name in SEVERITY)
+        metrics["severity"] = {"correlation": float(true.corr(predicted))}
+    of_class = {m.name: m.class_statistics for m in METRICS.values()}
     metrics["by_class"] = {
-        str(name): {HEADLINE.name: {"mean": float(rows.mean())}}
-        for name, rows in own.groupby("class_name")[HEADLINE.name]
+        str(name): _by_metric(rows.dropna(axis="columns", how="all"), params, of_class)
+        for name, rows in own.groupby("class_name")
     }
     if "site" in per_image:
         of_site = {m.name: m.site_statistics for m in METRICS.values()}
@@ -192,16 +228,29 @@ def _summary(
     rows: pd.DataFrame, params: EvaluateParams, statistics: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """Statistics by metric, and the counts."""
-    always, none = without_spacing(), pd.Series(dtype=float)
-    metrics: dict[str, Any] = {
-        name: _statistics(rows, METRICS[name], of, params)
-        for name, of in statistics.items()
-        if of and (name in always or rows.get(name, none).notna().any())
-    }
-    return metrics | {
+    return _by_metric(rows, params, statistics) | {
         "num_images": len(rows),
-        "num_undefined": int(rows[always].isna().any(axis=1).sum()),
+        "num_undefined": num_undefined(rows),
     }
+
+
+def _by_metric(
+    rows: pd.DataFrame, params: EvaluateParams, statistics: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    return {
+        name: _statistics(rows, METRICS[name], statistics[name], params)
+        for name in present(rows)
+        if statistics[name] and name in rows
+    }
+
+
+def num_undefined(rows: pd.DataFrame) -> int:
+    """The number of images with foreground and any undefined metric."""
+    names = [name for name in present(rows) if not METRICS[name].is_optional]
+    undefined = rows[names].isna().any(axis=1)
+    if FALSE_ALARMS.name in rows:
+        undefined &= rows[FALSE_ALARMS.name].isna()
+    return int(undefined.sum())
 
 
 def _statistics(
@@ -223,20 +272,24 @@ def _statistics(
 
 def columns(per_image: pd.DataFrame) -> list[str]:
     """The columns of per_image.csv, in its order."""
+    others = [name for name in (*AREAS, *SEVERITY) if name in per_image]
     of_site = ["site", "is_headline"] if "site" in per_image else []
-    measured = [name for name in (*METRICS, *AREAS) if name in per_image]
-    return ["pair_id", "class_name", *measured, *of_site]
+    return ["pair_id", "class_name", *present(per_image), *others, *of_site]
 
 
 def pictured(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, str]:
-    """Which pairs get a picture, and as what: worst, median or best.
+    """Which pairs get a picture, and as what: worst, median, best or false alarm.
 
     Ties are broken by pair id, so that the same scores picture the same pairs.
     """
-    ranked = per_image.dropna(subset="dice").sort_values(["dice", "pair_id"])
+    ranked = counted(per_image).dropna(subset="dice").sort_values(["dice", "pair_id"])
     ids = list(ranked["pair_id"])
     middle = max(0, (len(ids) - params.overlays_median) // 2)
+    alarms: list[str] = []
+    if FALSE_ALARMS.name in per_image:
+        alarms = sorted(per_image.loc[per_image[FALSE_ALARMS.name] > 0, "pair_id"])
     chosen = {
+        "false alarm": alarms[: params.overlays_worst],
         "best": ids[len(ids) - min(params.overlays_best, len(ids)) :],
         "median": ids[middle : middle + params.overlays_median],
         "worst": ids[: params.overlays_worst],
@@ -286,8 +339,13 @@ def headline(metrics: Mapping[str, Any]) -> str:
     mean, low, high, p05, least = (
         number(HEADLINE.name, of[name]) for name in ("mean", *INTERVAL, "p05", "min")
     )
-    return (
+    num_empty = metrics.get("num_without_foreground", 0)
+    text = (
         f"{HEADLINE.title} {mean} (95 % interval {low} to {high}) on "
-        f"{metrics['num_images']} images; 5th percentile {p05}, lowest {least}; "
-        f"{metrics['num_undefined']} undefined"
+        f"{metrics['num_images'] - num_empty} images; 5th percentile {p05}, lowest "
+        f"{least}; {metrics['num_undefined']} undefined"
     )
+    if num_empty:
+        rate = metrics[FALSE_ALARMS.name]["mean"]
+        text += f"; false alarms on {rate:.1%} of {num_empty} without foreground"
+    return text

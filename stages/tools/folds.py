@@ -16,7 +16,8 @@ from stages.datasets import sites
 from stages.review.comparison import RESAMPLES, SEED
 from stages.review.run_results import RunResults
 from stages.scoring import seed_noise
-from stages.scoring.metrics import confidence_interval, without_spacing
+from stages.scoring.metrics import confidence_interval, present
+from stages.scoring.scores import num_undefined
 from stages.scoring.seed_noise import SeedNoise
 from stages.tools.sweep import Planned, data_values, sweep
 
@@ -77,8 +78,8 @@ def gather(
         part: `fold`, or `site`: then the images of that site count alone.
 
     Returns:
-        pair_id, class_name, metrics in pixels, `part` and group; runs in order.
-        Near-duplicates of several folds are held out in each of them.
+        pair_id, class_name, its metrics, `part` and group; runs in order. Near-
+        duplicates of several folds are held out in each of them.
 
     Raises:
         PipelineError: If the data have changed between runs.
@@ -90,7 +91,8 @@ def gather(
             continue
         table = found.per_image
         counts = table["site"] == label if part == "site" else table["is_headline"]
-        table = table.loc[counts, ["pair_id", "class_name", *without_spacing()]].copy()
+        names = ["pair_id", "class_name", *present(table)]
+        table = table.loc[counts, names].copy()
         if found.splits is None:
             raise PipelineError(
                 f"{paths.SPLIT_PAIRS} of {found.revision} is in no cache here, so its "
@@ -134,7 +136,7 @@ def _cells(name: str, images: pd.DataFrame) -> tuple[str, ...]:
 def page(images: pd.DataFrame, num_runs: int, part: str, *, data: str) -> str:
     """The table as Markdown: all images, then each fold or site, then each class."""
     once = images.groupby(["pair_id", "class_name", "group"], as_index=False)[
-        without_spacing()
+        present(images)
     ].mean()
     num_done = images[part].nunique()
     everything = "all" if num_done == num_runs else f"{num_done} of {num_runs} {part}s"
@@ -143,7 +145,7 @@ def page(images: pd.DataFrame, num_runs: int, part: str, *, data: str) -> str:
     if images["class_name"].nunique() > 1:
         rows += [_cells(str(name), some) for name, some in once.groupby("class_name")]
     spread = images.groupby(part)["dice"].mean().std()
-    undefined = int(once[without_spacing()].isna().any(axis=1).sum())
+    undefined = num_undefined(once)
     parts = [
         "# Cross-validation",
         f"{data}: every image scored at its mask's own size by a model that was not "

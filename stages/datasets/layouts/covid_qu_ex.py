@@ -3,7 +3,8 @@
 The data set ships two trees. `Lung Segmentation Data` has masks of the lungs.
 `Infection Segmentation Data` repeats some of its cases and adds masks of the infection,
 which are black if a film shows none. The target `lung` therefore reads the second tree
-only if the first is missing, and `infection` never reads the first.
+only if the first is missing, and `infection` never reads the first. Its masks of the
+lungs are the region of which the infection is a part.
 
 The official sides (`Train`, `Val`, `Test`) are kept for `split.use_official_split`.
 """
@@ -46,6 +47,11 @@ SIDES = {"train": "train", "val": "validation", "test": "test"}
 def find(tree: Tree, target: str, /) -> list[Pair]:
     """Pairs `images/NAME` with the target's `masks/NAME` in each side and class."""
     masks = f"{target or 'lung'} masks"
+    regions = {
+        (path.parent.parent, path.stem): str(path)
+        for path in images(tree.names)
+        if target == "infection" and path.parent.name.lower() == "lung masks"
+    }
     files = [
         File(path, path.parent.parent, path.stem, kind == masks)
         for path in images(tree.names)
@@ -61,6 +67,7 @@ def find(tree: Tree, target: str, /) -> list[Pair]:
                 given_split=SIDES[found.folder.parent.name.lower()],
                 image_path=found.image_path,
                 mask_path=found.mask_path,
+                region_path=regions.get((found.folder, found.key), ""),
             )
             for found in match(file for file in files if file.folder in folders)
         ]

@@ -44,6 +44,7 @@ class Pairs:
         for pair in self._found:
             image, image_problem = self._read(pair.image_path, "image")
             mask, mask_problem = self._read(pair.mask_path, "mask")
+            region, region_problem = self._read(pair.region_path, "region")
             group, spacing = pair.group, None
             if image is not None and dicom.is_dicom(image):
                 try:
@@ -57,13 +58,15 @@ class Pairs:
             if mask is not None and dicom.is_dicom(mask):
                 mask = None
                 mask_problem = "mask is a DICOM file; store it as PNG or TIFF"
+            problems = (image_problem, mask_problem, region_problem)
             yield dataclasses.replace(
                 pair,
                 group=group,
                 spacing=spacing,
                 image=image,
                 mask=mask,
-                problem="; ".join(filter(None, [image_problem, mask_problem])),
+                region=region,
+                problem="; ".join(filter(None, problems)),
                 may_be_empty=self._may_be_empty,
             )
 

@@ -267,6 +267,8 @@ class TestCovidQuEx:
         assert all(e.is_complete for e in found)
         assert all(e.image_path.startswith("Infection") for e in found)
         assert all("/infection masks/" in e.mask_path for e in found)
+        lungs = [e.mask_path.replace("infection masks", "lung masks") for e in found]
+        assert [e.region_path for e in found] == lungs
         assert {e.given_split for e in found} == {"train", "validation", "test"}
 
     def test_the_tree_of_lungs_has_no_infection(self) -> None:
