@@ -250,19 +250,19 @@ def study(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A param, set on top of it."),
     ] = None,
+    data: Data = None,
 ) -> None:
     """Run a study, such as the article's, as a named DVC experiment.
 
     It sets the study's values in params.yaml and runs `dvc exp run`.
-    Example: lungfield study article --set ingest.source=folder
-    --set ingest.folder=set.zip
+    Example: lungfield study lungs --data set.zip --set train.epochs=20
     """
     from stages.tools import study as room
 
     if name is None:
         room.list_studies()
     else:
-        raise typer.Exit(room.study(name, settings or []))
+        raise typer.Exit(room.study(name, settings or [], data))
 
 
 @app.command()

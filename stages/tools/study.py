@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -23,16 +24,23 @@ def list_studies() -> None:
         print(f"{name:<13} {studies.load(name).about}")
 
 
-def study(name: str, settings: Sequence[str] = ()) -> int:
+def study(name: str, settings: Sequence[str] = (), data: Path | None = None) -> int:
     """Sets a study's params in `params.yaml` and runs `dvc exp run`, named after it.
 
-    `key=value` settings go on top. Returns the exit code of `dvc exp run`.
+    Args:
+        name: The study.
+        settings: `key=value` texts, on top of it.
+        data: A folder or a zip to read instead of the study's source.
+
+    Returns:
+        The exit code of `dvc exp run`.
 
     Raises:
         PipelineError: If there is no such study, or a setting does not fit.
     """
     found = studies.load(name)
-    values = {**found.params, **parse_settings(settings)}
+    place = {"ingest.source": "folder", "ingest.folder": str(data)} if data else {}
+    values = {**found.params, **place, **parse_settings(settings)}
     load_params()  # errors of the file itself come first
     text = text_with_values(paths.PARAMS.read_text("utf-8"), values)
     experiment = free_name(name)

@@ -58,6 +58,14 @@ TREES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
         write_covid_qu_ex,
         {"validate.image_mask_shapes": [["32x32", "32x32"]]},
     ),
+    "covid_qu_ex_infection": (
+        write_covid_qu_ex,
+        {"validate.image_mask_shapes": [["32x32", "32x32"]]},
+    ),
+    "lungs": (
+        write_covid_qu_ex,
+        {"validate.image_mask_shapes": [["32x32", "32x32"]]},
+    ),
     "lgg_mri": (
         write_lgg,
         {
