@@ -250,7 +250,12 @@ def study(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A param, set on top of it."),
     ] = None,
-    data: Data = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, help="A folder or a zip to read instead of the study's source."
+        ),
+    ] = None,
 ) -> None:
     """Run a study, such as the article's, as a named DVC experiment.
 

@@ -18,7 +18,10 @@ def write_radiography(root: Path) -> None:
 
 
 def write_covid_qu_ex(root: Path) -> None:
-    """Four films a side; one that is held out is also, byte for byte, trained on."""
+    """Four films a side; one that is held out is also, byte for byte, trained on.
+
+    The tree of infections repeats them all: part of a lung is infected, if any is.
+    """
     top = root / "Lung Segmentation Data" / "Lung Segmentation Data"
     seed = 0
     for side in ("Train", "Val", "Test"):
@@ -35,6 +38,14 @@ def write_covid_qu_ex(root: Path) -> None:
             top / "Test" / "Normal" / kind / f"film ({seed}).png",
             top / "Train" / "Normal" / kind / "copy.png",
         )
+    infection = root / "Infection Segmentation Data" / "Infection Segmentation Data"
+    shutil.copytree(top, infection)
+    for lung in sorted(infection.rglob("lung masks/*.png")):
+        mask = cv2.imread(str(lung), cv2.IMREAD_GRAYSCALE)
+        mask[SIDE // 2 if "COVID-19" in str(lung) else 0 :] = 0
+        folder = lung.parent.with_name("infection masks")
+        folder.mkdir(exist_ok=True)
+        (folder / lung.name).write_bytes(png(mask))
 
 
 def write_lgg(root: Path) -> None:

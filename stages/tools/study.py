@@ -39,7 +39,9 @@ def study(name: str, settings: Sequence[str] = (), data: Path | None = None) -> 
         PipelineError: If there is no such study, or a setting does not fit.
     """
     found = studies.load(name)
-    place = {"ingest.source": "folder", "ingest.folder": str(data)} if data else {}
+    place = {}
+    if data:  # absolute: DVC may run it in another folder
+        place = {"ingest.source": "folder", "ingest.folder": str(data.resolve())}
     values = {**found.params, **place, **parse_settings(settings)}
     load_params()  # errors of the file itself come first
     text = text_with_values(paths.PARAMS.read_text("utf-8"), values)

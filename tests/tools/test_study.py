@@ -69,10 +69,12 @@ def test_it_ends_as_an_experiment_of_its_name(
 ) -> None:
     monkeypatch.setenv("SECRET", "hunter2")
     folder = "it's ${oc.env:SECRET} here.zip"
-    assert study.study("article", [f"ingest.folder={folder}"]) == 0
+    (repository / folder).write_bytes(b"")
+    assert study.study("article", data=Path(folder)) == 0
     kept = YAML(typ="safe", pure=True).load((repository / "kept.yaml").read_text())
     # No value is interpreted: no secret of the environment reaches the params.
-    assert kept["ingest"]["folder"] == folder
+    assert kept["ingest"]["folder"] == str((repository / folder).resolve())
+    assert kept["ingest"]["source"] == "folder"
     assert kept["ingest"]["classes"] == ["COVID"]
     assert kept["train"]["filters"] == [64, 128, 256, 512, 1024]
     listed = subprocess.run(

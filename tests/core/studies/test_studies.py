@@ -60,7 +60,10 @@ TREES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     ),
     "covid_qu_ex_infection": (
         write_covid_qu_ex,
-        {"validate.image_mask_shapes": [["32x32", "32x32"]]},
+        {
+            "validate.image_mask_shapes": [["32x32", "32x32"]],
+            "split.validation_fraction": 0.5,
+        },
     ),
     "lungs": (
         write_covid_qu_ex,
@@ -147,6 +150,18 @@ def test_covid_qu_ex_is_scored_on_its_own_test_side(run: Run) -> None:
     assert "copy" not in set(table["pair_id"])
 
 
+def test_an_infection_is_measured_as_a_share_of_the_lungs(run: Run) -> None:
+    place = run("covid_qu_ex_infection")
+    table = pd.read_csv(place / paths.PER_IMAGE)
+    is_covid = table["class_name"] == "COVID-19"
+    assert table.loc[~is_covid, "severity_true"].eq(0).all()
+    assert table.loc[is_covid, "severity_true"].between(0.2, 0.8).all()
+    metrics = read(place, paths.METRICS)
+    error = (table["severity_true"] - table["severity_pred"]).abs()[is_covid].mean()
+    assert metrics["severity_error"]["mean"] == pytest.approx(error, abs=1e-5)
+    assert metrics["num_without_foreground"] == (~is_covid).sum()
+
+
 class TestLgg:
     """Three channels and empty masks, through every stage."""
 
@@ -174,7 +189,7 @@ class TestLgg:
         other = model(image[..., ::-1], training=False)[0].numpy()
         assert not np.allclose(first, other)
 
-    def test_a_slice_with_no_tumour_found_or_there_has_no_score(self, run: Run) -> None:
+    def test_a_slice_without_tumour_counts_as_a_false_alarm_or_not(self, run: Run) -> None:
         place = run("lgg_mri")
         table = pd.read_csv(place / paths.PER_IMAGE)
         predicted = pq.read_table(place / paths.PREDICTIONS).to_pandas()
@@ -196,9 +211,12 @@ class TestLgg:
                 assert np.isnan(row.iou)
             assert np.isnan(row.hd95_px) == (not (is_there[row.pair_id] and mask.any()))
         metrics = read(place, paths.METRICS)
-        undefined = table[["dice", "iou", "hd95_px", "assd_px"]].isna().any(axis=1)
-        assert metrics["num_undefined"] == undefined.sum() >= 6
-        assert metrics["dice"]["mean"] == pytest.approx(table["dice"].mean(), abs=1e-6)
+        with_tumour = table[table["pair_id"].map(is_there)]
+        assert metrics["num_undefined"] == with_tumour["hd95_px"].isna().sum()
+        assert metrics["dice"]["mean"] == pytest.approx(with_tumour["dice"].mean())
+        assert metrics["num_without_foreground"] == len(table) - len(with_tumour) >= 6
+        alarms = table["false_alarms"].dropna()
+        assert metrics["false_alarms"]["mean"] == alarms.mean()
 
     def test_every_format_answers_as_keras_does(
         self, run: Run, shipped_values: dict[str, Any]
