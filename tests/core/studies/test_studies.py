@@ -189,7 +189,9 @@ class TestLgg:
         other = model(image[..., ::-1], training=False)[0].numpy()
         assert not np.allclose(first, other)
 
-    def test_a_slice_without_tumour_counts_as_a_false_alarm_or_not(self, run: Run) -> None:
+    def test_a_slice_without_tumour_counts_as_a_false_alarm_or_not(
+        self, run: Run
+    ) -> None:
         place = run("lgg_mri")
         table = pd.read_csv(place / paths.PER_IMAGE)
         predicted = pq.read_table(place / paths.PREDICTIONS).to_pandas()
