@@ -9,7 +9,6 @@ from typing import Any
 import stages.nn  # noqa: F401  # before Keras: its start-up notices stay out of the log
 
 # isort: split
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -17,7 +16,7 @@ from benchmarks.harness import Options
 from stages.core.imaging import decode_image, decode_mask, preprocess, soft_mask
 from stages.core.params import TrainParams
 from stages.datasets.pairs import Pair
-from stages.nn import dataset, models
+from stages.nn import dataset, models, optimizers
 from stages.nn.runtime import configure_runtime, seed_everything
 from stages.nn.supervision import supervised
 
@@ -58,9 +57,7 @@ def bare_step(params: TrainParams, arrays: dataset.Arrays) -> Callable[[], float
     distribution strategy, no input.
     """
     model = models.build(params)
-    optimizer = keras.optimizers.Adam(
-        params.learning_rate, params.beta_1, params.beta_2
-    )
+    optimizer = getattr(optimizers, params.optimizer)(params)
     optimizer.build(model.trainable_variables)
     places = np.resize(np.arange(len(arrays)), params.batch_size)
     images, masks = (

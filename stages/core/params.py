@@ -225,6 +225,9 @@ class TrainParams(Section):
     batch_norm_momentum: float = Field(gt=0, lt=1)
     supervision_weights: list[Annotated[float, Field(ge=0)]] = Field(min_length=1)
     loss: Annotated[str, _one_of(plugins.functions, STAGES / "nn" / "losses.py")]
+    optimizer: Annotated[
+        str, _one_of(plugins.functions, STAGES / "nn" / "optimizers.py")
+    ]
     learning_rate: float = Field(gt=0, le=10)
     learning_rate_schedule: Literal["constant", "cosine", "polynomial", "one_cycle"]
     warmup_fraction: BelowOne

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from stages.core.errors import PipelineError
 from stages.core.params import TrainParams
-from stages.nn import models
+from stages.nn import models, optimizers
 from stages.nn.runtime import precision
 from stages.nn.supervision import hard_dice, supervised
 
@@ -76,14 +76,7 @@ class Trainer:
                     # Else each device would normalise by its own share of the batch,
                     # and the result would depend on their number.
                     layer.synchronized = self._num_replicas > 1
-            optimizer = keras.optimizers.Adam(
-                learning_rate=params.learning_rate,
-                beta_1=params.beta_1,
-                beta_2=params.beta_2,
-                use_ema=params.ema_momentum > 0,
-                ema_momentum=params.ema_momentum or 0.99,
-                ema_overwrite_frequency=None,
-            )
+            optimizer = getattr(optimizers, params.optimizer)(params)
             if params.precision == "mixed_float16":
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             optimizer.build(self.model.trainable_variables)
