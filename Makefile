@@ -95,8 +95,8 @@ SWEEP_OUT = $(if $(filter-out .,$(value OUT)),--out $(call quoted,OUT))
 ablation: setup  ## Does deep supervision help? 18 runs: make ablation DATA=set.zip EPOCHS=20
 	@$(BIN)/python -m benchmarks.ablation $(call option,,DATA) --epochs $(call quoted,EPOCHS) $(SWEEP_OUT)
 
-folds: setup  ## Cross-validation, each fold an experiment: make folds DATA=set.zip FOLDS=5
-	@$(BIN)/lungfield folds $(call option,,DATA) --folds $(call quoted,FOLDS) $(SWEEP_OUT)
+folds: setup  ## Cross-validation, each fold an experiment: make folds DATA=set.zip FOLDS=5 (or BY=site)
+	@$(BIN)/lungfield folds $(call option,,DATA) --folds $(call quoted,FOLDS) $(call option,--by,BY) $(SWEEP_OUT)
 
 experiments: setup  ## Compare dvc exp runs: Dice with intervals against multiply-adds
 	@$(BIN)/lungfield experiments

@@ -114,6 +114,7 @@ def shipped_values() -> dict[str, Any]:
 
 
 TINY = {
+    "train.initial_weights": ".",  # holds no weights
     "ingest.phantom.pairs": 12,
     "ingest.phantom.image_size": 40,
     "ingest.phantom.mask_size": 32,

@@ -252,7 +252,7 @@ class TestInitialWeights:
         [
             ({"filters": [4, 8, 16]}, "should fit the network subpixel_unet of params"),
             ({"supervision_weights": [1.0]}, "should fit the network"),
-            ({"place": "data/none.keras"}, "none.keras', which does not exist"),
+            ({"place": "data/none"}, "names 'data/none', which does not exist"),
             ({"place": "data/splits/pairs.csv"}, "should be a Keras model but cannot"),
         ],
     )

@@ -7,6 +7,7 @@ bytes in any checkout; `stages.tools.provenance` finds the commits that match.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def facts(
     inputs: dict[str, Path],
     params: Facts,
     quality: Facts | None = None,
+    sites: Collection[str] = (),
 ) -> Facts:
     """Collects what a file carries.
 
@@ -50,14 +52,21 @@ def facts(
         inputs: Files under the names of `INPUTS`.
         params: Sections of `params.yaml`.
         quality: What validate says of the data, for what is usual in it.
+        sites: Those that were trained on; none where the data have no sites.
 
     Raises:
         PipelineError: If an input is missing.
     """
-    statistics = (quality or {}).get("accepted_statistics", {})
+    quality = quality or {}
+    parts = [quality["by_site"][name] for name in sites] or [quality]
+    found = [part.get("accepted_statistics", {}) for part in parts]
+    usual = {
+        key: [min(s[key]["min"] for s in found), max(s[key]["max"] for s in found)]
+        for key in found[0]
+    }
     return {
         "data": {name: data.get(name) for name in (*DATA, "version")}
-        | {"usual": {key: [row["min"], row["max"]] for key, row in statistics.items()}},
+        | {"usual": usual},
         "inputs": {name: of_file(path) for name, path in inputs.items()},
         "params": params,
     }

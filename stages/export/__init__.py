@@ -18,7 +18,7 @@ import stages.nn  # noqa: F401  # before Keras: its start-up notices stay out of
 from stages.core import files, paths, provenance
 from stages.core.errors import PipelineError
 from stages.core.params import ExportParams, TrainParams
-from stages.datasets.pairs import read_splits
+from stages.datasets.pairs import is_of_trained_site, read_splits
 from stages.export import card, litert, onnx_file, parity, saved_model, size, variants
 from stages.export.network import folded, without_standardisation
 from stages.nn import initial
@@ -70,6 +70,7 @@ def export(
         "flip_tta": flip_tta,
         "threshold": threshold,
     }
+    table = read_splits(paths.SPLIT_PAIRS)
     facts = provenance.facts(
         data=data,
         inputs=provenance.INPUTS,
@@ -79,11 +80,11 @@ def export(
             "train": train.model_dump(),
         },
         quality=files.read_json(paths.QUALITY_REPORT),
+        sites=set(table[is_of_trained_site(table)].get("site", ())),
     )
     begun_from = initial.find(Path(train.initial_weights))
     if begun_from:
         facts["initial_weights"] = provenance.of_file(begun_from)
-    table = read_splits(paths.SPLIT_PAIRS)
     wanted = parity.reference(
         parity.spread(table, "validation", params.parity_images),
         predictor(model, flip_tta=flip_tta),

@@ -19,14 +19,14 @@ def find(place: Path) -> Path | None:
     """The file that `train.initial_weights` names; None for a folder without one.
 
     Raises:
-        PipelineError: If the file does not exist, or a folder holds several.
+        PipelineError: If it does not exist, or a folder holds several.
     """
     if place.is_file():
         return place
-    if place.suffix == SUFFIX:
+    if not place.is_dir():
         raise PipelineError(
             f"train.initial_weights names {str(place)!r}, which does not exist; "
-            "correct it"
+            "correct it, or make an empty folder there for random weights"
         )
     found = sorted(place.glob(f"*{SUFFIX}"))
     if len(found) > 1:

@@ -96,10 +96,8 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "num_exact_copies": int(accepted["image_sha256"].duplicated().sum()),
         "success": not outcome.failed,
         "by_class": _by("class_name", table),
-        **({"by_site": _by("site", table)} if table["site"].any() else {}),
-        "accepted_statistics": {
-            name: _statistics(accepted[name]) for name in DISTRIBUTIONS
-        },
+        **({"by_site": _by_site(table)} if table["site"].any() else {}),
+        "accepted_statistics": _distributions(accepted),
         "expectations": [
             _entry("pair", check, verdict)
             | {
@@ -173,6 +171,20 @@ def _by(column: str, table: pd.DataFrame) -> dict[str, dict[str, int]]:
         }
         for name, accepted in grouped
     }
+
+
+def _by_site(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """As `_by`, and what is usual: a model's ranges are those of its own sites."""
+    accepted = table[table["accepted"]]
+    return {
+        name: counts
+        | {"accepted_statistics": _distributions(accepted[accepted["site"] == name])}
+        for name, counts in _by("site", table).items()
+    }
+
+
+def _distributions(accepted: pd.DataFrame) -> dict[str, dict[str, float]]:
+    return {name: _statistics(accepted[name]) for name in DISTRIBUTIONS}
 
 
 def _entry(scope: str, check: Check, verdict: Verdict) -> dict[str, Any]:

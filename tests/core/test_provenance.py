@@ -85,6 +85,18 @@ def test_a_missing_input_is_named(tmp_path):
         provenance.facts(data={}, inputs=provenance.INPUTS, params={})
 
 
+def test_a_models_ranges_are_those_of_the_sites_it_was_trained_on():
+    def greys(low, high):
+        return {"accepted_statistics": {"image_mean": {"min": low, "max": high}}}
+
+    by_site = {"A": greys(90, 120), "B": greys(80, 100), "held out": greys(10, 200)}
+    quality = greys(10, 200) | {"by_site": by_site}
+    facts = provenance.facts(
+        data={}, inputs={}, params={}, quality=quality, sites=["A", "B"]
+    )
+    assert facts["data"]["usual"] == {"image_mean": [80, 120]}
+
+
 def test_facts_tell_of_the_data_but_name_no_file(tmp_path):
     data = {"dataset": "d", "folder": "Jane Doe", "classes": {"Jane Doe": 1}}
     facts = provenance.facts(data=data, inputs={}, params={})

@@ -26,6 +26,7 @@ SMALL = {
     "ingest.source": "folder",
     "ingest.folder": "tree",
     "validate.min_pairs": 2,
+    "train.initial_weights": ".",
     "train.image_size": 32,
     "train.filters": [4, 4, 8],
     "train.epochs": 1,
