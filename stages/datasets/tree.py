@@ -1,21 +1,21 @@
 """Files by name, from a directory or from a zip that is never unpacked.
 
-Both refuse unsafe input in one sentence: names and links that point outside, encrypted
-or damaged zips, zips beyond the limits. A single bad file raises `UnreadableError` and
-affects no other.
+A tree that cannot be read safely is refused in one sentence. A single bad file raises
+`UnreadableError` and affects no other.
 """
 
 import errno
+import functools
 import os
 import posixpath
-import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from stages.core import paths
 from stages.core.errors import PipelineError
@@ -24,9 +24,6 @@ from stages.core.params import IngestParams
 
 # Both decompress in small steps, so that a bomb takes no memory; bzip2 and LZMA do not.
 READ_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-ENCRYPTED = 0x1
-MISSING = "is named by a table but does not exist"
-LONGEST_NAME = 1024  # a zip allows 65,535
 # The errors of `zipfile` on a damaged archive, depending on which bytes are bad.
 DAMAGE = (
     zipfile.BadZipFile,
@@ -43,16 +40,23 @@ class UnreadableError(Exception):
     """One file cannot be read; the text goes into the quality report."""
 
 
-class Tree(Protocol):
-    """Files by name: a directory or a zip, read in place."""
+@dataclass(frozen=True)
+class Tree:
+    """Files by name: a directory or a zip, read in place.
 
-    @property
-    def label(self) -> str:
-        """The name of the tree in messages."""
+    Attributes:
+        label: The name of the tree in messages.
+        readers: For each visible file, by its POSIX name relative to the top, a
+            function that returns its bytes or raises `UnreadableError`.
+    """
+
+    label: str
+    readers: Mapping[str, Callable[[], bytes]]
 
     @property
     def names(self) -> Sequence[str]:
-        """POSIX names of all visible files, relative to the top, without duplicates."""
+        """POSIX names of all visible files, relative to the top."""
+        return list(self.readers)
 
     def read(self, name: str) -> bytes:
         """The bytes of one file.
@@ -60,9 +64,12 @@ class Tree(Protocol):
         Raises:
             UnreadableError: If this file, and only this file, cannot be read.
         """
+        if name not in self.readers:
+            raise UnreadableError("is named by a table but does not exist")
+        return self.readers[name]()
 
 
-def open_tree(path: Path, params: IngestParams) -> "Directory | Archive":
+def open_tree(path: Path, params: IngestParams) -> Tree:
     """Opens `ingest.folder`: a directory or a zip.
 
     Args:
@@ -72,25 +79,13 @@ def open_tree(path: Path, params: IngestParams) -> "Directory | Archive":
     Raises:
         PipelineError: If it does not exist or is neither a directory nor a usable zip.
     """
-    found = "is neither"
-    try:
-        path.stat()
-    except FileNotFoundError:
-        found = "does not exist"
-    except OSError as error:
-        found = f"cannot be opened ({error.strerror})"
-    else:
-        if path.is_dir():
-            return Directory(path, max_file_bytes=params.max_file_bytes)
-        if path.is_file():
-            return Archive(
-                path,
-                max_file_bytes=params.max_file_bytes,
-                max_members=params.max_zip_members,
-                max_bytes=params.max_zip_bytes,
-            )
+    if path.is_dir():
+        return _directory(path, params)
+    if path.is_file():
+        return _archive(path, params)
+    found = "is neither" if path.exists() else "does not exist"
     raise PipelineError(
-        f"the data should be a directory or a zip, but {str(path)[:200]!r} {found}; "
+        f"the data should be a directory or a zip, but {str(path)!r} {found}; "
         "correct ingest.folder, or the path that you gave to this command"
     )
 
@@ -123,100 +118,105 @@ def check_for_dvc(folder: Path) -> None:
             folders[:] = [name for name in folders if not is_hidden(name)]
 
 
-class Directory:
+def _directory(top: Path, params: IngestParams) -> Tree:
     """The visible regular files below a directory."""
 
-    def __init__(self, path: Path, *, max_file_bytes: int) -> None:
-        self.label = str(path)
-        self._top = path.resolve()
-        self._max_file_bytes = max_file_bytes
-        self._paths = {
-            file.relative_to(path).as_posix(): file
-            for file in _walk(path, top=self._top, parents=())
-        }
-        self.names = list(self._paths)
-
-    def read(self, name: str) -> bytes:
-        """The bytes of one file; `UnreadableError` if it is too large or missing."""
-        path = self._paths.get(name)
-        if path is None:
-            raise UnreadableError(MISSING)
-        if path.is_symlink() and not path.resolve().is_relative_to(self._top):
+    def read(file: Path) -> bytes:
+        if file.is_symlink() and not file.resolve().is_relative_to(top.resolve()):
             raise UnreadableError("is a link that leaves ingest.folder; copy the file")
         try:
-            with path.open("rb") as file:
-                # One byte more than allowed shows that a file is too large, even while
-                # it grows.
-                data = file.read(self._max_file_bytes + 1)
+            _check_size(file.stat().st_size, params)
+            return file.read_bytes()
         except FileNotFoundError:
             raise UnreadableError("is a link to a file that does not exist") from None
-        if len(data) > self._max_file_bytes:
-            raise UnreadableError(_too_large(path.stat().st_size, self._max_file_bytes))
-        return data
+
+    return Tree(
+        str(top),
+        {
+            file.relative_to(top).as_posix(): functools.partial(read, file)
+            for file in _walk(top, top=top.resolve(), parents=())
+        },
+    )
 
 
-class Archive:
-    """The members of a zip, in place."""
+def _walk(folder: Path, *, top: Path, parents: tuple[Path, ...]) -> Iterator[Path]:
+    """Visible regular files, and links to files, below a folder, in any order.
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        max_file_bytes: int,
-        max_members: int,
-        max_bytes: int,
-    ) -> None:
-        self.label = str(path)
-        self._max_file_bytes = max_file_bytes
-        try:
-            with _damage():
-                self._file = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise PipelineError(_no_zip(path, error)) from None
-        members = self._file.infolist()
-        if len(members) > max_members:
+    Links to folders inside `top` are followed, except back up.
+    """
+    real = folder.resolve()
+    if not real.is_relative_to(top):
+        raise PipelineError(
+            f"{str(folder)!r} is a link to a folder outside {str(top)!r}; "
+            "set ingest.folder to the folder that holds the files"
+        )
+    if real in parents:
+        return
+    for path in folder.iterdir():
+        if is_hidden(path.name):
+            continue
+        if _is_not_utf8(path.name):
             raise PipelineError(
-                f"{path} lists {len(members)} files, more than ingest.max_zip_members "
-                f"({max_members}) allows; raise it if you trust the zip"
+                f"{str(path)!r} has a name that is not UTF-8, which DVC cannot store; "
+                "rename it"
             )
-        for member in members:
-            reason = _refusal(member)
-            if reason:
-                raise PipelineError(
-                    f"{path} holds {member.orig_filename[:200]!r}, {reason}"
-                )
-        total = sum(member.file_size for member in members)
-        if total > max_bytes:
-            raise PipelineError(
-                f"{path} unpacks to {total} bytes, more than ingest.max_zip_bytes "
-                f"({max_bytes}); raise it if you trust the zip"
-            )
-        self._members: dict[str, zipfile.ZipInfo] = {}
-        self._ambiguous: set[str] = set()
-        for member in members:
-            name = posixpath.normpath(member.filename)
-            if member.is_dir() or is_hidden(name):
-                continue
-            earlier = self._members.setdefault(name, member)
-            if (earlier.CRC, earlier.file_size) != (member.CRC, member.file_size):
-                self._ambiguous.add(name)
-        self.names = list(self._members)
+        if path.is_dir():
+            yield from _walk(path, top=top, parents=(*parents, real))
+        elif path.is_file() or path.is_symlink():
+            yield path
 
-    def read(self, name: str) -> bytes:
-        """The bytes of one member; `UnreadableError` if it is too large or damaged."""
-        member = self._members.get(name)
-        if member is None:
-            raise UnreadableError(MISSING)
-        if name in self._ambiguous:
+
+def _archive(path: Path, params: IngestParams) -> Tree:
+    """The members of a zip, in place; their names are never used as paths on disk."""
+    try:
+        with _damage():
+            file = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise PipelineError(
+            f"{str(path)!r} should be a directory or a zip, but is not a zip or is "
+            f"damaged ({error}); copy or download it again, or correct ingest.folder"
+        ) from None
+    members = file.infolist()
+    if len(members) > params.max_zip_members:
+        raise PipelineError(
+            f"{path} lists {len(members)} files, more than ingest.max_zip_members "
+            f"({params.max_zip_members}) allows; raise it if you trust the zip"
+        )
+    total = sum(member.file_size for member in members)
+    if total > params.max_zip_bytes:
+        raise PipelineError(
+            f"{path} unpacks to {total} bytes, more than ingest.max_zip_bytes "
+            f"({params.max_zip_bytes}); raise it if you trust the zip"
+        )
+    by_name: defaultdict[str, list[zipfile.ZipInfo]] = defaultdict(list)
+    for member in members:
+        name = posixpath.normpath(member.filename.replace("\\", "/"))
+        if name.startswith(("/", "..")):
+            raise PipelineError(
+                f"{path} holds {name[:200]!r}, a name that points outside the zip; "
+                "nothing was read from it"
+            )
+        if not member.is_dir() and not is_hidden(name):
+            by_name[name].append(member)
+
+    def read(name: str) -> bytes:
+        member, *others = by_name[name]
+        if any((m.CRC, m.file_size) != (member.CRC, member.file_size) for m in others):
             raise UnreadableError("is in the zip twice, with different contents")
-        if member.file_size > self._max_file_bytes:
-            raise UnreadableError(_too_large(member.file_size, self._max_file_bytes))
+        _check_size(member.file_size, params)
+        if member.compress_type not in READ_METHODS:
+            raise UnreadableError(
+                "is compressed by an unsupported method (zip method "
+                f"{member.compress_type}); pack the folder again with deflate"
+            )
         try:
             # Stops at the declared size; the checksum of a larger member fails.
             with _damage():
-                return self._file.read(member)
+                return file.read(member)
         except zipfile.BadZipFile as error:
-            raise UnreadableError(f"is damaged in the zip ({error})") from None
+            raise UnreadableError(f"cannot be read from the zip ({error})") from None
+
+    return Tree(str(path), {name: functools.partial(read, name) for name in by_name})
 
 
 @contextmanager
@@ -233,75 +233,13 @@ def _damage() -> Iterator[None]:
         raise zipfile.BadZipFile("an offset points outside the file") from None
 
 
-def _walk(folder: Path, *, top: Path, parents: tuple[Path, ...]) -> Iterator[Path]:
-    """Visible regular files, and links to files, below a folder, in any order.
-
-    Links to folders inside `top` are followed, except back up.
-    """
-    real = folder.resolve()
-    if not real.is_relative_to(top):
-        raise PipelineError(
-            f"{str(folder)!r} is a link to a folder outside {str(top)!r}; "
-            "set ingest.folder to where the files are"
-        )
-    if real in parents:
-        return
-    with os.scandir(folder) as children:
-        for child in children:
-            path = folder / child.name
-            if is_hidden(child.name):
-                continue
-            if _is_not_utf8(child.name):
-                raise PipelineError(
-                    f"{str(folder)!r} holds a name that is not UTF-8 "
-                    f"({os.fsencode(child.name)!r}), which DVC cannot store; rename it"
-                )
-            if child.is_dir():
-                yield from _walk(path, top=top, parents=(*parents, real))
-            elif child.is_file() or child.is_symlink():
-                yield path
-
-
 def _is_not_utf8(name: str) -> bool:
     return any("\udc80" <= character <= "\udcff" for character in name)
 
 
-def _refusal(member: zipfile.ZipInfo) -> str:
-    """The reason not to read a zip with this member at all, or ""."""
-    name = member.orig_filename
-    parts = name.replace("\\", "/").split("/")
-    drive = len(parts[0]) == 2 and parts[0][1] == ":"
-    if ".." in parts or parts[0] == "" or drive:
-        return "a name that points outside the zip; nothing was read from it"
-    if "\\" in name or "\0" in name or len(name) > LONGEST_NAME:
-        return "a name that is not portable; pack the folder again"
-    if stat.S_ISLNK(member.external_attr >> 16):
-        return "a link; pack the folder again with the files themselves"
-    if member.flag_bits & ENCRYPTED:
-        return "which is encrypted; unpack the zip and set ingest.folder to the folder"
-    if member.compress_type not in READ_METHODS:
-        return (
-            f"compressed by an unsupported method (zip method {member.compress_type}); "
-            "pack the folder again with deflate, or set ingest.folder to the folder"
+def _check_size(size: int, params: IngestParams) -> None:
+    if size > params.max_file_bytes:
+        raise UnreadableError(
+            f"has {size} bytes, more than ingest.max_file_bytes "
+            f"({params.max_file_bytes})"
         )
-    return ""
-
-
-def _no_zip(path: Path, error: zipfile.BadZipFile) -> str:
-    """The error for a file that is not a zip, or a damaged one."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start[:2] == b"PK":
-        return (
-            f"{path} is a zip that is cut short or damaged ({error}); "
-            "copy or download it again"
-        )
-    kind = "is empty" if not start else f"starts with {start!r}"
-    return (
-        f"ingest.folder {str(path)!r} should be a directory or a zip, but {kind}; "
-        "name a directory or a zip"
-    )
-
-
-def _too_large(size: int, bound: int) -> str:
-    return f"has {size} bytes, more than ingest.max_file_bytes ({bound})"

@@ -109,7 +109,7 @@ def score(
             "keep_components": evaluate.keep_components if keep is None else keep,
         }
     )
-    meant = layouts.definition_of(ingest.layout, ingest.target)
+    meant = layouts.load(ingest.layout).ABOUT.definition(ingest.target)
     is_same = _is_same_definition(model, meant)
     reading = _Reading(folder, ingest)
     scored = scores.Scores()

@@ -10,13 +10,14 @@ A layout module has
 To add a data set, add one such file.
 """
 
+import contextlib
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from stages.core import plugins
 from stages.core.errors import PipelineError
@@ -45,7 +46,16 @@ class About:
     classes: frozenset[str] = frozenset()
 
     def definition(self, target: str = "") -> MaskDefinition:
-        """The meaning of the masks of a target; "" is the first."""
+        """The meaning of the masks of a target; "" is the first.
+
+        Raises:
+            PipelineError: If there is no such target.
+        """
+        if target and target not in self.targets:
+            raise PipelineError(
+                f"ingest.target should be {' or '.join(self.targets)} for the data set "
+                f"{self.dataset} (or '' for its first), found {target!r}"
+            )
         return self.targets[target or next(iter(self.targets))]
 
     def facts(self, target: str = "") -> dict[str, str]:
@@ -83,21 +93,6 @@ def load(name: str) -> Layout:
     return cast(Layout, plugins.load(__name__, name))
 
 
-def definition_of(name: str, target: str) -> MaskDefinition:
-    """The meaning of a layout's masks; "" is its first target.
-
-    Raises:
-        PipelineError: If the layout has no such target.
-    """
-    about = load(name).ABOUT
-    if target and target not in about.targets:
-        raise PipelineError(
-            f"ingest.target should be {' or '.join(about.targets)} in the layout "
-            f"{name} (or '' for its first), found {target!r}"
-        )
-    return about.definition(target)
-
-
 def is_published(name: str, classes: Iterable[str]) -> bool:
     """Whether these classes may be of the data set that a layout is known for."""
     return load(name).ABOUT.classes >= set(classes)
@@ -114,26 +109,33 @@ def detect(folder: Path, params: IngestParams) -> str:
         PipelineError: If no layout finds a pair, or several find as many.
     """
     tree = open_tree(folder, params)
-    counts: dict[str, int] = {}
-    for name in names():
-        try:
-            found = load(name).find(tree, "")
-        except PipelineError:
-            continue
-        counts[name] = sum(pair.is_complete for pair in found)
+    counts: Counter[str] = Counter()
+    for name, _, count in _counts(tree):
+        counts[name] = max(counts[name], count)
     most = max(counts.values(), default=0)
     # `pairs` matches most trees; a more specific layout wins.
     best = [name for name, count in counts.items() if count == most and most]
     best = [name for name in best if name != "pairs"] or best
-    if len(best) == 1 or params.layout in best:
-        return params.layout if params.layout in best else best[0]
-    choices = ", ".join(sorted(counts))
+    if params.layout in best:
+        return params.layout
+    if len(best) == 1:
+        return best[0]
     fits = (
         f"fits {' and '.join(best)} alike"
         if best
         else f"holds {len(tree.names)} files but no image with its mask in any layout"
     )
-    raise PipelineError(f"{folder} {fits}; name its layout: {choices}")
+    raise PipelineError(f"{folder} {fits}; name its layout: {', '.join(names())}")
+
+
+def _counts(tree: Tree) -> Iterator[tuple[str, str, int]]:
+    """Yields each layout, each of its targets and the number of pairs it finds."""
+    for name in names():
+        layout = load(name)
+        for target in layout.ABOUT.targets:
+            with contextlib.suppress(PipelineError):
+                found = layout.find(tree, target)
+                yield name, target, sum(pair.is_complete for pair in found)
 
 
 def find_pairs(
@@ -152,8 +154,9 @@ def find_pairs(
         PipelineError: If nothing pairs, or the layout lacks the target or the tree a
             class.
     """
-    definition_of(name, target)
-    found = load(name).find(tree, target)
+    layout = load(name)
+    layout.ABOUT.definition(target)
+    found = layout.find(tree, target)
     if not any(pair.is_complete for pair in found):
         raise PipelineError(_nothing_pairs(name, target, tree, found))
     by_class: defaultdict[str, list[Pair]] = defaultdict(list)
@@ -204,31 +207,29 @@ class File:
     is_mask: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """An image path and a mask path that belong together; "" for a missing side."""
-
-    folder: PurePosixPath
-    key: str
-    image_path: str
-    mask_path: str
-
-
-def match(files: Iterable[File]) -> Iterator[Match]:
+def match(
+    files: Iterable[File], describe: Callable[[PurePosixPath, str], dict[str, Any]]
+) -> list[Pair]:
     """Pairs images with masks by folder and key.
 
     Keys are compared in Unicode's form NFC, because macOS writes names in another. A
-    key that occurs twice on one side gives two matches of which one lacks the other
-    side: nothing says which of the two was meant.
+    key that occurs twice on one side gives two pairs of which one lacks the other side,
+    because the names do not decide which of the two belongs to it.
+
+    Args:
+        files: Images and masks.
+        describe: Maps folder and key to the pair's fields, paths aside.
     """
     sides: defaultdict[tuple[PurePosixPath, str], tuple[list[str], list[str]]]
     sides = defaultdict(lambda: ([], []))
     for file in files:
         key = unicodedata.normalize("NFC", file.key)
         sides[file.folder, key][file.is_mask].append(str(file.path))
-    for (folder, key), (left, right) in sides.items():
-        for image, mask in zip_longest(sorted(left), sorted(right), fillvalue=""):
-            yield Match(folder, key, image, mask)
+    return [
+        Pair(**describe(folder, key), image_path=image, mask_path=mask)
+        for (folder, key), paths in sides.items()
+        for image, mask in zip_longest(*map(sorted, paths), fillvalue="")
+    ]
 
 
 def id_in(folder: str, stem: str) -> str:
@@ -257,17 +258,10 @@ def _nothing_pairs(name: str, target: str, tree: Tree, found: list[Pair]) -> str
 
 def _advice(name: str, target: str, tree: Tree) -> str:
     """A layout or target that does pair something, or a zip inside the folder."""
-    for other in names():
-        for kind in load(other).ABOUT.targets:
-            if (other, kind) == (name, target):
-                continue
-            try:
-                pairs = sum(pair.is_complete for pair in load(other).find(tree, kind))
-            except PipelineError:
-                continue
-            if pairs:
-                setting = f"layout to {other}" if other != name else f"target to {kind}"
-                return f"set ingest.{setting}, which finds {pairs} pairs"
+    for other, kind, pairs in _counts(tree):
+        if pairs and (other, kind) != (name, target):
+            setting = f"layout to {other}" if other != name else f"target to {kind}"
+            return f"set ingest.{setting}, which finds {pairs} pairs"
     zips = [path for path in tree.names if path.lower().endswith(".zip")]
     if zips:
         return f"set ingest.folder to the zip itself ({zips[0]!r})"

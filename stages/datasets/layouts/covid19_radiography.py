@@ -34,12 +34,10 @@ def find(tree: Tree, _target: str, /) -> list[Pair]:
         for kind in [path.parent.name.lower()]
         if kind in ("images", "masks") and path.parent.parent.name
     )
-    return [
-        Pair(
-            pair_id=id_in(found.folder.name, found.key),
-            class_name=found.folder.name,
-            image_path=found.image_path,
-            mask_path=found.mask_path,
-        )
-        for found in match(files)
-    ]
+    return match(
+        files,
+        lambda folder, key: {
+            "pair_id": id_in(folder.name, key),
+            "class_name": folder.name,
+        },
+    )

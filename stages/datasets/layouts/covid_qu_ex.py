@@ -60,17 +60,15 @@ def find(tree: Tree, target: str, /) -> list[Pair]:
     ]
     folders = _folders_of_tree({file.folder for file in files}, target or "lung")
     return _with_unique_ids(
-        [
-            Pair(
-                pair_id=found.key,
-                class_name=found.folder.name,
-                given_split=SIDES[found.folder.parent.name.lower()],
-                image_path=found.image_path,
-                mask_path=found.mask_path,
-                region_path=regions.get((found.folder, found.key), ""),
-            )
-            for found in match(file for file in files if file.folder in folders)
-        ]
+        match(
+            (file for file in files if file.folder in folders),
+            lambda folder, key: {
+                "pair_id": key,
+                "class_name": folder.name,
+                "given_split": SIDES[folder.parent.name.lower()],
+                "region_path": regions.get((folder, key), ""),
+            },
+        )
     )
 
 

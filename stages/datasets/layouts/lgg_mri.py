@@ -45,16 +45,14 @@ def find(tree: Tree, _target: str, /) -> list[Pair]:
         for path in images(tree.names)
         if path.parent.name and not _is_repetition(path, names)
     )
-    return [
-        Pair(
-            pair_id=id_in(found.folder.name, found.key),
-            class_name=CLASS_NAME,
-            group=found.folder.name,
-            image_path=found.image_path,
-            mask_path=found.mask_path,
-        )
-        for found in match(files)
-    ]
+    return match(
+        files,
+        lambda folder, key: {
+            "pair_id": id_in(folder.name, key),
+            "class_name": CLASS_NAME,
+            "group": folder.name,
+        },
+    )
 
 
 def _is_repetition(path: PurePosixPath, names: set[str]) -> bool:

@@ -60,15 +60,13 @@ def find(tree: Tree, _target: str, /) -> list[Pair]:
     tables = [path for path in map(PurePosixPath, tree.names) if path.name == TABLE]
     if tables:
         return _from_table(tree, min(tables, key=lambda path: (len(path.parts), path)))
-    return [
-        Pair(
-            pair_id=id_in(found.folder.name, found.key),
-            class_name=found.folder.name or CLASS_NAME,
-            image_path=found.image_path,
-            mask_path=found.mask_path,
-        )
-        for found in match(_in_folders(tree))
-    ]
+    return match(
+        _in_folders(tree),
+        lambda folder, key: {
+            "pair_id": id_in(folder.name, key),
+            "class_name": folder.name or CLASS_NAME,
+        },
+    )
 
 
 def _in_folders(tree: Tree) -> Iterator[File]:

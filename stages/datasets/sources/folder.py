@@ -28,7 +28,7 @@ class Pairs:
             classes=params.classes,
             limit=params.limit,
         )
-        definition = layouts.definition_of(params.layout, params.target)
+        definition = layouts.load(params.layout).ABOUT.definition(params.target)
         self._may_be_empty = definition.may_be_empty
 
     def __len__(self) -> int:

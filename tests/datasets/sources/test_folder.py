@@ -85,10 +85,13 @@ def one_pair(stem: str = "COVID-1") -> Members:
 def test_a_zip_reads_as_its_folder_unaltered_and_in_order(
     tmp_path: Path, read: Read, method: int
 ) -> None:
-    top = radiography_tree(tmp_path / "in", {"COVID": 11, "Normal": 2})
+    top = radiography_tree(tmp_path / "in", {"COVID": 10, "Normal": 2})
+    for film in (top / "COVID").rglob("COVID-10.png"):
+        film.rename(film.with_name("Röntgen (1), 肺 \n x.png"))
     found = read(tmp_path / "in")
     assert [pair.pair_id for pair in found] == [
-        *(f"COVID-{number}" for number in range(1, 12)),
+        *(f"COVID-{number}" for number in range(1, 10)),
+        "COVID-Röntgen (1), 肺 \n x",
         *(f"Normal-{number}" for number in (1, 2)),
     ]
     for pair in found:
@@ -98,14 +101,6 @@ def test_a_zip_reads_as_its_folder_unaltered_and_in_order(
     archive = zipped(top, method)
     assert read(archive) == found
     assert {path.name for path in tmp_path.iterdir()} == {"in", "a.zip"}  # not unpacked
-    some = read(tmp_path / "in", classes=["Normal"], limit=1)
-    assert [pair.pair_id for pair in some] == ["Normal-1"]
-
-
-def test_foreign_names_pair(tmp_path: Path, read: Read) -> None:
-    stem = "Röntgen (1), 肺 \n x"
-    (pair,) = read(write_zip(tmp_path / "a.zip", *one_pair(stem)))
-    assert pair.pair_id == f"COVID-{stem}"
 
 
 def test_what_lies_around_the_data_is_left_alone(top: Path, read: Read) -> None:
@@ -156,37 +151,41 @@ def test_too_large(tmp_path: Path, read: Read, size: int, is_read: bool) -> None
         assert other.problem == ""
 
 
-def test_a_bad_checksum(tmp_path: Path, read: Read) -> None:
-    archive = write_zip(tmp_path / "a.zip", *one_pair(), *one_pair("COVID-2"))
-    data = archive.read_bytes().replace(b"images", b"imagez", 2)
-    archive.write_bytes(data.replace(b"COVID/imagez", b"COVID/images", 1))
-    bad, good = read(archive)
-    assert bad.image is None
-    assert bad.mask == b"masks"
-    assert bad.problem.startswith("image is damaged in the zip (Bad CRC-32")
-    assert good.problem == ""
-
-
 def test_more_than_declared_is_not_inflated(tmp_path: Path, read: Read) -> None:
-    archive = tmp_path / "a.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("COVID/images/COVID-1.png", bytes(5_000_000))
-        file.writestr("COVID/masks/COVID-1.png", b"mask")
+    members = one_pair() + one_pair("COVID-2")
+    members[0] = members[0][0], bytes(5_000_000)
+    archive = write_zip(tmp_path / "a.zip", *members)
     real, declared = struct.pack("<I", 5_000_000), struct.pack("<I", 1_000)
     archive.write_bytes(archive.read_bytes().replace(real, declared))
-    (pair,) = read(archive, max_file_bytes=10_000)
-    assert pair.image is None
-    assert pair.problem.startswith("image is damaged in the zip")
+    bad, good = read(archive, max_file_bytes=10_000)
+    assert (bad.image, bad.mask, good.problem) == (None, b"masks", "")
+    assert bad.problem.startswith("image cannot be read from the zip (Bad CRC-32")
 
 
-@pytest.mark.parametrize(
-    ("other", "problem"),
-    [(b"images", ""), (b"other", "image is in the zip twice, with different contents")],
-)
-def test_a_member_twice(tmp_path: Path, read: Read, other: bytes, problem: str) -> None:
-    again = ("COVID/./images/COVID-1.png", other)
-    (pair,) = read(write_zip(tmp_path / "a.zip", *one_pair(), again))
-    assert pair.problem == problem
+def test_members_that_cannot_be_read(tmp_path: Path, read: Read) -> None:
+    packed = zipfile.ZipInfo("COVID/images/COVID-2.png")
+    packed.compress_type = zipfile.ZIP_LZMA
+    again = ("COVID/./images/COVID-3.png", b"other")
+    same = ("COVID\\images\\COVID-4.png", b"images")
+    archive = write_zip(
+        tmp_path / "a.zip",
+        *one_pair("COVID-1"),
+        (packed, b"images"),
+        *one_pair("COVID-2")[1:],
+        *(*one_pair("COVID-3"), again),
+        *(*one_pair("COVID-4"), same),
+    )
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= (
+        1  # encrypted: bit 0 of a central entry's flags
+    )
+    archive.write_bytes(data)
+    encrypted, by_lzma, twice, once = (pair.problem for pair in read(archive))
+    assert encrypted.startswith("image cannot be read from the zip (")
+    assert "is encrypted" in encrypted
+    assert "unsupported method (zip method 14)" in by_lzma
+    assert twice == "image is in the zip twice, with different contents"
+    assert once == ""
 
 
 def test_a_file_link_is_read_inside_the_folder_only(top: Path, read: Read) -> None:
@@ -223,7 +222,6 @@ def test_a_table_that_names_a_missing_file(tmp_path: Path, read: Read) -> None:
     ("place", "sentence"),
     [
         ("no/such\x1b place", "'no/such\\x1b place' does not exist"),
-        ("x" * 5000, "cannot be opened (File name"),
         ("pipe", "'pipe' is neither"),
         ("empty", "holds no pair in the layout covid19_radiography"),
         ("outer", "set ingest.folder to the zip itself ('archive.zip')"),
@@ -243,13 +241,6 @@ def test_a_folder_is_refused(
     assert sentence in refusal(place)
 
 
-def test_an_empty_class(top: Path, refusal: Callable[..., str]) -> None:
-    (top / "Normal" / "images").mkdir(parents=True)
-    sentence = refusal(top, classes=["Normal"])
-    assert "ingest.classes names 'Normal'" in sentence
-    assert "it holds 'COVID'" in sentence
-
-
 def test_links_inside_are_followed_once(top: Path, read: Read) -> None:
     (top / "COVID" / "masks").rename(top / "drawn")
     (top / "COVID" / "masks").symlink_to("../drawn")
@@ -260,7 +251,7 @@ def test_links_inside_are_followed_once(top: Path, read: Read) -> None:
 
 def test_a_name_that_is_not_utf8(top: Path, refusal: Callable[..., str]) -> None:
     Path(os.fsdecode(os.fsencode(top) + b"/caf\xe9.png")).write_bytes(b"x")
-    assert "a name that is not UTF-8 (b'caf\\xe9.png')" in refusal(top)
+    assert "caf\\udce9.png' has a name that is not UTF-8" in refusal(top)
 
 
 @pytest.mark.parametrize(
@@ -290,65 +281,25 @@ def test_what_dvc_cannot_hash_is_named_before_it_tries(
 # Refused zips
 
 
-@pytest.mark.parametrize(
-    ("data", "sentence"),
-    [
-        (b"", "but is empty"),
-        (b"Rar!\x1a\x07", "but starts with b'Rar!'"),
-        (b"PK\x03\x04" + bytes(40), "cut short or damaged"),
-    ],
-)
+@pytest.mark.parametrize("data", [b"", b"Rar!\x1a\x07", b"PK\x03\x04" + bytes(40)])
 def test_other_files_are_no_zip(
-    tmp_path: Path, refusal: Callable[..., str], data: bytes, sentence: str
+    tmp_path: Path, refusal: Callable[..., str], data: bytes
 ) -> None:
     (tmp_path / "a.zip").write_bytes(data)
-    assert sentence in refusal(tmp_path / "a.zip")
+    assert "is not a zip or is damaged" in refusal(tmp_path / "a.zip")
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("../COVID-1.png", "points outside the zip"),
-        ("a/../../b.png", "points outside the zip"),
-        ("..", "points outside the zip"),
-        ("/etc/passwd", "points outside the zip"),
-        ("C:/Windows/a.png", "points outside the zip"),
-        ("..\\..\\a.png", "points outside the zip"),
-        ("\\\\host\\a.png", "points outside the zip"),
-        ("COVID\\images\\1.png", "a name that is not portable"),
-        ("a\0b.png", "a name that is not portable"),
-        ("a/" * 600 + "1.png", "a name that is not portable"),
-    ],
+    "name", ["../COVID-1.png", "a/../../b.png", "/etc/passwd", "..\\..\\a.png"]
 )
-def test_a_hostile_name_in_a_zip(
-    tmp_path: Path, refusal: Callable[..., str], name: str, sentence: str
+def test_a_name_that_points_outside_a_zip(
+    tmp_path: Path, refusal: Callable[..., str], name: str
 ) -> None:
-    place = "N" * len(name)  # zipfile itself would correct some
-    archive = write_zip(tmp_path / "a.zip", *one_pair(), (place, b"x"))
-    archive.write_bytes(archive.read_bytes().replace(place.encode(), name.encode()))
-    found = refusal(archive)
-    assert repr(name[:200]) in found
-    assert sentence in found
+    archive = write_zip(tmp_path / "a.zip", *one_pair(), (name, b"x"))
+    assert "a name that points outside the zip" in refusal(archive)
 
 
-def test_a_link_in_a_zip(tmp_path: Path, refusal: Callable[..., str]) -> None:
-    link = zipfile.ZipInfo("COVID/images/COVID-2.png")
-    link.create_system, link.external_attr = 3, 0o120777 << 16
-    archive = write_zip(tmp_path / "a.zip", *one_pair(), (link, b"/etc/passwd"))
-    assert "COVID-2.png', a link" in refusal(archive)
-
-
-def test_encrypted(tmp_path: Path, refusal: Callable[..., str]) -> None:
-    archive = write_zip(tmp_path / "a.zip", *one_pair())
-    data = bytearray(archive.read_bytes())
-    data[data.index(b"PK\x01\x02") + 8] |= 1  # bit 0 of a central entry's flags
-    archive.write_bytes(data)
-    assert "which is encrypted" in refusal(archive)
-
-
-def test_limits_and_methods_of_zips(top: Path, refusal: Callable[..., str]) -> None:
-    archive = zipped(top, zipfile.ZIP_LZMA)
-    assert f"zip method {zipfile.ZIP_LZMA}" in refusal(archive)
+def test_limits_of_zips(top: Path, refusal: Callable[..., str]) -> None:
     (top / "COVID" / "images" / "bomb.png").write_bytes(bytes(20_000_000))
     archive = zipped(top)
     assert archive.stat().st_size < 50_000
@@ -380,12 +331,3 @@ def test_any_damage_is_a_sentence_or_a_problem(tmp_path: Path, read: Read) -> No
             has_problem = any(pair.problem for pair in found)
             outcomes["problem" if has_problem else "whole"] += 1
     assert min(outcomes.values()) > 10, outcomes
-
-
-def test_the_facts_hold_no_path_of_this_machine(tmp_path: Path, ingest_params) -> None:
-    facts = folder.describe(ingest_params(tmp_path / "my set", layout="lgg_mri"))
-    assert facts["folder"] == "my set"
-    assert str(tmp_path) not in str(facts)
-    assert facts["dataset"] == "LGG MRI segmentation"
-    assert facts["licence"] == "CC BY-NC-SA 4.0"
-    assert "tumour" in facts["mask_definition"]
