@@ -61,7 +61,7 @@ def overlay(
         mixed = canvas[region] * (1 - weight) + np.asarray(tint, np.float64) * weight
         canvas[region] = mixed.round().astype(np.uint8)
     canvas[line] = colour
-    legend = LEGEND if mask_true is not None else (("lung", TRUE_POSITIVE),)
+    legend = LEGEND if mask_true is not None else LEGEND[1:2]
     return np.vstack([_caption(caption), canvas, _legend(legend)])
 
 

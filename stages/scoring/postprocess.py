@@ -1,7 +1,6 @@
 """From probabilities to a mask, once for all who make one.
 
-`evaluate`, `score`, `predict` and `serve` use this; the SavedModel's `png` signature is
-its twin in TensorFlow and is tested against it.
+`evaluate`, `score`, `predict` and `serve` use this.
 """
 
 import cv2
