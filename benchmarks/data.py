@@ -25,10 +25,18 @@ OTHER_SEED = 1000
 TINY_SIDE = 48  # pixels of a phantom that is quickly drawn
 
 
-def phantoms(count: int, *, side: int | None = None) -> list[Pair]:
-    """Phantoms that the embedded model was not trained on; `side` in pixels."""
+def phantoms(
+    count: int, *, side: int | None = None, seed: int = OTHER_SEED
+) -> list[Pair]:
+    """Phantoms that the embedded model was not trained on.
+
+    Args:
+        count: How many.
+        side: Pixels; None takes the size in `params.yaml`.
+        seed: Added to the seed in `params.yaml`.
+    """
     params = load_params().ingest
-    update = {"pairs": count, "seed": params.phantom.seed + OTHER_SEED}
+    update = {"pairs": count, "seed": params.phantom.seed + seed}
     if side is not None:
         update |= {"image_size": side, "mask_size": side}
     drawn = params.phantom.model_copy(update=update)
@@ -40,30 +48,36 @@ def phantoms(count: int, *, side: int | None = None) -> list[Pair]:
 
 
 def encoded(options: Options, count: int) -> list[Pair]:
-    """Complete pairs: the first of the given data, or phantoms; varied if too few.
-
-    Raises:
-        PipelineError: If the given data holds no complete pair.
-    """
+    """Complete pairs: the first of the given data, or phantoms; varied if too few."""
     if options.data is None:
         found = phantoms(min(count, DRAWN), side=TINY_SIDE if options.quick else None)
-        return list(varied(found, count))
+    else:
+        found = given(options.data, count)
+    return list(varied(found, count))
+
+
+def given(folder: Path, count: int | None) -> list[Pair]:
+    """The first complete pairs of a data set; all for None.
+
+    Raises:
+        PipelineError: If it holds no complete pair.
+    """
     params = load_params().ingest
     read = {
         "source": "folder",
-        "folder": str(options.data.absolute()),
-        "layout": layouts.detect(options.data, params),
+        "folder": str(folder.absolute()),
+        "layout": layouts.detect(folder, params),
         "classes": [],
         "limit": 0,
     }
-    pairs = pairs_in(options.data, params.model_copy(update=read))
+    pairs = pairs_in(folder, params.model_copy(update=read))
     complete = (p for p in pairs if p.image and p.mask and not p.problem)
     found = list(itertools.islice(complete, count))
     if not found:
         raise PipelineError(
-            f"{options.data} holds no complete pair; name another folder with --data"
+            f"{folder} holds no complete pair; name another folder with --data"
         )
-    return list(varied(found, count))
+    return found
 
 
 def inputs(pairs: list[Pair], side: int, channels: int) -> imaging.Float:

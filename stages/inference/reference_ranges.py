@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from stages.core.imaging import Grey, Mask, Pixels, to_channels
+from stages.inference import orientation
 
 Range = tuple[float, float]
 
@@ -30,20 +31,6 @@ MIN_REGION_FRACTION = 0.01
 MAX_COLOUR = 8.0
 # Below it, foreground is little more probable than background.
 MIN_CONFIDENCE = 0.6
-# Mean of 100 phantoms, each at 16x16 and standardised, row by row: bright where bones
-# and the heart are. An inverted film correlates negatively with it.
-CHEST = bytes.fromhex(
-    "0011141b2846729e9f7644281c1815140c2632424f5b80b1b4865d4f41321d0f"
-    "1b3f515b5c5c7cbfc28b615c5a4f341e2250646d645d80c7cd91676569614927"
-    "285f7377676086d1d79d6c6e766c572d2d5f797a6e6b94dbe0ac7f737c745f33"
-    "2f5f797a71709be6e9b9917b78775f3630627b7e777babeff2c6a18581775e37"
-    "3066797d7a85baf6f7d2b48f83785e3732677c818395c7fdfad9c2a38c7b6237"
-    "31697e8a94a9d3fefbdcc9b3988368352e69859daebfddfefadfcdbba7896a33"
-    "2b6d97b0c0cfe5fcfbe5d7c8b5936a2e2971a3c2d1ddebfbf9e8ded3c19c6b2b"
-    "2a74afd2e3e8f0fdfaede5dacaa6702b2e79b8dce9eef4fffdf2ede4d6b27835"
-)
-CHEST_SIDE = 16
-INVERTED_BELOW = -0.3
 
 
 @dataclass(frozen=True)
@@ -121,8 +108,8 @@ class ReferenceRanges:
         if not self.mean[0] <= mean <= self.mean[1]:
             word = "dark" if mean < self.mean[0] else "bright"
             found.append(f"very {word} (mean {mean:.0f} of 255)")
-        if self.noun == "lung" and _chest_likeness(greys) < INVERTED_BELOW:
-            found.append("inverted, as it seems: dark where bones and heart should be")
+        if self.noun == "lung" and (how := orientation.unusual(greys)):
+            found.append(f"{how}, as it seems")
         if self.is_grey and pixels.ndim == 3 and pixels.shape[2] >= 3:
             colour = to_channels(pixels, 3).astype(np.int16)
             if float((colour.max(2) - colour.min(2)).mean()) > MAX_COLOUR:
@@ -156,15 +143,6 @@ class ReferenceRanges:
         if confidence < MIN_CONFIDENCE:
             found.append(f"unsure (mean confidence {confidence:.2f})")
         return found
-
-
-def _chest_likeness(greys: Grey) -> float:
-    """Correlation of a small copy of the film with `CHEST`, -1 to 1."""
-    size = (CHEST_SIDE, CHEST_SIDE)
-    small = cv2.resize(to_channels(greys), size, interpolation=cv2.INTER_AREA)
-    if not small.std():
-        return 0.0
-    return float(np.corrcoef(small.ravel(), np.frombuffer(CHEST, np.uint8))[0, 1])
 
 
 def _is_range(value: Any) -> bool:

@@ -71,7 +71,7 @@ TRAINING = [
 ]
 
 
-@pytest.mark.parametrize("name", ["evaluate", "input", *TRAINING])
+@pytest.mark.parametrize("name", ["evaluate", "input", "orientation", *TRAINING])
 def test_benches_in_this_process(name):
     measured(name)
 

@@ -81,8 +81,10 @@ def _image(data: bytes) -> None:
 
 
 def _dicom(data: bytes) -> None:
-    encoded, _ = reader.to_png(data)
-    assert imaging.read(encoded).pixels.dtype == np.uint8
+    film = reader.read(data)
+    assert film.pixels.dtype == np.uint8
+    low, high = reader.PLAUSIBLE_MM
+    assert film.spacing is None or low <= min(film.spacing) <= max(film.spacing) <= high
 
 
 def _zip(data: bytes) -> None:

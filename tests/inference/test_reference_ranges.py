@@ -47,17 +47,26 @@ def test_what_is_unlike_the_training_data():
     assert LUNGS.of_mask(crumbs, 0.9) == []
 
 
-def test_an_inverted_film_is_noticed_if_the_model_is_of_lungs(tiny_params):
+def test_the_orientation_of_a_film_is_noticed_if_the_model_is_of_lungs(tiny_params):
     values = {"pairs": 8, "seed": 77, "image_size": 128}
     params = tiny_params(**{f"ingest.phantom.{k}": v for k, v in values.items()})
     films = [decode_image(p.image, 1) for p in phantom.pairs(params.ingest)]
     ranges = {name: [0.0, 1.0] for name in ENDS}
     other = ReferenceRanges.of(ranges, is_of_lungs=False, is_grey=True)
     for film in films:
-        inverted = 255 - film
-        assert not [w for w in LUNGS.of_image(film, film) if "inverted" in w]
-        assert [w for w in LUNGS.of_image(inverted, inverted) if "inverted" in w]
-        assert not [w for w in other.of_image(inverted, inverted) if "inverted" in w]
+        side, down, up = (np.rot90(film, turns) for turns in (1, 2, 3))
+        for shown, expected in (
+            (film, None),
+            (np.pad(film, ((0, 60), (9, 0))), None),
+            (255 - film, "inverted"),
+            (side, "turned by 90 degrees"),
+            (down, "upside down"),
+            (up, "turned by 90 degrees"),
+            (255 - down, "inverted and upside down"),
+        ):
+            said = [w for w in LUNGS.of_image(shown, shown) if "as it seems" in w]
+            assert said == ([f"{expected}, as it seems"] if expected else [])
+            assert not any("seems" in w for w in other.of_image(shown, shown))
 
 
 def test_the_training_sets_own_ranges_count():
@@ -65,7 +74,7 @@ def test_the_training_sets_own_ranges_count():
     own = ReferenceRanges.of(ranges, is_of_lungs=True, is_grey=True)
     assert own.mean == pytest.approx((100 / 1.3, 255 - 125 / 1.3))
     assert own.contrast == LUNGS.contrast  # not told
-    grey = np.tile(np.array([40, 80], np.uint8), (8, 4))
+    grey = np.tile(np.array([[40, 80], [80, 40]], np.uint8), (16, 16))
     assert LUNGS.of_image(grey, grey) == []
     assert own.of_image(grey, grey) == ["very dark (mean 60 of 255)"]
 
