@@ -21,6 +21,36 @@ TAGS = (
     *(330, 338, 339, 34665),
 )
 
+# Of DICOM: transfer syntax, presentation, samples, frames, size, spacings, bits, sign,
+# padding, window, rescale, lookup tables.
+DICOM_TAGS = (
+    *((0x0002, 0x0010), (0x2050, 0x0020), (0x0028, 0x0002), (0x0028, 0x0004)),
+    *((0x0028, 0x0008), (0x0028, 0x0010), (0x0028, 0x0011), (0x0028, 0x0030)),
+    *((0x0018, 0x1164), (0x0018, 0x2010), (0x0028, 0x0100), (0x0028, 0x0101)),
+    *((0x0028, 0x0102), (0x0028, 0x0103), (0x0028, 0x0120), (0x0028, 0x0121)),
+    *((0x0028, 0x1050), (0x0028, 0x1051), (0x0028, 0x1052), (0x0028, 0x1053)),
+    *((0x0028, 0x1056), (0x0028, 0x3000), (0x0028, 0x3010), (0x0028, 0x0301)),
+)
+VALUES = (
+    *(
+        (b"DS", text)
+        for text in (b"", b"0", b"-1", b"1e400", b"nan", b"inf ", b"1\\2 ")
+    ),
+    *(
+        (b"DS", text)
+        for text in (b"0.2\\0.1 ", b"\\\\", b"wide", b"0\\0 ", b"1\\2\\3 ")
+    ),
+    *((b"US", struct.pack("<H", number)) for number in (0, 1, 8, 16, 65535)),
+    *((b"CS", text) for text in (b"SIGMOID ", b"LINEAR_EXACT", b"INVERSE ", b"RGB ")),
+    *(
+        (b"FD", struct.pack("<d", 1e308)),
+        (b"SQ", b""),
+        (b"UN", bytes(6)),
+        (b"IS", b"9"),
+    ),
+)
+LONG_TYPES = (b"OB", b"OW", b"SQ", b"UN", b"UT")
+
 
 def spoil(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
     """One to six edits, each of a kind drawn anew; few are likelier."""
@@ -80,6 +110,50 @@ def spoil_tags(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
             case place:
                 struct.pack_into("<I", spoilt, entry + 4 * (place - 1), number)
     return bytes(spoilt)
+
+
+def spoil_dicom(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
+    """Elements left out, of another type, or with another value; lengths that fit."""
+    elements, at = [], 132
+    while at + 12 <= len(data):
+        kind, long = data[at + 4 : at + 6], data[at + 4 : at + 6] in LONG_TYPES
+        size = int.from_bytes(
+            data[at + 8 : at + 12] if long else data[at + 6 : at + 8], "little"
+        )
+        start = at + (12 if long else 8)
+        elements.append((data[at : at + 4], kind, data[start : start + size]))
+        at = start + size
+    for _ in range(random.choice((1, 1, 2, 4))):
+        place = random.randrange(len(elements))
+        tag, kind, value = elements[place]
+        match random.randrange(6):
+            case 0:
+                elements.pop(place)
+            case 1:
+                elements[place] = (
+                    tag,
+                    random.choice((*LONG_TYPES, b"US", b"DS")),
+                    value,
+                )
+            case 2:
+                elements[place] = (tag, kind, spoil(random, value, [value]))
+            case _:
+                group, number = random.choice(DICOM_TAGS)
+                elements[place] = (
+                    struct.pack("<HH", group, number),
+                    *random.choice(VALUES),
+                )
+    return data[:132] + b"".join(
+        tag
+        + kind
+        + (
+            b"\0\0" + struct.pack("<I", len(value))
+            if kind in LONG_TYPES
+            else struct.pack("<H", len(value) % 65536)
+        )
+        + value
+        for tag, kind, value in elements
+    )
 
 
 def spoil_png(random: Random, data: bytes, corpus: list[bytes]) -> bytes:

@@ -94,6 +94,7 @@ def dicoms() -> list[bytes]:
         dicom(grey, syntax=RLELossless),
         dicom(deep, PixelPaddingValue=4000, PixelPaddingRangeLimit=3000),
         dicom(deep, WindowCenter=[400, 300], WindowWidth=[0, 9], HighBit=11),
+        dicom(deep, PixelSpacing=[0.2, 0.1], ImagerPixelSpacing=[0.4, 0.4]),
     ]
 
 

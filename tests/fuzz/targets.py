@@ -227,9 +227,20 @@ def _spoil_image(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
     return way(random, data, corpus)
 
 
+def _spoil_dicom(random: Random, data: bytes, corpus: list[bytes]) -> bytes:
+    way = random.choice((mutation.spoil, mutation.spoil_dicom))
+    return way(random, data, corpus)
+
+
 TARGETS = {
     "image": Target(420, _image, seeds.images, (UnreadableImageError,), _spoil_image),
-    "dicom": Target(100, _dicom, seeds.dicoms, (UnreadableImageError, UnreadableError)),
+    "dicom": Target(
+        100,
+        _dicom,
+        seeds.dicoms,
+        (UnreadableImageError, UnreadableError),
+        _spoil_dicom,
+    ),
     "zip": Target(120, _zip, seeds.zips, spoil=_spoil_zip),
     "shard": Target(100, _shard, lambda: seeds.shards(folder() / "shards")),
     "table": Target(80, _table, lambda: [seeds.TABLE]),
