@@ -1,7 +1,7 @@
-"""`lungfield`: one command over the tools.
+"""The command line, `lungfield`.
 
-A command's options stand here; its work is a function of a room, imported when the
-command runs, so that `lungfield --help` answers at once.
+Only options are defined here. A command imports its function when it runs, so that
+`lungfield --help` is fast.
 """
 
 import os
@@ -24,10 +24,24 @@ app = typer.Typer(
 
 @app.callback()
 def _commands() -> None:
-    """Makes each function below a command, even where there is only one."""
+    """Makes Typer treat each function below as a command."""
 
 
 Model = Annotated[Path, typer.Argument(help="An exported unet.onnx.")]
+Data = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Labelled data: a folder or a zip [default: the source in params.yaml].",
+        show_default=False,
+    ),
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option("--class", help="A class to read, repeatable [default: all]."),
+]
+MaxPixels = Annotated[
+    int, typer.Option(min=1, help="Refuse images that declare more pixels.")
+]
 Threshold = Annotated[
     float | None,
     typer.Option(
@@ -51,24 +65,22 @@ def predict(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Number of images in memory at a time.")
     ] = 16,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse images that declare more.")
-    ] = 4096 * 4096,
+    max_pixels: MaxPixels = 4096 * 4096,
     force: Annotated[
-        bool, typer.Option("--force", help="Predict again where there is a result.")
+        bool, typer.Option("--force", help="Predict again even if a result exists.")
     ] = False,
     overlays: Annotated[
-        bool, typer.Option(help="Write pictures with the outline.")
+        bool, typer.Option(help="Write images with the outline.")
     ] = True,
 ) -> None:
-    """Find the foreground in images: masks, pictures and a table.
+    """Segment images: masks, overlays and a table.
 
     Reads PNG, JPEG, TIFF, BMP and DICOM. OUT gets masks/NAME.png (white is foreground,
     the image's own size), overlays/NAME.png (the outline over the image) and
     predictions.csv (one row per image, with a warning for an unusual one).
 
-    Images that have a result of the same model and threshold are skipped. Exit code 1
-    where an image cannot be read; the others are done.
+    Skips images that have a result of the same model and threshold. Exit code 1 if an
+    image cannot be read; the others are predicted.
     """
     from stages.inference import predict as room
 
@@ -101,10 +113,7 @@ def score(
     target: Annotated[
         str, typer.Option(help="What the masks show [default: the layout's first].")
     ] = "",
-    classes: Annotated[
-        list[str] | None,
-        typer.Option("--class", help="A class to score, repeatable [default: all]."),
-    ] = None,
+    classes: Classes = None,
     limit: Annotated[
         int, typer.Option(min=0, help="Maximum number of pairs per class; 0 takes all.")
     ] = 0,
@@ -112,8 +121,8 @@ def score(
 ) -> None:
     """Score a model on labelled data, by the metrics of evaluate.
 
-    OUT gets metrics.json, per_image.csv and overlays/. Exit code 1 where a pair cannot
-    be scored; the others are.
+    OUT gets metrics.json, per_image.csv and overlays/. Exit code 1 if a pair cannot be
+    scored; the others are scored.
     """
     from stages.inference.score import run
 
@@ -133,31 +142,29 @@ def score(
 def serve(
     model: Model,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
     threshold: Threshold = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Images predicted at a time [default: one per core]."),
+        typer.Option(min=1, help="Images to predict at once [default: one per core]."),
     ] = None,
     queue: Annotated[
-        int, typer.Option(min=1, help="Images that may wait beside those.")
+        int, typer.Option(min=1, help="Maximum number of waiting images.")
     ] = 256,
     timeout: Annotated[
         int,
-        typer.Option(min=1, help="Seconds to send an image, and again to answer it."),
+        typer.Option(min=1, help="Seconds to receive an image, and to answer it."),
     ] = 30,
     max_bytes: Annotated[
         int, typer.Option(min=1, help="Largest image file, bytes.")
     ] = 2**25,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse images that declare more.")
-    ] = 2**25,
+    max_pixels: MaxPixels = 2**25,
 ) -> None:
     """Serve a page and an HTTP interface over a model.
 
-    The page takes an image and shows the outline; POST /predict takes the bytes of an
-    image and answers with the mask as PNG, or as JSON with Accept: application/json.
-    GET /docs describes the interface. No image is stored or logged.
+    The page takes an image and shows the outline. POST /predict takes the bytes of an
+    image and returns the mask as PNG, or as JSON with Accept: application/json. GET
+    /docs describes the interface. The server stores and logs no image.
     """
     from stages.inference.serve import server
     from stages.inference.serve.engine import Limits
@@ -219,36 +226,23 @@ def provenance(
         Path, typer.Argument(help=".onnx, .tflite or the folder of a SavedModel")
     ],
 ) -> None:
-    """Show what a model was made from, and which commit made it.
+    """Show what a model was built from, and which commit built it.
 
-    Exit code 1 where neither this checkout nor any commit knows the file.
+    Exit code 1 if neither this checkout nor any commit knows the file.
     """
     from stages.tools.provenance import check
 
     check(file)
 
 
-Data = Annotated[
-    Path | None,
-    typer.Argument(
-        help="Labelled data: a folder or a zip [default: the source in params.yaml].",
-        show_default=False,
-    ),
-]
-Classes = Annotated[
-    list[str] | None,
-    typer.Option("--class", help="A class to read, repeatable [default: all]."),
-]
-
-
 @app.command()
 def study(
     name: Annotated[
-        str | None, typer.Argument(help="A study; without one, they are listed.")
+        str | None, typer.Argument(help="A study [default: list all studies].")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A param, set on top of it."),
+        typer.Option("--set", metavar="KEY=VALUE", help="A param to change, too."),
     ] = None,
     data: Annotated[
         Path | None,
@@ -287,12 +281,12 @@ def folds(
         "data/.work/folds"
     ),
 ) -> None:
-    """Cross-validate: score every image once, by a model that never saw it.
+    """Cross-validate: score every image by a model that was not trained on it.
 
-    Each fold runs on the last commit and is kept as a DVC experiment; a fold that
-    exists is not repeated. OUT gets folds.md, the table, and per_image.csv.
+    Each fold runs on the last commit and is kept as a DVC experiment; existing folds
+    are not repeated. OUT gets folds.md, the table, and per_image.csv.
 
-    With --seeds, it measures how far the training's seed alone moves Dice, and writes
+    --seeds measures how much the seed of the training alone changes Dice, and writes
     data/seed_noise.json, which the review reads; commit that file.
     """
     from stages.tools import folds as room
@@ -318,8 +312,8 @@ def experiments(
 ) -> None:
     """Compare `dvc exp` runs: Dice with its interval, params that differ.
 
-    A star marks the runs that no other beats in both Dice and multiply-adds; the
-    picture shows them. Keep a run that failed at the gate with `dvc exp save`.
+    A star marks the runs that no other run beats in both Dice and multiply-adds; the
+    picture shows them. `dvc exp save` keeps a run that failed at the gate.
     """
     from stages.tools.experiments import run
 
@@ -336,8 +330,8 @@ def release(
 ) -> None:
     """Tag a model version: changelog, commit and GTO tags; nothing is pushed.
 
-    It refuses unless everything is committed, the outputs match dvc.lock, the gate has
-    passed and CHANGELOG.md lists something new.
+    Requires that everything is committed, the outputs match dvc.lock, the gate has
+    passed and CHANGELOG.md lists a change.
     """
     import datetime
 
@@ -355,8 +349,8 @@ def verify(
 ) -> None:
     """Build the last commit twice in clean clones and compare every output.
 
-    Exit code 1 where the two builds differ, or where they differ from a dvc.lock that
-    was made on a processor like this one.
+    Exit code 1 if the two builds differ, or if they differ from a dvc.lock of the same
+    processor and libraries.
     """
     from stages.tools.verify import run
 
@@ -365,9 +359,9 @@ def verify(
 
 @app.command()
 def doctor() -> None:
-    """Check this machine and this checkout, and say what to do about each problem.
+    """Check this machine and this checkout, and tell how to solve each problem.
 
-    It asks no network and changes nothing. Exit code 1 where something is broken.
+    Reads only, and uses no network. Exit code 1 if something is broken.
     """
     from stages.tools.doctor import run
 
@@ -390,7 +384,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    """Runs a command; `app()` itself would end every signal with exit code 130."""
+    """Runs a command; Typer's own runner ends every signal with exit code 130."""
     command = get_command(app)
     try:
         with command.make_context("lungfield", sys.argv[1:]) as context:

@@ -1,8 +1,8 @@
 """Judges the metrics against their bounds.
 
-Reads   data/evaluation/metrics.json
-Writes  data/gate/verdict.json
-Why     so that a model below its bounds can be reviewed but never exported
+Reads:  data/evaluation/metrics.json
+Writes: data/gate/verdict.json
+Why:    a model below its bounds can be reviewed, but is never exported.
 """
 
 import logging
@@ -12,7 +12,7 @@ from typing import Any
 
 from stages.core import files, input_check, paths, tables
 from stages.core.errors import PipelineError, run
-from stages.core.params import GateParams, load_params
+from stages.core.params import GateParams, flatten, load_params
 from stages.scoring.metrics import number
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Check:
-    """One bound and the value that it judges."""
+    """A bound and the metric's value."""
 
     metric: str
     value: float | None  # None where the metric is missing or undefined
@@ -35,18 +35,13 @@ def gate(
     metrics: Path = paths.METRICS,
     verdict: Path = paths.VERDICT,
 ) -> list[Check]:
-    """Writes the verdict, and raises it if a bound is not met.
-
-    Args:
-        params: The `gate` section: bounds by metric name, such as `dice.mean`.
-        metrics: What evaluate wrote.
-        verdict: Where the verdict goes; written whether it is good or bad.
+    """Writes the verdict, passed or failed.
 
     Returns:
         One check per bound.
 
     Raises:
-        PipelineError: The table of checks, if any failed.
+        PipelineError: If a check failed; holds the table of checks.
     """
     found = checks(files.read_json(metrics), params)
     failed = [check for check in found if not check.passed]
@@ -55,7 +50,7 @@ def gate(
     if failed:
         raise PipelineError(
             f"gate: {len(failed)} of {len(found)} bounds in params.yaml are not met, "
-            f"so nothing is exported ({paths.EXPORT}, if it is there, holds the former "
+            f"so nothing is exported ({paths.EXPORT}, if it exists, holds the former "
             f"model); see {paths.OVERLAYS} for why",
             details=table(found),
         )
@@ -64,13 +59,8 @@ def gate(
 
 
 def checks(metrics: dict[str, Any], params: GateParams) -> list[Check]:
-    """Compares metrics with their bounds; a missing or undefined one fails.
-
-    Args:
-        metrics: What evaluate wrote, nested by name.
-        params: The `gate` section.
-    """
-    values = tables.flatten(metrics)
+    """Compares nested metrics with bounds; a missing or undefined metric fails."""
+    values = flatten(metrics)
     found = []
     for kind, bounds in (("min", params.min), ("max", params.max)):
         for name, bound in sorted(bounds.items()):

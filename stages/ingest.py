@@ -1,8 +1,8 @@
-"""From a source to Parquet shards, one row per image/mask pair.
+"""Stores a source as Parquet shards, one row per image/mask pair.
 
-Reads: the source that `ingest.source` names (phantoms, a folder or zip, Kaggle).
-Writes: `data/ingested/`, `data/ingested.json`.
-Why: every later step reads a few shards faster than 42,000 small files.
+Reads:  the source that `ingest.source` names (phantoms, a folder or zip, Kaggle)
+Writes: data/ingested/, data/ingested.json
+Why:    later stages read a few shards faster than 42,000 small files.
 """
 
 import logging
@@ -29,19 +29,13 @@ def ingest(
     out: Path = paths.INGESTED,
     summary: Path = paths.INGESTED_SUMMARY,
 ) -> Path:
-    """Writes the pairs of the source as shards, bytes unaltered, and counts them.
+    """Writes the pairs of the source as shards, and their counts as JSON.
 
-    Only DICOM images are altered: they become PNG, because their files identify
-    patients.
-
-    Args:
-        params: The `ingest` section.
-        out: Folder of shards to write.
-        summary: JSON to write: the source, the number of pairs per class and of pairs
-            that lack a side, and the SHA-256 of the shards.
+    File contents stay unaltered, except that DICOM images become PNG, because their
+    files identify patients.
 
     Returns:
-        `out`.
+        `out`, the folder of shards.
 
     Raises:
         PipelineError: If the source has no pair or does not match the params.

@@ -1,23 +1,22 @@
-"""Accepted pairs to train and validation; copies and patients stay together.
+"""Divides the accepted pairs; duplicates and patients stay on one side.
 
 Reads:  data/quality/pairs.parquet
 Writes: data/splits/pairs.csv, data/splits/summary.json
-Why:    a picture, or a patient, that sits on both sides makes a model look better
-        than it is.
+Why:    an image, or a patient, on both sides makes a model look better than it is.
 
-Near copies are told by the Hamming distance of perceptual hashes (256 bits). Of 345
-real radiographs, exact copies are 0 bits apart and the nearest two patients 50. JPEG at
-quality 30 moves 99 % of hashes by at most 10 bits, a shift by 2 pixels by 26, a turn by
-2 degrees by 46. Hence `near_duplicate_max_distance: 24`, half the way to the nearest
-unrelated two.
+The Hamming distance of perceptual hashes (256 bits) finds near-duplicates. Of 345 real
+radiographs, exact copies are 0 bits apart and the nearest two patients 50. JPEG at
+quality 30 moves 99 % of hashes by at most 10 bits, a shift by 2 pixels by 26, a
+rotation by 2 degrees by 46. Hence `near_duplicate_max_distance: 24`, half the distance
+of the nearest two unrelated images.
 
-With `use_official_split` the sides are those that the data set itself draws. Published
-sides leak: where copies, or a patient, lie on several sides, only the pairs on the most
-sheltered one stay there (test before validation before train) and the others are left
-out, so that the held-out side is still the one that others score.
+`use_official_split` takes the sides of the data set's own split. Published splits leak:
+where duplicates, or a patient, are on several sides, only the pairs on the most
+protected side stay (test before validation before train), so that the held-out side
+remains the one that others score.
 
 `hold_out_sites` are held out whole, beside the held-out pairs of the other sites. A
-training pair that shares a picture or a patient with them is left out.
+training pair that shares an image or a patient with them is left out.
 """
 
 import logging
@@ -46,9 +45,9 @@ _COLUMNS = (
     *("pair_id", "class_name", "site", "group"),
     *("accepted", "image_sha256", "image_phash"),
 )
-# Official sides, and held-out sites, from the least sheltered to the most.
-_SHELTER = ("train", "validation", "test", "site")
-_LISTED = 50  # pairs of copies that the summary names
+# Sides of an official split, and held-out sites, from the least protected to the most.
+_PROTECTION = ("train", "validation", "test", "site")
+_LISTED = 50  # pairs of duplicates that the summary names
 SAME_SITE = 0.9  # share of groups in common that makes two sites one
 _BLOCK = 512  # hashes compared with `_BLOCK` others at a time: what fits the cache
 
@@ -62,21 +61,19 @@ def split(
 ) -> Path:
     """Assigns the accepted pairs to two sides, group by group.
 
-    Pairs that share a patient, or are exact or near copies, form a group, directly or
-    through others; it is named after its first pair in natural order. A seeded hash
-    gives each patient (or picture, without a patient) a place between 0 and 1. A group
-    is held out if the place of any of its members is below the fraction, or in the
-    fold. What was held out therefore stays held out however the data grow, also where
-    new pairs join two groups into one, which two folds then hold out. The classes
-    balance by chance.
+    Pairs that share a patient, or are exact or near-duplicates, form a group, directly
+    or through others; it is named after its first pair in natural order. A seeded hash
+    gives each patient (or image, without a patient) a place between 0 and 1. A group is
+    held out if the place of any of its members is below the fraction, or in the fold.
+    Held-out pairs therefore stay held out however the data grow, even where new pairs
+    join two groups into one, which two folds then hold out. Classes are not balanced.
 
     Args:
-        params: Shares, folds, seed, what counts as a near copy, the sites to hold out,
-            and whether the data set's own sides are kept instead.
+        params: The `split` section.
         quality: Table that validate wrote.
         out: Table to write: `pair_id,class_name,group,split`, and `site` where there
             are sites; in natural order.
-        summary: JSON to write: counts, and the copies found.
+        summary: JSON to write: counts, and the duplicates found.
 
     Returns:
         `out`.
@@ -99,9 +96,9 @@ def split(
         side = _official_sides(own)
     else:
         side = _sides(own["group"], keys, params)
-    table["side"] = side.reindex(table.index, fill_value=_SHELTER[-1])
+    table["side"] = side.reindex(table.index, fill_value=_PROTECTION[-1])
     table, left_out = _assigned(table, params)
-    own = table[table["side"] != _SHELTER[-1]]
+    own = table[table["side"] != _PROTECTION[-1]]
     _check_sides(own, keys, left_out, params)
     _warn(own, keys[own.index], params)
     columns = ["pair_id", "class_name", "group", "split"]
@@ -149,10 +146,10 @@ def _read(path: Path, *, use_official_split: bool) -> pd.DataFrame:
 def _group(
     table: pd.DataFrame, *, near_duplicate_max_distance: int
 ) -> tuple[Labels, dict[str, Any]]:
-    """Numbers the groups: what shares a patient, an exact copy or a near copy.
+    """Numbers the groups: pairs that share a patient or are duplicates.
 
     Returns:
-        The label of each row, (N,), and the copies found, for the summary.
+        The label of each row, (N,), and the duplicates found, for the summary.
     """
     labels = np.arange(len(table))
     patients = table["group"].to_numpy(object)
@@ -160,14 +157,10 @@ def _group(
     pixels = table["image_sha256"].to_numpy(object)
     exact = _chain(np.arange(len(table)), pixels)
     labels = _join(labels, *exact)
-    # Exact copies are joined already: only the first of each looks for near ones.
+    # Exact copies are joined already: only the first of each is compared.
     firsts = np.flatnonzero(~pd.Series(pixels).duplicated().to_numpy())
-    hashes = np.stack(
-        [
-            np.frombuffer(bytes.fromhex(h), "<u8")
-            for h in table["image_phash"].iloc[firsts]
-        ]
-    )
+    digits = "".join(table["image_phash"].iloc[firsts])
+    hashes = np.frombuffer(bytes.fromhex(digits), "<u8").reshape(len(firsts), -1)
     num_near = 0
     listed: list[tuple[int, int, int]] = []
     for first, second, distances in _near(hashes, near_duplicate_max_distance):
@@ -193,16 +186,14 @@ def _group(
 def _chain(
     rows: NDArray[np.intp], keys: NDArray[np.object_]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Links each row to the first row of the same key: (M,) first, (M,) later."""
-    codes, _ = pd.factorize(keys[rows])
-    _, places = np.unique(codes, return_index=True)
-    firsts = rows[places][codes]
+    """Links each row to the first row with the same key: (M,) first, (M,) later."""
+    firsts = pd.Series(rows).groupby(keys[rows]).transform("first").to_numpy()
     apart = firsts != rows
     return firsts[apart], rows[apart]
 
 
 def _join(labels: Labels, first: NDArray[np.intp], second: NDArray[np.intp]) -> Labels:
-    """Gives one label to all that is linked, now or before."""
+    """Gives one label to the rows that these and earlier links connect."""
     a, b = labels[first], labels[second]
     apart = a != b
     if not apart.any():
@@ -261,10 +252,10 @@ def _sides(groups: pd.Series, keys: pd.Series, params: SplitParams) -> pd.Series
 
 
 def _check_sites(table: pd.DataFrame, hold_out: list[str]) -> None:
-    """Refuses sites to hold out that are not there, and a site under two names.
+    """Checks the sites to hold out, and that no site has two names.
 
     Raises:
-        PipelineError: If one is unknown, none is left, or two share nearly all films.
+        PipelineError: If one is unknown, none is left, or two share nearly all images.
     """
     known = sorted(set(table["site"]) - {""}, key=natural_key)
     for name in hold_out:
@@ -285,22 +276,22 @@ def _check_sites(table: pd.DataFrame, hold_out: list[str]) -> None:
         largest = max(len(groups[first]), len(groups[second]))
         if shared >= SAME_SITE * largest:
             raise PipelineError(
-                f"{first!r} and {second!r} are one site under two names: copies join "
-                f"{shared} of their {largest} groups; remove one"
+                f"{first!r} and {second!r} are one site under two names: duplicates "
+                f"join {shared} of their {largest} groups; remove one"
             )
 
 
 def _official_sides(table: pd.DataFrame) -> pd.Series:
-    """The sides that the data set itself draws.
+    """The side of each row in the data set's own split.
 
     Raises:
         PipelineError: If a pair has none.
     """
     given = table["given_split"]
-    strange = ~given.isin(_SHELTER[:-1])
+    strange = ~given.isin(_PROTECTION[:-1])
     if strange.any():
         raise PipelineError(
-            "split.use_official_split needs the data set's own sides, but "
+            "split.use_official_split needs the data set's own split, but "
             f"{int(strange.sum())} of {len(table)} accepted pairs have none, such as "
             f"{table['pair_id'][strange].iloc[0]!r}; set it to false"
         )
@@ -310,10 +301,10 @@ def _official_sides(table: pd.DataFrame) -> pd.Series:
 def _assigned(
     table: pd.DataFrame, params: SplitParams
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows that stay, with `split`; and those that would give away a held-out one.
+    """The rows that stay, with `split`; and those that would leak a held-out one.
 
     Args:
-        table: All rows; `side` is one of `_SHELTER`.
+        table: All rows; `side` is one of `_PROTECTION`.
         params: Which official side to hold out.
     """
     train, validation = SPLITS
@@ -321,15 +312,17 @@ def _assigned(
     if params.use_official_split and params.official_held_out == "test":
         splits |= {"validation": train, "test": validation}
     table = table.assign(split=table["side"].map(splits).fillna("set aside"))
-    shelter = table["side"].map({side: rank for rank, side in enumerate(_SHELTER)})
-    # A copy on two sides with one use gives nothing away.
-    leaks = (shelter < shelter.groupby(table["group"]).transform("max")) & (
+    protection = table["side"].map(
+        {side: rank for rank, side in enumerate(_PROTECTION)}
+    )
+    # A duplicate on two sides of the same use is no leak.
+    leaks = (protection < protection.groupby(table["group"]).transform("max")) & (
         table["split"].groupby(table["group"]).transform("nunique") > 1
     )
     if leaks.any():
         logger.warning(
-            "%d pairs are left out: their copies or patients are also on another side "
-            "that is held out",
+            "%d pairs are left out: their duplicates or patients are also on another "
+            "side, which is held out",
             leaks.sum(),
         )
     return table[~leaks & table["split"].isin(SPLITS)], table[leaks]
@@ -338,11 +331,7 @@ def _assigned(
 def _check_sides(
     table: pd.DataFrame, keys: pd.Series, left_out: pd.DataFrame, params: SplitParams
 ) -> None:
-    """Refuses a split of which one side is empty.
-
-    Raises:
-        PipelineError: If it is.
-    """
+    """Raises PipelineError if one side is empty."""
     remedy = "try another split.seed, or bring more pairs"
     if params.use_official_split:
         key = f"official_held_out {params.official_held_out}"
@@ -354,21 +343,21 @@ def _check_sides(
     groups = table["group"].nunique()
     if groups == 1 < len(table):
         remedy = f"they {_reason(keys)}"
-    leaks = f", {len(left_out)} are left out as copies" if len(left_out) else ""
+    leaks = f", {len(left_out)} are left out as duplicates" if len(left_out) else ""
     for side in SPLITS:
         if not (table["split"] == side).any():
             raise PipelineError(
                 f"split.{key} leaves no pair for {side}: {len(table)} accepted pairs "
-                f"form {groups} group{'s' if groups > 1 else ''} of copies and "
+                f"form {groups} group{'s' if groups > 1 else ''} of duplicates and "
                 f"patients that stay together{leaks}; {remedy}"
             )
 
 
 def _reason(keys: pd.Series) -> str:
-    """What joined the pairs of one group, and what to do about it."""
+    """Why the pairs of one group belong together, and what to do about it."""
     if keys.nunique() == 1:
         return (
-            "share one patient id (or one picture); if that is a placeholder such as "
+            "share one patient id (or one image); if that is a placeholder such as "
             "ANONYMOUS, give each patient an id of its own"
         )
     return (
@@ -378,7 +367,7 @@ def _reason(keys: pd.Series) -> str:
 
 
 def _warn(table: pd.DataFrame, keys: pd.Series, params: SplitParams) -> None:
-    """Names a group that decides the split alone, and a fraction far from the wish."""
+    """Warns of a group that dominates the split, and of a fraction that is far off."""
     if params.use_official_split:
         return
     wanted = 1 / params.folds if params.folds else params.validation_fraction
@@ -394,15 +383,15 @@ def _warn(table: pd.DataFrame, keys: pd.Series, params: SplitParams) -> None:
         )
     if not wanted / 2 <= got <= 1.5 * wanted:
         logger.warning(
-            "%.0f %% of the pairs are held out, %.0f %% were asked for: groups are "
-            "assigned by chance; another split.seed draws again",
+            "%.0f %% of the pairs are held out instead of %.0f %%: groups are assigned "
+            "at random; try another split.seed",
             100 * got,
             100 * wanted,
         )
 
 
 def _summary(table: pd.DataFrame, copies: dict[str, Any]) -> dict[str, Any]:
-    """What `summary.json` holds; scalars outside lists are metrics to DVC."""
+    """The content of `summary.json`; DVC takes scalars outside lists as metrics."""
     sizes = table.groupby("group").size()
     held_out = int((table["split"] == SPLITS[1]).sum())
     return {

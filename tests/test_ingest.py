@@ -228,7 +228,7 @@ class TestCommand:
         )
         done = run_stage(values, tmp_path, preexec_fn=limited)
         assert done.returncode == 1
-        assert "would be larger than this system lets a file be" in done.stderr
+        assert "would exceed the largest file size" in done.stderr
         assert "Traceback" not in done.stderr
         assert files.sha256(tmp_path / "data") == before
         assert list((tmp_path / "data" / ".work" / "partial").iterdir()) == []

@@ -1,8 +1,7 @@
-"""DVC's hashes: how it counts a file or a folder, records it, and stores it.
+"""DVC's hashes, in `dvc.lock` and in its cache.
 
 DVC names contents by their MD5, a folder by the MD5 of its listing and the suffix
-`.dir` (as in dvc_data.hashfile.tree). DVC is imported only to find its cache, since
-that takes a second.
+`.dir` (as in dvc_data.hashfile.tree). Only `cache` imports DVC, which takes a second.
 """
 
 import hashlib
@@ -19,7 +18,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 def is_md5(value: object) -> TypeGuard[str]:
-    """Whether a value is an MD5 as DVC writes it, of a file or of a folder."""
+    """Whether a value is an MD5 of a file or a folder, as DVC writes it."""
     return isinstance(value, str) and _MD5.fullmatch(value) is not None
 
 
@@ -33,23 +32,14 @@ def md5(path: Path) -> str:
 
 
 def md5_of_folder(files: Mapping[str, str]) -> str:
-    """MD5 of a folder.
-
-    Args:
-        files: MD5 of each file, by its name relative to the folder.
-    """
+    """MD5 of a folder, from the MD5 of each file by its name in the folder."""
     listing = [{"md5": files[name], "relpath": name} for name in sorted(files)]
     text = json.dumps(listing, sort_keys=True)
     return f"{hashlib.md5(text.encode()).hexdigest()}.dir"
 
 
 def recorded(entry: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """MD5s that one stage's entry in dvc.lock records, by path.
-
-    Args:
-        entry: The stage's entry.
-        kind: `deps` or `outs`.
-    """
+    """MD5s in one stage's entry of dvc.lock, by path; `kind` is `deps` or `outs`."""
     return {
         str(item["path"]): item["md5"]
         for item in entry.get(kind) or []
@@ -58,7 +48,7 @@ def recorded(entry: Mapping[str, Any], kind: str) -> dict[str, str]:
 
 
 def recorded_outs(lock: Lock) -> dict[str, str]:
-    """MD5s of all outputs that dvc.lock records, by path."""
+    """MD5s of all outputs in dvc.lock, by path."""
     return {
         path: found
         for entry in lock.values()
@@ -67,17 +57,12 @@ def recorded_outs(lock: Lock) -> dict[str, str]:
 
 
 def stored(cache: Path, name: str) -> Path:
-    """Where a cache keeps the content with this MD5.
-
-    Args:
-        cache: The folder `files/md5` of a DVC cache.
-        name: An MD5.
-    """
+    """The path of the content with an MD5 in a cache's folder `files/md5`."""
     return cache / name[:2] / name[2:]
 
 
 def name_of(path: Path) -> str:
-    """The MD5 under which a cache keeps this object."""
+    """The MD5 of a cache object, by its path."""
     return path.parent.name + path.name
 
 
@@ -85,7 +70,7 @@ def cache() -> Path:
     """The folder `files/md5` of the DVC cache of the working directory.
 
     Raises:
-        PipelineError: If this is no DVC repository, or its configuration is broken.
+        PipelineError: If this is not a DVC repository, or its configuration is broken.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -95,16 +80,12 @@ def cache() -> Path:
             return Path(repo.cache.local.path)
     except DvcException as error:
         raise PipelineError(
-            f"DVC cannot name its cache ({error}); see .dvc/config"
+            f"DVC cannot find its cache ({error}); see .dvc/config"
         ) from None
 
 
 def listing(path: Path) -> dict[str, str] | None:
-    """MD5 of each file of a cached folder, by name; None if the listing is corrupt.
-
-    Args:
-        path: The stored listing, an object whose name ends in `.dir`.
-    """
+    """MD5 of each file of a cached folder, by name; None if the listing is corrupt."""
     try:
         entries = json.loads(path.read_bytes())
         return {str(entry["relpath"]): str(entry["md5"]) for entry in entries}

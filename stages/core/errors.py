@@ -27,7 +27,7 @@ class PipelineError(Exception):
     exit_code = 1
 
     def __init__(self, sentence: str = "", details: str = "") -> None:
-        """Takes the sentence, and lines to print below it, such as a table."""
+        """`details` are lines to print below the sentence, such as a table."""
         super().__init__(sentence)
         self.details = details
 
@@ -46,13 +46,10 @@ _received: list[int] = []
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command's `main`: logs to standard error, a user error is one sentence.
+    """Runs a command: logs to standard error, prints a user error as one sentence.
 
     Exit codes: 0 success, 1 error, 75 network error, 130 interrupted, 143 terminated.
     An unexpected exception keeps its traceback, since it is a defect.
-
-    Args:
-        main: The command, without arguments.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_named)
@@ -61,18 +58,18 @@ def run(main: Callable[[], None]) -> None:
         level=os.environ.get("LOG_LEVEL", "INFO").upper(), handlers=[handler]
     )
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A stdout that is not UTF-8 shows escapes; standard error does so by itself.
+        # If its encoding lacks a character, print an escape, as standard error does.
         sys.stdout.reconfigure(errors="backslashreplace")
     _handle_signals()
     try:
         main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads the output has enough, as in `lungfield provenance FILE | head`.
+        # The reader has closed the pipe, as in `lungfield provenance FILE | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except PipelineError as error:
-        # Names from outside may hold line breaks; `details` holds intended ones.
+        # Untrusted names may hold line breaks; those of `details` are intended.
         sentence = " ".join(" ".join(map(str, error.args)).split())
         lines = filter(None, (sentence, error.details))
         print(f"error: {visible(chr(10).join(lines))}", file=sys.stderr)
@@ -102,7 +99,7 @@ class _Visible(logging.Formatter):
 
 
 def _handle_signals() -> None:
-    """Makes Ctrl-C and SIGTERM end the command in order, unless they are ignored."""
+    """Lets Ctrl-C and SIGTERM end the command cleanly, unless they are ignored."""
     if threading.current_thread() is not threading.main_thread():
         return
     _handled.clear()
@@ -116,15 +113,15 @@ def _handle_signals() -> None:
 def _unwind(number: int, _frame: FrameType | None) -> None:
     """Unwinds the stack, so that partial files are removed."""
     if number == signal.SIGTERM:
-        # Two may come at once: to the process group, and from DVC's death.
+        # Two may arrive at once: one for the process group, one because DVC ended.
         signal.signal(number, signal.SIG_IGN)
     _received.append(number)
-    # No message here: the signal may have interrupted a write to standard error.
+    # The message comes later: the signal may have interrupted a write to stderr.
     raise KeyboardInterrupt
 
 
 def _end_interrupted() -> NoReturn:
-    """Says so undisturbed; a second signal then ends without waiting for threads."""
+    """Prints one sentence and exits; a second signal ends the process at once."""
     for number in _handled:
         signal.signal(number, signal.SIG_IGN)
     last = _received[-1] if _received else signal.SIGINT
@@ -143,7 +140,7 @@ def _named(record: logging.LogRecord) -> bool:
 
 
 def _system_sentence(error: Exception) -> str | None:
-    """A sentence for what the operating system refused, or None."""
+    """The sentence for an error of the operating system; None for others."""
     where = getattr(error, "filename", None) or "data/"
     number = getattr(error, "errno", None) or _number_in(str(error))
     match number:
@@ -154,17 +151,17 @@ def _system_sentence(error: Exception) -> str | None:
             )
         case errno.EFBIG:
             return (
-                f"{where} would be larger than this system lets a file be "
+                f"{where} would exceed the largest file size that this system allows "
                 "(see `ulimit -f`); raise the limit and run the same command again"
             )
         case errno.EROFS | errno.EACCES | errno.EPERM:
             return (
-                f"{where} cannot be read or written ({os.strerror(number)}); give this "
-                "user the right to it and run the same command again"
+                f"{where} cannot be read or written ({os.strerror(number)}); correct "
+                "its permissions and run the same command again"
             )
         case errno.ENOTDIR | errno.EEXIST:
             return (
-                f"{where} cannot be made: a file is in its place; name another folder"
+                f"{where} cannot be created: a file has this name; name another folder"
             )
         case _:
             return None

@@ -1,4 +1,4 @@
-"""Outputs are written whole, then swapped into place; JSON and CSV are canonical."""
+"""Writes outputs atomically; JSON and CSV are canonical."""
 
 import contextlib
 import fcntl
@@ -23,18 +23,12 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yields a path to write a file or a folder to; puts it at `target` at the end.
+    """Yields a new path to write a file or folder to; moves it to `target` at the end.
 
-    An exception or a kill leaves `target` as it was. What an earlier, killed run
-    left behind is removed first, and a process that still writes the same target is
-    waited for. What goes below `data/` is made in `data/.work`, anything else in a
-    hidden file or folder beside it.
-
-    Args:
-        target: Final path, file or folder.
-
-    Yields:
-        A path that does not exist yet, on the same file system.
+    An exception or a kill leaves `target` as it was. Leftovers of a killed run are
+    removed first. If another process writes the same target, this one waits for it.
+    The path is in `data/.work` for targets below `data/`, else it is a hidden file or
+    folder beside the target.
     """
     if target.absolute().is_relative_to(paths.DATA.absolute()):
         partial = paths.WORK / "partial" / _flat(target)
@@ -60,7 +54,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _alone(lock: Path, target: Path) -> Iterator[None]:
-    """Waits until no other process writes the target; a killed one holds nothing."""
+    """Waits until no other process writes the target; a kill releases the lock."""
     while True:
         with lock.open("w") as file:
             try:
@@ -68,7 +62,7 @@ def _alone(lock: Path, target: Path) -> Iterator[None]:
             except BlockingIOError:
                 logger.info("another process writes %s; waiting for its end", target)
                 fcntl.flock(file, fcntl.LOCK_EX)
-            # Who held it may have removed it meanwhile.
+            # The former holder may have removed the file.
             if not _is_at(lock, file.fileno()):
                 continue
             try:
@@ -116,20 +110,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, *, sort_keys: bool = True) -> None:
-    """Writes JSON; NaN and infinities become `null`.
-
-    Args:
-        path: The file.
-        value: What to write.
-        sort_keys: False keeps the order, where readers of the file show it.
-    """
-    text = json.dumps(
-        _plain(value),
-        indent=2,
-        sort_keys=sort_keys,
-        ensure_ascii=False,
-        allow_nan=False,
-    )
+    """Writes JSON, floats with 6 digits; NaN and infinities become `null`."""
+    plain = _plain(value)
+    text = json.dumps(plain, indent=2, sort_keys=sort_keys, ensure_ascii=False)
     write_text(path, text + "\n")
 
 

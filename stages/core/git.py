@@ -19,12 +19,7 @@ _ENVIRONMENT = {
 def run(
     *words: str, cwd: Path | None = None, given: bytes | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs git to its end, whatever its exit code.
-
-    Args:
-        words: Arguments of git.
-        cwd: Where to run it; None is the working directory.
-        given: Bytes for its standard input.
+    """Runs git, whatever its exit code; `given` is its standard input.
 
     Raises:
         PipelineError: If git is not installed.
@@ -42,7 +37,7 @@ def run(
 
 
 def output(*words: str, cwd: Path | None = None) -> str:
-    """The text that git printed, stripped; arguments as in `run`.
+    """The text that git prints, stripped.
 
     Raises:
         PipelineError: If git fails; the sentence holds git's own reason.
@@ -55,12 +50,10 @@ def output(*words: str, cwd: Path | None = None) -> str:
 
 
 def files_at(commit: str, names: Iterable[str]) -> dict[str, bytes | None]:
-    """Contents of files of a commit, from one process; None where there is none.
+    """Contents of a commit's files, from one process; None for missing ones.
 
-    Args:
-        commit: A commit.
-        names: Relative to the root of the repository. One with a line break has no
-            content: git's own language cannot hold it.
+    Names are relative to the root of the repository. A name with a line break counts as
+    missing, since git's protocol cannot express it.
     """
     found: dict[str, bytes | None] = dict.fromkeys(names)
     asked = [name for name in found if "\n" not in name]
@@ -77,6 +70,6 @@ def files_at(commit: str, names: Iterable[str]) -> dict[str, bytes | None]:
 
 
 def last_line(text: bytes) -> str:
-    """The last line of what a command printed, where most put their reason."""
+    """The last line that a command printed, usually the reason of its failure."""
     lines = text.decode("utf-8", "replace").strip().splitlines()
     return lines[-1].strip() if lines else ""

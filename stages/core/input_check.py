@@ -1,9 +1,8 @@
-"""What a stage makes sure of when DVC starts it, before it does any work.
+"""Checks at the start of a stage, before it does any work.
 
-DVC trusts a file by its time and size, and an object of its cache by its mode: a bit
-that flipped on the disk, a shard that went missing while DVC looked elsewhere, or a
-damaged cache would be trained on in silence. Hence each stage compares its inputs with
-what `dvc.lock` records.
+DVC trusts a file by its time and size, and an object of its cache by its mode. A
+corrupt file or cache would go into training unnoticed, so each stage compares the
+hashes of its inputs with `dvc.lock`.
 """
 
 import contextlib
@@ -27,12 +26,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def by_dvc() -> None:
-    """Checks the stage's inputs, ties its life to DVC's, and notes when it began.
+    """Checks the inputs, ends the stage if DVC dies, and notes its start.
 
-    Does nothing where DVC did not start the stage.
-
-    Raises:
-        PipelineError: If an input is not what the stage that made it wrote.
+    Does nothing if DVC did not start the stage; raises as `check_inputs`.
     """
     address = os.environ.get("DVC_STAGE")
     if not address:
@@ -44,7 +40,7 @@ def by_dvc() -> None:
 
 
 def _note_start(stage: str) -> None:
-    """One line for the summary of `make repro`; no output of a stage holds a time."""
+    """Writes one line for the summary of `make repro`."""
     with contextlib.suppress(OSError):  # a full or read-only disk has its own error
         paths.STAGE_TIMES.parent.mkdir(parents=True, exist_ok=True)
         with paths.STAGE_TIMES.open("a", encoding="utf-8") as times:
@@ -52,10 +48,10 @@ def _note_start(stage: str) -> None:
 
 
 def check_inputs(stage: str) -> None:
-    """Compares what the stage reads under `data/` with what `dvc.lock` records.
+    """Compares the inputs of a stage with the hashes in `dvc.lock`.
 
-    Where they differ, DVC's trust is taken away, so that its next run hashes the
-    bytes themselves, restores them from a sound cache or makes them anew.
+    If they differ, DVC's next run hashes the bytes, restores them from an intact cache
+    or rebuilds them.
 
     Raises:
         PipelineError: If they differ.
@@ -68,8 +64,8 @@ def check_inputs(stage: str) -> None:
         path, expected = Path(name), recorded[name]
         if not path.exists():
             raise PipelineError(
-                f"{path}, which {stage} reads, is missing; run the same command again, "
-                "DVC restores it or makes it anew"
+                f"{path}, which {stage} reads, is missing; run the same command again: "
+                "DVC restores or rebuilds it"
             )
         found = dvc_files.md5(path)
         if found != expected:
@@ -77,8 +73,7 @@ def check_inputs(stage: str) -> None:
             raise PipelineError(
                 f"{path}, which {stage} reads, should have the MD5 {expected} of "
                 f"dvc.lock but has {found}: its bytes changed on the disk or in the "
-                "DVC cache; run the same command again, DVC then restores it or makes "
-                "it anew"
+                "DVC cache; run the same command again: DVC restores or rebuilds it"
             )
 
 
@@ -89,7 +84,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _distrust(path: Path, expected: str) -> None:
-    """Has DVC look at bytes again: a file's by a new time, an object's by its mode."""
+    """Makes DVC hash bytes again: files by a new time, cache objects by their mode."""
     children = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     for child in children:
         with contextlib.suppress(OSError):
@@ -101,7 +96,7 @@ def _distrust(path: Path, expected: str) -> None:
 
 
 def _cache_objects(md5: str) -> list[Path]:
-    """A cached output's object, and those of its files if it is a folder."""
+    """The cache object of an output, and those of its files if it is a folder."""
     cache = dvc_files.cache()
     names = [md5]
     if md5.endswith(".dir"):
@@ -111,10 +106,9 @@ def _cache_objects(md5: str) -> list[Path]:
 
 
 def _end_with_parent() -> None:
-    """Has Linux terminate this process when DVC dies.
+    """Lets Linux terminate this process when DVC dies.
 
-    Nobody would wait for a training whose `dvc repro` was killed, and the next one
-    would find it at work.
+    A training whose `dvc repro` was killed would run beside the next one.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -122,7 +116,7 @@ def _end_with_parent() -> None:
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
     except (OSError, AttributeError):
-        logger.debug("prctl is not to be had; a killed DVC leaves this stage running")
+        logger.debug("prctl is missing; if DVC is killed, this stage runs on")
         return
     if os.getppid() != parent:  # it died between the two
         os.kill(os.getpid(), signal.SIGTERM)

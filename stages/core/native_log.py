@@ -1,12 +1,12 @@
-"""Keeps start-up notices of C++ libraries out of standard error."""
+"""Drops start-up notices of C++ libraries from standard error."""
 
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Printed on every healthy start without a GPU, some of them as errors and all of them
-# before TensorFlow and LiteRT read their log level.
+# Every start without a GPU prints them, before TensorFlow and LiteRT read their log
+# level.
 NOTICES = (
     r"^WARNING: All log messages before absl::InitializeLog\(\) is called",
     r" oneDNN custom operations are on\.",
@@ -18,9 +18,9 @@ NOTICES = (
 
 @contextmanager
 def without_notices() -> Iterator[None]:
-    """Drops `NOTICES` from file descriptor 2 meanwhile; all other lines pass.
+    """Drops `NOTICES` from file descriptor 2 in the block; all other lines pass.
 
-    A process of its own filters, so that the last words of a crash pass, too.
+    A separate process filters, so that the last lines of a crash pass, too.
     """
     command = ["grep", "-a", "-v", "-E", "|".join(NOTICES)]
     before = os.dup(2)

@@ -294,25 +294,25 @@ class EvaluateParams(Section):
     batch_size: PositiveInt
 
 
-def _by_metric_name(bounds: Any) -> Any:
-    """`{"dice": {"mean": 0.95}}` as `{"dice.mean": 0.95}`; both forms are allowed.
+def flatten(values: Any, prefix: str = "") -> Any:
+    """Nested values by dotted name; a value that is not a dict stays as it is.
 
-    `dvc exp run -S gate.min.dice.mean=0.9` sets the nested form. If a name occurs
-    twice, the later one counts.
+    If a name occurs twice, the later one counts.
+
+    Example:
+        >>> flatten({"dice": {"mean": 0.9}, "num_images": 3})
+        {'dice.mean': 0.9, 'num_images': 3}
     """
-    if not isinstance(bounds, dict):
-        return bounds
+    if not isinstance(values, dict):
+        return {prefix: values} if prefix else values
     flat: dict[str, Any] = {}
-    for name, bound in bounds.items():
-        if isinstance(bound, dict):
-            inner = _by_metric_name(bound)
-            flat |= {f"{name}.{key}": value for key, value in inner.items()}
-        else:
-            flat[str(name)] = bound
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
 
 
-Bounds = Annotated[dict[str, Finite], BeforeValidator(_by_metric_name)]
+# `dvc exp run -S gate.min.dice.mean=0.9` sets the nested form.
+Bounds = Annotated[dict[str, Finite], BeforeValidator(flatten)]
 
 
 class GateParams(Section):

@@ -1,7 +1,6 @@
 """The paths of all files under `data/`, relative to the repository's root.
 
-DVC starts the stages in the root. A test is isolated because it runs in a directory of
-its own.
+DVC starts the stages in the root. Each test runs in a directory of its own.
 """
 
 from pathlib import Path
@@ -13,7 +12,7 @@ DVC_LOCK = Path("dvc.lock")
 LOCK = Path("requirements.lock")
 
 DATA = Path("data")
-# Half-written outputs, checkpoints and caches; neither DVC nor Git tracks them.
+# Partial outputs, checkpoints and caches, which neither DVC nor Git tracks.
 WORK = DATA / ".work"
 
 INCOMING = DATA / "incoming"  # where .dvcignore names hidden files
@@ -41,7 +40,6 @@ PER_IMAGE = DATA / "evaluation" / "per_image.csv"
 PREDICTIONS = DATA / "evaluation" / "predictions.parquet"
 OVERLAYS = DATA / "evaluation" / "overlays"
 THRESHOLD_CURVE = DATA / "evaluation" / "threshold_curve.csv"
-DICE_HISTOGRAM = DATA / "evaluation" / "dice_histogram.csv"
 
 VERDICT = DATA / "gate" / "verdict.json"
 

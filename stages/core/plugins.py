@@ -13,11 +13,10 @@ from stages.core.errors import PipelineError
 
 
 def names(folder: Path, suffix: str = "") -> list[str]:
-    """The names of the parts in a folder, in alphabetical order, nothing imported.
+    """The names of the parts in a folder, sorted; imports nothing.
 
     Args:
-        folder: Holds one module or package per part; those with a leading underscore
-            are not parts.
+        folder: Holds one module or package per part; a leading underscore hides one.
         suffix: For parts that are files of another kind, such as `.yaml`.
     """
     if suffix:
@@ -27,7 +26,7 @@ def names(folder: Path, suffix: str = "") -> list[str]:
 
 
 def functions(file: Path) -> list[str]:
-    """The names of a module's public functions, not imported: losses are parts, too."""
+    """The names of a module's public functions, such as losses; imports nothing."""
     body = ast.parse(file.read_text("utf-8")).body
     found = (item.name for item in body if isinstance(item, ast.FunctionDef))
     return [name for name in found if not name.startswith("_")]
@@ -42,10 +41,5 @@ def check(kind: str, name: str, choices: list[str]) -> None:
 
 
 def load(package: str, name: str) -> Any:
-    """The module of a part.
-
-    Args:
-        package: Dotted name of the folder, such as `stages.datasets.layouts`.
-        name: One of `names`.
-    """
+    """The module of a part; `package` is the folder's dotted name."""
     return import_module(f"{package}.{name}")

@@ -1,10 +1,10 @@
 """Runs a command that ends with the process that started it.
 
-`python process_group.py COMMAND ...` reads standard input until its end. The end comes
-when the starter closes the pipe or dies, even by SIGKILL. Then the whole process group
-is interrupted, as by Ctrl-C: DVC removes its locks and a stage keeps what it has done.
+`python process_group.py COMMAND ...` reads standard input until it ends, because the
+starter closed the pipe or died, even by SIGKILL. Then the whole process group is
+interrupted, as by Ctrl-C: DVC removes its locks and a stage keeps its checkpoints.
 
-It is started by its path and imports nothing of the project, so it starts at once.
+It is started by its path and imports nothing of the project, so that it starts fast.
 """
 
 import os

@@ -19,14 +19,8 @@ def start(
 ) -> subprocess.Popen[str]:
     """Starts a command in a process group that ends with this process.
 
-    Args:
-        words: The command and its arguments.
-        cwd: Where to run it.
-        env: Variables to set besides those of `environment`.
-
-    Returns:
-        The process. Its standard output carries both streams; closing its standard
-        input interrupts the group.
+    Its standard output carries both streams; closing its standard input interrupts the
+    group. `env` is set on top of `environment`.
     """
     return subprocess.Popen(
         [sys.executable, "-I", process_group.__file__, *words],
@@ -43,15 +37,10 @@ def start(
 
 
 def run(words: list[str], *, cwd: Path, on_line: Callable[[str], None]) -> int:
-    """Runs a command to its end.
-
-    Args:
-        words: The command and its arguments.
-        cwd: Where to run it.
-        on_line: Called with each line that the command prints, as it comes.
+    """Runs a command to its end; `on_line` receives each line as it is printed.
 
     Returns:
-        The exit code; 128 and the signal's number where a signal ended the command.
+        The exit code; 128 plus the signal's number if a signal ended the command.
     """
     # `end_with_block` waits for every process that was started under this lock.
     with _lock:
@@ -74,7 +63,7 @@ def run(words: list[str], *, cwd: Path, on_line: Callable[[str], None]) -> int:
 
 @contextlib.contextmanager
 def end_with_block() -> Iterator[None]:
-    """However the block ends, every command that `run` started in it ends too."""
+    """Ends every command that `run` started in the block when the block ends."""
     try:
         yield
     finally:
@@ -94,7 +83,7 @@ def interrupt(process: subprocess.Popen[str]) -> None:
 
 
 def dvc(*words: str) -> list[str]:
-    """A `dvc` command by this interpreter, which waits while others hold the lock."""
+    """A `dvc` command of this interpreter, which waits for DVC's lock."""
     return [sys.executable, "-m", "dvc", "--wait-for-lock", *words]
 
 

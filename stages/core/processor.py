@@ -1,4 +1,4 @@
-"""The processor, described by what decides the bits of a result."""
+"""The properties of the processor that decide the bits of a result."""
 
 import platform
 import re
@@ -19,9 +19,8 @@ _MODEL = (
 def describe() -> dict[str, str]:
     """Maker, family, model and stepping, and the instruction sets that matter.
 
-    Returns:
-        A record for `data/model/build.json`. Two machines with the same record give
-        the same weights; brand names do not tell them apart.
+    Two machines with the same record give the same weights. Brand names are not enough
+    to tell machines apart.
     """
     facts = _cpuinfo(Path("/proc/cpuinfo"))
     if sys.platform == "darwin":

@@ -1,24 +1,8 @@
-"""Nested values as flat ones; rows as text or Markdown."""
+"""Tables as text or Markdown."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from tabulate import tabulate
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """`{"dice": {"mean": 0.9}}` as `{"dice.mean": 0.9}`.
-
-    Example:
-        >>> flatten({"dice": {"mean": 0.9}, "num_images": 3})
-        {'dice.mean': 0.9, 'num_images': 3}
-    """
-    if not isinstance(values, dict):
-        return {prefix: values}
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,7 +1,7 @@
 """Runs beside the working tree: a Git worktree that shares DVC's cache.
 
-A run there starts from a commit, so anyone gets the same result from that commit, and
-no result is computed twice. `keep` saves what it gave as a DVC experiment.
+A run there starts from a commit, so that the commit reproduces its result. `keep` saves
+the result as a DVC experiment.
 """
 
 import contextlib
@@ -26,11 +26,7 @@ FOLDER = paths.WORK / "worktrees"
 
 
 def committed_params(root: Path, values: dict[str, Any]) -> str:
-    """The text of the last commit's `params.yaml` with values set in it.
-
-    Args:
-        root: The checkout.
-        values: Params by dotted name.
+    """The text of the last commit's `params.yaml` with values set by dotted name.
 
     Raises:
         PipelineError: If a value does not fit, or no commit has the file.
@@ -38,32 +34,29 @@ def committed_params(root: Path, values: dict[str, Any]) -> str:
     text = committed(root, paths.PARAMS)
     if text is None:
         raise PipelineError(
-            f"{paths.PARAMS} is not committed yet, and an experiment starts from the "
-            "last commit; commit it first"
+            f"{paths.PARAMS} should be committed, since an experiment starts from the "
+            "last commit, but is not; commit it first"
         )
     return text_with_values(text, values)
 
 
 def committed(root: Path, path: Path) -> str | None:
-    """A file's text in the last commit; None where that has no such file."""
+    """A file's text in the last commit; None if the commit lacks it."""
     done = git.run("show", f"HEAD:./{path.as_posix()}", cwd=root)
     return None if done.returncode else done.stdout.decode("utf-8", "replace")
 
 
 @contextlib.contextmanager
 def checkout(root: Path, params: str, *, revision: str = "HEAD") -> Iterator[Path]:
-    """Checks a commit out beside the working tree, with these params.
+    """Checks a commit out beside the working tree; yields the pipeline's folder there.
 
     The worktree is removed at the end. A killed run leaves it, and the next run of the
-    same commit and params goes on in it from the checkpoints there.
+    same commit and params continues in it from its checkpoints.
 
     Args:
-        root: The checkout that the user works in; it is not touched.
+        root: The checkout that the user works in; it does not change.
         params: The text of `params.yaml` in the worktree.
         revision: The commit to check out.
-
-    Yields:
-        The pipeline's folder in the worktree.
 
     Raises:
         PipelineError: If another process runs the same commit and params.
@@ -107,11 +100,11 @@ def keep(folder: Path, *, stages: Iterable[str], name: str, message: str) -> str
     """Saves a worktree's params, lock and outputs as a DVC experiment.
 
     Args:
-        folder: What `checkout` gave.
-        stages: Those that ran, or the last of them. DVC refuses to save a stage whose
-            outputs are missing.
-        name: `dvc exp show` lists it, `dvc exp apply NAME` fetches it.
-        message: Of the experiment's commit.
+        folder: The folder that `checkout` yields.
+        stages: The stages that ran, or the last of them. DVC does not save a stage
+            whose outputs are missing.
+        name: The experiment's name.
+        message: Message of the experiment's commit.
 
     Returns:
         The experiment's commit.
@@ -137,12 +130,7 @@ def keep(folder: Path, *, stages: Iterable[str], name: str, message: str) -> str
 
 
 def commit(folder: Path, message: str) -> str:
-    """Commits a worktree's params, lock and outputs; returns the commit.
-
-    Args:
-        folder: What `checkout` gave.
-        message: Of the commit.
-    """
+    """Commits a worktree's params, lock and outputs; returns the commit."""
     git.output("add", "--all", cwd=folder)
     words = ("--quiet", "--allow-empty", "--no-verify", "-m", message)
     git.output("commit", *words, cwd=folder)
@@ -157,11 +145,10 @@ def experiment(root: Path, base: str, name: str) -> str | None:
 
 
 def _is_at(top: Path, commit: str) -> bool:
-    """Whether a killed run left a whole worktree of that commit."""
+    """Whether a killed run left a complete worktree of that commit."""
     if not (top / ".git").is_file():
         return False
-    done = git.run("rev-parse", "HEAD", cwd=top)
-    return done.returncode == 0 and done.stdout.decode().strip() == commit
+    return git.run("rev-parse", "HEAD", cwd=top).stdout.decode().strip() == commit
 
 
 def _remove(root: Path, top: Path) -> None:
@@ -170,7 +157,7 @@ def _remove(root: Path, top: Path) -> None:
 
 
 def _share_cache(root: Path, folder: Path) -> None:
-    """Gives a worktree the checkout's own cache and remotes, wherever they are."""
+    """Gives a worktree the cache and the remotes of the checkout."""
     local = root / ".dvc" / "config.local"
     if local.is_file():  # it may hold a remote's credentials
         shutil.copy2(local, folder / ".dvc" / "config.local")
@@ -184,7 +171,7 @@ def _share_cache(root: Path, folder: Path) -> None:
 
 
 def link_source(root: Path, folder: Path, name: str) -> None:
-    """Puts a file or folder, which Git ignores, where the worktree expects it."""
+    """Links a file or folder that Git ignores into the worktree."""
     source, target = root / name, folder / name
     if Path(name).is_absolute() or not source.exists():
         return

@@ -17,7 +17,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from stages.core import files, paths
-from stages.core.tables import flatten
+from stages.core.params import flatten
 from stages.core.worktree import committed
 from stages.flow.running import JUDGE, SCORER, PlanResult
 from stages.gate import Check, table

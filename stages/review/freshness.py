@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.core import dvc_files, paths
-from stages.core.tables import flatten
+from stages.core.params import flatten
 from stages.review.revision import Revision
 from stages.review.run_results import RunResults
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stages.core.tables import flatten
+from stages.core.params import flatten
 from stages.datasets.pairs import natural_key
 from stages.gate import Check
 from stages.review.comparison import Comparison, Difference

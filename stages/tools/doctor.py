@@ -1,6 +1,6 @@
 """Checks whether this machine and this checkout can run the pipeline.
 
-It asks no network and changes nothing.
+The checks read only, and use no network.
 """
 
 import importlib.metadata
@@ -29,7 +29,6 @@ TENSORFLOW_BYTES = 1 * GIB  # before the first image, measured on Linux
 # Floats per pixel and filter of a level that the backward pass needs: convolution,
 # batch norm and activation twice on the way down and twice on the way up, and the skip.
 ACTIVATIONS = 14
-FLOAT_BYTES = 4
 PHANTOM_PAIR_BYTES = 120_000  # PNG
 KAGGLE_BYTES = 1_300_000_000  # the largest known data set, COVID-QU-Ex, as a zip
 OUTPUT_BYTES = 1 * GIB  # outputs other than data: model, pages, exports
@@ -40,14 +39,14 @@ COPIES = 2  # the workspace and DVC's cache
 class Finding:
     """The outcome of one check."""
 
-    state: str  # OK; NOTE: it works, but know this; BROKEN: correct it
+    state: str  # OK; NOTE: worth knowing; BROKEN: must be corrected
     name: str
     found: str
     to_do: str = ""
 
 
 def run() -> None:
-    """Prints one line per check, and below it what to do.
+    """Prints one line per check, and below it the remedy.
 
     Raises:
         PipelineError: If something is broken.
@@ -95,7 +94,7 @@ def packages(lock: Path = paths.LOCK) -> Finding:
         capture_output=True,
         text=True,
     )
-    # Other packages that are installed, this project's own among them, do no harm.
+    # Additional packages, such as this project itself, are fine.
     missing = re.findall(r"^ \+ (\S+)", done.stderr, re.M)
     if done.returncode and not missing:
         missing = [git.last_line(done.stderr.encode())]
@@ -108,7 +107,7 @@ def packages(lock: Path = paths.LOCK) -> Finding:
 
 
 def gpu() -> Finding:
-    """A GPU by its driver, and TensorFlow's libraries for it."""
+    """Looks for a GPU with its driver, and for TensorFlow's CUDA libraries."""
     tool = shutil.which("nvidia-smi")
     words = ["--query-gpu=name,memory.total", "--format=csv,noheader"]
     done = tool and subprocess.run([tool, *words], capture_output=True, text=True)
@@ -124,12 +123,12 @@ def gpu() -> Finding:
 
 
 def memory(train: TrainParams) -> Finding:
-    """Compares free memory with an upper estimate of what a training step takes."""
+    """Compares free memory with an upper estimate for a training step."""
     floats = sum(
         (train.image_size >> level) ** 2 * width
         for level, width in enumerate(train.filters)
     )
-    batch = floats * ACTIVATIONS * FLOAT_BYTES * train.batch_size
+    batch = 4 * floats * ACTIVATIONS * train.batch_size
     need, free = batch + TENSORFLOW_BYTES, psutil.virtual_memory().available
     found = f"{free / GIB:.1f} GiB free, training takes about {need / GIB:.1f}"
     if free >= need:
@@ -139,7 +138,7 @@ def memory(train: TrainParams) -> Finding:
 
 
 def disk(ingest: IngestParams) -> Finding:
-    """Compares free disk space with what a first run takes."""
+    """Compares free disk space with an estimate for a first run."""
     data = 0
     if "phantom" in ingest.source:
         data += ingest.phantom.pairs * PHANTOM_PAIR_BYTES
@@ -158,7 +157,7 @@ def disk(ingest: IngestParams) -> Finding:
 
 
 def kaggle(ingest: IngestParams) -> Finding:
-    """Whether Kaggle's credentials are there; their values are never printed."""
+    """Checks that Kaggle's credentials exist; their values are never printed."""
     if "kaggle" not in ingest.source:
         source = " and ".join(ingest.source)
         return Finding(OK, "kaggle", f"{source} data need no credentials")
@@ -181,7 +180,7 @@ def kaggle(ingest: IngestParams) -> Finding:
 
 
 def checkout() -> Finding:
-    """A Git checkout with its history: metrics are compared across commits."""
+    """Checks for a Git checkout with its history, which comparisons need."""
     clone = "run from the root of a clone"
     try:
         shallow = git.output("rev-parse", "--is-shallow-repository") == "true"
@@ -196,7 +195,7 @@ def checkout() -> Finding:
 
 
 def record() -> Finding:
-    """Whether `dvc.lock` can be read, and Git has it."""
+    """Checks that `dvc.lock` is readable and committed."""
     lock = paths.DVC_LOCK
     if not lock.is_file():
         return Finding(NOTE, "dvc.lock", "is missing", "run `make repro`")
@@ -216,8 +215,8 @@ def record() -> Finding:
 
 
 def remote() -> Finding:
-    """Whether results can leave this machine, by `dvc doctor`."""
-    # Within a checkout, `dvc doctor` fails on the remote that it should report.
+    """Checks that DVC can reach the remotes, by `dvc doctor`."""
+    # In a checkout, `dvc doctor` fails if a remote is unsupported.
     report, listed = _dvc("doctor", cwd="/"), _dvc("remote", "list")
     if report is None or listed is None:
         return Finding(BROKEN, "remote", "dvc does not run here", "see `dvc doctor`")
@@ -235,20 +234,20 @@ def remote() -> Finding:
             return Finding(BROKEN, "remote", found, to_do)
     if schemes:
         return Finding(OK, "remote", ", ".join(schemes))
-    found = "none: outputs and former runs exist on this machine only"
+    found = "none: outputs and the run-cache exist on this machine only"
     to_do = "dvc remote add --default NAME URL, then dvc push --run-cache"
     return Finding(NOTE, "remote", found, to_do)
 
 
 def leftovers() -> Finding:
-    """What interrupted stages keep: checkpoints, half-written outputs."""
+    """Lists files of interrupted stages: checkpoints, partial outputs."""
     some = [path for path in paths.WORK.rglob("*") if path.is_file()]
     if not some:
         return Finding(OK, "leftovers", f"{paths.WORK} is empty")
     size = sum(path.stat().st_size for path in some)
     found = (
         f"{len(some)} files of {size / 2**20:.0f} MiB in {paths.WORK}; an interrupted "
-        "training goes on from them"
+        "training continues from them"
     )
     return Finding(NOTE, "leftovers", found, "`make clean` removes them")
 

@@ -15,7 +15,8 @@ from typing import Any
 from stages.core import files, git
 from stages.core.charts import SERIES, figure, short_numbers, standalone
 from stages.core.errors import PipelineError
-from stages.core.tables import flatten, text
+from stages.core.params import flatten
+from stages.core.tables import text
 from stages.review.revision import Revision, resolve
 from stages.review.run_results import load
 

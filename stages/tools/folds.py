@@ -26,12 +26,7 @@ TABLE = "per_image.csv"
 
 
 def by_fold(data: dict[str, Any], folds: int) -> dict[int, Planned]:
-    """One run per fold, counted from 1.
-
-    Args:
-        data: The params that name the data.
-        folds: Number of folds.
-    """
+    """One run per fold, counted from 1; `data` are params that name the data."""
     return {
         fold + 1: Planned(
             f"fold-{fold + 1}-of-{folds}",
@@ -42,10 +37,7 @@ def by_fold(data: dict[str, Any], folds: int) -> dict[int, Planned]:
 
 
 def by_site(data: dict[str, Any]) -> dict[str, Planned]:
-    """One run per site, which it holds out.
-
-    Args:
-        data: The params that name the data.
+    """One run per held-out site; `data` are params that name the data.
 
     Raises:
         PipelineError: If the data are not several sites.
@@ -70,16 +62,10 @@ def by_site(data: dict[str, Any]) -> dict[str, Planned]:
 def gather(
     done: Mapping[str, RunResults], runs: Mapping[Any, Planned], part: str
 ) -> pd.DataFrame:
-    """Every held-out image, in one table.
+    """The scores of every held-out image, with its group and its fold or site.
 
-    Args:
-        done: Results by run name.
-        runs: The planned runs, by fold or site.
-        part: `fold`, or `site`: then the images of that site count alone.
-
-    Returns:
-        pair_id, class_name, its metrics, `part` and group; runs in order. Near-
-        duplicates of several folds are held out in each of them.
+    Near-duplicates of several folds are held out in each of them. If `part` is `site`,
+    a run counts only the images of its site.
 
     Raises:
         PipelineError: If the data have changed between runs.
@@ -95,9 +81,9 @@ def gather(
         table = table.loc[counts, names].copy()
         if found.splits is None:
             raise PipelineError(
-                f"{paths.SPLIT_PAIRS} of {found.revision} is in no cache here, so its "
-                "groups are unknown; run `dvc fetch` (or remove that experiment with "
-                "`dvc exp remove`, and run this again)"
+                f"{paths.SPLIT_PAIRS} of {found.revision} is missing in the DVC cache, "
+                "so its groups are unknown; run `dvc fetch` (or remove that experiment "
+                "with `dvc exp remove`, and run this again)"
             )
         groups = found.splits.set_index("pair_id")["group"]
         table[part] = label
@@ -197,14 +183,10 @@ def run(
 
 
 def run_seeds(data: Path | None, classes: list[str], num_seeds: int, out: Path) -> None:
-    """Trains with several seeds and writes how far they alone move the mean Dice.
+    """Trains with several seeds and writes how much the seed alone changes mean Dice.
 
-    Args:
-        data: Labelled data; None takes the source in `params.yaml`, and writes
-            `data/seed_noise.json` for the review.
-        classes: Classes to read; an empty list reads all.
-        num_seeds: Number of seeds, 2 or more, counted from `train.seed`.
-        out: Folder for `seed_noise.json`, where data are given.
+    Arguments as in `run`. Without data, it writes `data/seed_noise.json`, which the
+    review reads.
 
     Raises:
         PipelineError: If a run fails.

@@ -25,13 +25,13 @@ _ENTRY = re.compile(r"^[-*] \S", re.M)
 
 @dataclass(frozen=True)
 class Released:
-    """What a release made."""
+    """A release that is not pushed yet."""
 
     branch: str
     tags: list[str]
 
     def next_steps(self) -> str:
-        """The commands that publish it."""
+        """Tells the commands that publish it."""
         remote = git.run("config", f"branch.{self.branch}.remote").stdout.decode()
         tags = " ".join(f"'{tag}'" for tag in self.tags)
         with Repo() as repo:
@@ -49,7 +49,7 @@ class Released:
 def release(
     version: str, *, stage: str | None = None, today: datetime.date
 ) -> Released:
-    """Commits the changelog and tags the commit; on any error, nothing is changed.
+    """Commits the changelog and tags the commit; an error undoes both.
 
     `stage`, such as prod, is assigned to the version.
 
@@ -75,7 +75,7 @@ def release(
         if stage:
             made = gto.api.assign(".", MODEL, stage, f"v{version}", message=message)
             tags.append(made.tag)
-    except Exception as error:  # GTO passes on whatever its Git library raises
+    except Exception as error:  # GTO passes on exceptions of its Git library
         for tag in tags:
             git.run("tag", "--delete", tag)
         git.run("reset", "--quiet", head)
@@ -85,7 +85,7 @@ def release(
 
 
 def _committed_branch() -> str:
-    """The branch that is checked out, with nothing left to commit."""
+    """The current branch; requires that everything is committed."""
     if prefix := git.output("rev-parse", "--show-prefix"):
         raise PipelineError(
             f"a release tags a whole repository, but this is its folder {prefix}; give "
@@ -102,14 +102,14 @@ def _committed_branch() -> str:
     done = git.run("symbolic-ref", "--quiet", "--short", "HEAD")
     if done.returncode:
         raise PipelineError(
-            "HEAD should be a branch, to hold the changelog's commit, but is detached; "
-            "check one out with `git switch`"
+            "HEAD should be a branch, which the changelog's commit needs, but is "
+            "detached; check one out with `git switch`"
         )
     return done.stdout.decode().strip()
 
 
 def _require_greater(version: str) -> None:
-    """Refuses a version that is malformed, or not greater than the last."""
+    """Checks that the version is well-formed and greater than the last."""
     try:
         wanted = semver.Version.parse(version)
     except ValueError:
@@ -127,7 +127,7 @@ def _require_greater(version: str) -> None:
 
 
 def _judged_metrics() -> dict[str, Any]:
-    """The metrics, if the gate has passed them."""
+    """The metrics; requires a passed gate."""
     metrics, judged = files.read_json(paths.METRICS), files.read_json(paths.VERDICT)
     if judged.get("passed") is not True:
         failed = [c["metric"] for c in judged.get("checks", []) if not c["passed"]]
@@ -139,14 +139,13 @@ def _judged_metrics() -> dict[str, Any]:
 
 
 def _require_fresh() -> None:
-    """Every output matches `dvc.lock`, and that the code, params and data."""
+    """Checks that outputs, code, params and data match `dvc.lock`."""
     with Repo() as repo:
         changed = repo.status()
     if changed:
         raise PipelineError(
             "the outputs should be those of this commit, but `dvc status` finds "
-            f"{', '.join(changed)} changed; run `dvc repro` (or `dvc pull`), then "
-            "commit"
+            f"{', '.join(changed)} changed; run `dvc repro` (or `dvc pull`) and commit"
         )
 
 
@@ -154,20 +153,20 @@ def _read_changelog() -> str:
     """The changelog.
 
     Raises:
-        PipelineError: If it lists nothing under *Unreleased*.
+        PipelineError: If it lists no change under *Unreleased*.
     """
     text = CHANGELOG.read_text(encoding="utf-8") if CHANGELOG.is_file() else ""
     section = _UNRELEASED.search(text)
     if section is None or not _ENTRY.search(section[1]):
         raise PipelineError(
-            f"{CHANGELOG} should list under `## Unreleased` what is new but lists "
-            "nothing; write a line that a user understands, and commit it"
+            f"{CHANGELOG} should list changes under `## Unreleased` but lists none; "
+            "write a line that a user understands, and commit it"
         )
     return text
 
 
 def released(text: str, version: str, line: str, today: datetime.date) -> str:
-    """The changelog with a new, empty *Unreleased* over the version and its metrics."""
+    """Inserts the version with its metrics below a new, empty *Unreleased*."""
     section = _UNRELEASED.search(text)
     assert section is not None
     heading = f"## Unreleased\n\n## {version} - {today.isoformat()}"

@@ -1,4 +1,4 @@
-"""What `make repro` checks before DVC starts: that DVC can hash the source folder."""
+"""Checks before `make repro` starts DVC that DVC can hash the source folder."""
 
 from pathlib import Path
 

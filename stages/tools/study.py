@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def list_studies() -> None:
-    """Prints each study's name and what it is about."""
+    """Prints the name and the description of every study."""
     for name in studies.names():
         print(f"{name:<13} {studies.load(name).about}")
 
@@ -49,7 +49,7 @@ def study(name: str, settings: Sequence[str] = (), data: Path | None = None) -> 
     logger.info("%s: %s", name, found.about)
     for key, value in values.items():
         logger.info("%s = %s", key, value)
-    # Written here: `dvc exp run -S` would resolve `${oc.env:NAME}` in a value.
+    # `dvc exp run -S` would expand `${oc.env:NAME}` in a value.
     files.write_text(paths.PARAMS, text)
     words = [sys.executable, "-m", "dvc", "exp", "run", "--name", experiment]
     return subprocess.run(words, check=False).returncode
@@ -76,7 +76,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def free_name(name: str) -> str:
-    """The name; with a number after it if an experiment has it already."""
+    """The name, with a number if an experiment already has it."""
     references = git.output("for-each-ref", "--format=%(refname)", "refs/exps")
     taken = {reference.rpartition("/")[2] for reference in references.splitlines()}
     numbered = (f"{name}-{number}" for number in itertools.count(2))

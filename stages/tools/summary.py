@@ -1,4 +1,4 @@
-"""What `make repro` says at its end: the result, where to look, how long it took."""
+"""Summary at the end of `make repro`: result, places of the outputs, durations."""
 
 import time
 
@@ -27,7 +27,7 @@ def main() -> None:
     print(f"gate {'passed' if passed else 'FAILED'}")
     print(f"{_times()}\n")
     for name, path in PLACES:
-        print(f"  {name:<14}{path}{'' if path.exists() else '  (not made yet)'}")
+        print(f"  {name:<14}{path}{'' if path.exists() else '  (missing)'}")
     print(
         "\nCompare with a commit:  make review BASE=main\n"
         "Try a change:           dvc exp run -S train.epochs=10"
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _times() -> str:
-    """How long the stages of this run took; DVC's cache had the others."""
+    """Durations of the stages that ran; the others were cached."""
     if not paths.STAGE_TIMES.is_file():
         return "every stage was up to date"
     lines = [line.split(",") for line in paths.STAGE_TIMES.read_text().splitlines()]
@@ -51,7 +51,7 @@ def _times() -> str:
 
 
 def _machine_note() -> str:
-    """Why results may differ from the committed ones although nothing was changed."""
+    """The reason why results may differ from the committed ones without a change."""
     done = git.run("show", f"HEAD:./{paths.DVC_LOCK}")
     lock = YAML(typ="safe", pure=True).load(done.stdout or b"{}") or {}
     committed = dvc_files.recorded_outs(lock.get("stages") or {})
@@ -59,8 +59,8 @@ def _machine_note() -> str:
     if build in (None, dvc_files.md5(paths.BUILD)):
         return ""
     return (
-        "These numbers are this machine's: its processor or its libraries differ from "
-        f"those of the committed results ({paths.BUILD}), and so do the last digits.\n"
+        "This machine's processor or libraries differ from those of the committed "
+        f"results ({paths.BUILD}), so the last digits differ, too.\n"
         "`git status` shows the changed files, as expected. Commit them to review "
         "changes on this machine,\nor restore the committed ones:  git checkout "
         "dvc.lock data"

@@ -1,7 +1,8 @@
 """Several runs of the plan, each kept as a DVC experiment.
 
 Runs happen beside the working tree, on the last commit, and share its cache: the data
-stages run once, and a run that exists is not repeated.
+stages run once, and a run that exists is not repeated. `dvc exp run --queue` would lose
+the checkpoints of an interrupted run, and would run on uncommitted changes.
 """
 
 import hashlib
@@ -19,13 +20,13 @@ from stages.datasets import layouts
 from stages.review.revision import Revision, resolve
 from stages.review.run_results import RunResults, load
 
-TARGET = "evaluate"  # gate and export are left out
+TARGET = "evaluate"  # the last stage that runs
 REASON = re.compile(r"(?:error|ERROR): (.*)")
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run to make: its name, and the params in which it differs."""
+    """A run to make: its name, and the params that it changes."""
 
     name: str
     values: dict[str, Any]  # by dotted name
@@ -33,19 +34,19 @@ class Planned:
 
 @dataclass(frozen=True)
 class Swept:
-    """Results and failures by the runs' names."""
+    """Results and reasons of failures, by the name of the run."""
 
     done: dict[str, RunResults]
-    failed: dict[str, str]  # reasons
+    failed: dict[str, str]
 
     def require_all(self) -> None:
-        """Raises PipelineError if a run failed; it names the first and its reason."""
+        """Raises PipelineError with the first failed run and its reason, if any."""
         if self.failed:
             name, reason = next(iter(self.failed.items()))
             raise PipelineError(
                 f"{len(self.failed)} of {len(self.failed) + len(self.done)} runs "
-                f"failed, such as {name} ({reason}); correct that and run the same "
-                "command again: finished runs are kept"
+                f"failed, the first is {name} ({reason}); correct that and run the "
+                "same command again: finished runs are kept"
             )
 
 
@@ -55,10 +56,9 @@ def data_values(
     """The params that read a folder or a zip instead of the source in `params.yaml`.
 
     Args:
-        data: Labelled data in a layout of `stages/datasets/layouts`; None leaves the
-            source as it is.
+        data: Labelled data; None keeps the source.
         classes: Classes to read; an empty list reads all.
-        layout: Of the data; found by its files by default.
+        layout: Layout of the data; "" detects it.
 
     Raises:
         PipelineError: If the data are missing or have no known layout.
@@ -75,15 +75,12 @@ def data_values(
 
 
 def sweep(planned: Iterable[Planned]) -> Swept:
-    """Makes the missing runs one after the other, and reads all results.
+    """Makes the missing runs one after the other on the last commit; reads all results.
 
-    A failed run is noted and the next one starts. Progress goes to standard output.
-
-    Args:
-        planned: The runs; they start from the last commit of the working directory.
+    A failed run does not stop the next one. Progress goes to standard output.
 
     Raises:
-        PipelineError: If there is no commit to start from, or params don't fit.
+        PipelineError: If there is no commit, or the params are invalid.
     """
     root = Path.cwd()
     head = resolve("HEAD")
@@ -95,7 +92,6 @@ def sweep(planned: Iterable[Planned]) -> Swept:
     failed: dict[str, str] = {}
     with processes.end_with_block():
         for index, (run, params) in enumerate(zip(runs, texts, strict=True), start=1):
-            # Other params are another experiment.
             name = f"{run.name}-{hashlib.sha256(params.encode()).hexdigest()[:8]}"
             commit = worktree.experiment(root, head, name)
             verb = "exists" if commit else "starts"

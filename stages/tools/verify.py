@@ -19,7 +19,7 @@ from stages.core.tables import text
 
 logger = logging.getLogger(__name__)
 
-# A clock or a time zone in an output shows best where the two are far apart.
+# Two time zones that are far apart reveal a clock in an output.
 ZONES = {"first": "Pacific/Auckland", "second": "America/Los_Angeles"}
 LAST_LINES = 12
 
@@ -65,7 +65,7 @@ def verify(work: Path) -> tuple[Hashes, Hashes, Hashes]:
     for name, zone in ZONES.items():
         git.output("clone", "--quiet", ".", str(work / name))
         clone = work / name / git.output("rev-parse", "--show-prefix")
-        # Whatever this user's configuration says, nothing comes from another cache.
+        # The user's configuration may name a shared cache.
         files.write_text(clone / ".dvc/config.local", "[cache]\n    dir = cache\n")
         params = load_params()
         for place in (params.ingest.folder, params.train.initial_weights):
@@ -133,7 +133,7 @@ def report(first: Hashes, second: Hashes, recorded: Hashes) -> None:
             f"this machine, first {unequal[0]}; keep both with --keep and compare them "
             "with diffoscope"
         )
-    # It describes the processor and the libraries.
+    # If build.json differs, another processor or other libraries made dvc.lock.
     if other and str(paths.BUILD) not in other:
         raise PipelineError(
             f"{len(other)} of {len(first)} outputs differ from {paths.DVC_LOCK}, first "

@@ -14,7 +14,7 @@ import pytest
 
 from stages.core import paths
 from stages.core.errors import PipelineError
-from stages.core.tables import flatten
+from stages.core.params import flatten
 from stages.gate import Check
 from stages.review import comparison, panels, review, run
 from stages.review.render import LIMIT, headline, markdown, page

@@ -1,8 +1,8 @@
-"""Studies: the params for a data set and a question, one file each, found by name.
+"""Studies: named sets of params for a data set and a question, one file per study.
 
-`NAME.yaml` holds `about`, one line for people, and `params`, values by dotted name.
-Every other value stays as in `params.yaml`. `lungfield study NAME` runs one; the
-Prefect flows take the same names.
+`NAME.yaml` holds `about`, a one-line description, and `params`, values by dotted name.
+Other values stay as in `params.yaml`. `lungfield study NAME` runs one; the Prefect
+flows take the same names.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def load(name: str) -> Study:
     """Reads a study.
 
     Raises:
-        PipelineError: If there is none of that name.
+        PipelineError: If the name is unknown.
     """
     plugins.check("study", name, names())
     text = (FOLDER / f"{name}.yaml").read_text("utf-8")
