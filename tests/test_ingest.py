@@ -15,9 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks import processes
-from stages import ingest as stage
 from stages.core import files, paths
-from stages.core.errors import PipelineError
 from stages.core.params import IngestParams, Params
 from stages.datasets.pairs import read_shard, shard_paths
 from stages.ingest import ingest
@@ -132,21 +130,6 @@ class TestSummary:
         assert rows().set_index("pair_id").loc["COVID-3", "problem"] == (
             "image has 50000 bytes, more than ingest.max_file_bytes (20000)"
         )
-
-
-class TestWholeOrNotAtAll:
-    def test_a_source_without_pairs_is_refused(
-        self, from_folder: Build, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        class Nothing:
-            pairs = staticmethod(lambda params: iter(()))
-            describe = staticmethod(lambda params: {})
-
-        monkeypatch.setattr(stage.plugins, "load", lambda *_: Nothing)
-        with pytest.raises(PipelineError, match="gave no pair"):
-            ingest(from_folder())
-        assert not paths.INGESTED.exists()
-        assert not paths.INGESTED_SUMMARY.exists()
 
 
 @pytest.mark.slow

@@ -109,8 +109,3 @@ def test_a_variable_reaches_no_shell(machine, variable, tmp_path):
     hostile = f"$(shell touch {tmp_path}/a) $$(touch {tmp_path}/b)`touch {tmp_path}/c`'"
     make(machine, target.get(variable, "review"), f"{variable}={hostile}")
     assert not [name for name in "abc" if (tmp_path / name).exists()]
-
-
-def test_a_variable_that_is_not_given_has_its_default(machine):
-    installed(machine)
-    assert "--out '.' -- 'main'" in make(machine, "-n", "review").stdout

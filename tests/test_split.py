@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -109,13 +108,6 @@ def test_any_order_gives_the_same_bytes(tiny_params: Build) -> None:
         assert again == first
 
 
-def test_another_seed_holds_out_other_pairs(tiny_params: Build) -> None:
-    table = quality({"COVID": 60})
-    assert not sides(tiny_params, table, seed=1).equals(
-        sides(tiny_params, table, seed=2)
-    )
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_what_belongs_together_is_on_one_side(tiny_params: Build, seed: int) -> None:
     table = quality({"COVID": 12})
@@ -203,17 +195,12 @@ def test_an_empty_side_is_one_sentence(
     assert not paths.SPLIT_SUMMARY.exists()
 
 
-def test_copies_alone_cannot_be_split(tiny_params: Build) -> None:
-    table = quality({"A": 6})
-    table["image_sha256"] = "one"
-    with pytest.raises(PipelineError, match="6 accepted pairs form 1 group of copies"):
-        sides(tiny_params, table)
-
-
 def test_one_patient_id_for_all_is_named(tiny_params: Build) -> None:
     table = quality({"A": 20})
     table["group"] = "ANONYMOUS"
-    with pytest.raises(PipelineError, match=r"share one patient id.*ANONYMOUS"):
+    with pytest.raises(
+        PipelineError, match=r"20 accepted pairs form 1 group .*share one patient id"
+    ):
         sides(tiny_params, table)
 
 
@@ -238,14 +225,6 @@ def test_missing_and_corrupt_tables_are_one_sentence(tiny_params: Build) -> None
     write(quality({"A": 3}).assign(accepted=False))
     with pytest.raises(PipelineError, match="holds no accepted pair"):
         split(tiny_params().split)
-
-
-def test_a_failure_leaves_the_earlier_split(tiny_params: Build) -> None:
-    sides(tiny_params, quality({"A": 9}))
-    before = paths.SPLIT_PAIRS.read_bytes()
-    with pytest.raises(PipelineError):
-        sides(tiny_params, quality({"A": 1}))
-    assert paths.SPLIT_PAIRS.read_bytes() == before
 
 
 @pytest.mark.parametrize("bits", [0, 24, 64, 120])
@@ -285,24 +264,6 @@ def test_thousands_of_near_copies_of_one_picture_are_counted_not_kept(
     assert summary()["num_near_copy_pairs"] == 1500 * 1499 // 2
     listed = [entry["pairs"] for entry in summary()["near_copies"]]
     assert listed == [["B-1", f"B-{number}"] for number in range(2, 52)]
-
-
-def test_command_reads_its_own_section(
-    tiny_params: Build, shipped_values, isolated: Path
-) -> None:
-    from ruamel.yaml import YAML
-
-    write(quality({"A": 20}))
-    with paths.PARAMS.open("w", encoding="utf-8") as file:
-        YAML().dump(shipped_values, file)
-    stage.main()
-    first = paths.SPLIT_PAIRS.read_bytes()
-    split(
-        tiny_params(
-            **{f"split.{k}": v for k, v in shipped_values["split"].items()}
-        ).split
-    )
-    assert paths.SPLIT_PAIRS.read_bytes() == first
 
 
 def given(classes: dict[str, int], marks: str) -> pd.DataFrame:
@@ -462,6 +423,7 @@ class TestHeldOutSites:
         table["site"] = table["class_name"]
         table.loc[4:7, "image_phash"] = table.loc[:3, "image_phash"].to_numpy()
         with pytest.raises(
-            PipelineError, match=r"leaves no pair for train: .* are left out as copies"
+            PipelineError,
+            match=r"no pair for train: .* left out as duplicates",
         ):
             sides(tiny_params, table, hold_out_sites=["C"])

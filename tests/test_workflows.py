@@ -162,7 +162,7 @@ def test_a_picture_is_shown_from_a_branch(post):
     assert "state=success" in calls
 
 
-def test_what_is_no_picture_or_no_pull_request_posts_less(post):
+def test_another_file_is_no_picture(post):
     body, calls = post("## 🟢 Better\n", picture=b"<svg onload=alert(1)>")
     assert "review-pictures" not in body + calls
 

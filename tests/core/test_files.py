@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 import threading
@@ -29,30 +28,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, place):
     assert not work.is_dir() or not list(work.iterdir())
 
 
-def test_a_folder_is_swapped_whole(tmp_path):
-    target = tmp_path / "out"
-    for name in ("a", "b"):
-        with files.replacing(target) as partial:
-            partial.mkdir()
-            (partial / name).write_text(name)
-    assert [p.name for p in target.iterdir()] == ["b"]
-
-
 def test_json_is_canonical_and_undefined_is_null(tmp_path):
     files.write_json(tmp_path / "a.json", {"b": float("nan"), "a": 0.1 + 0.2})
     assert (tmp_path / "a.json").read_text() == '{\n  "a": 0.3,\n  "b": null\n}\n'
-    assert json.loads((tmp_path / "a.json").read_text())["b"] is None
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe"])
 def test_corrupt_json_names_the_file(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(PipelineError, match=r"a\.json should be JSON but is not"):
-        files.read_json(tmp_path / "a.json")
-
-
-def test_missing_json_says_what_makes_it(tmp_path):
-    with pytest.raises(PipelineError, match=r"missing; run `dvc repro`"):
         files.read_json(tmp_path / "a.json")
 
 

@@ -165,17 +165,10 @@ def test_several_pages_or_frames_are_refused():
             read(saved(image, format=kind, **more))
 
 
-@pytest.mark.parametrize(
-    "encoded",
-    [
-        encode(".tiff", GREY.astype(np.float32)),
-        encode(".tiff", GREY.astype(np.int16)),
-        encode(".tiff", GREY.astype(np.int8)),
-    ],
-)
-def test_other_numbers_are_refused(encoded):
+@pytest.mark.parametrize("kind", [np.float32, np.int16, np.int8])
+def test_other_numbers_are_refused(kind):
     with pytest.raises(UnreadableImageError, match=r"whole numbers|pixel mode"):
-        read(encoded)
+        read(encode(".tiff", GREY.astype(kind)))
 
 
 @pytest.mark.parametrize("kind", SUFFIXES)
@@ -246,34 +239,20 @@ def test_a_mask_of_16_bits_keeps_its_labels():
         imaging.decode_mask(png(np.dstack([labels] * 3)))
 
 
-def test_a_mask_stays_binary_and_an_image_keeps_its_range():
-    image, mask = lungs(image_size=97, mask_size=97)
+def test_resized_masks_keep_their_area():
+    mask = lungs(mask_size=97)[1] > 0
     for size in (32, 97, 160):
-        resized = imaging.resize_mask(mask > 0, size, size)
-        assert resized.dtype == bool
-        assert resized.mean() == pytest.approx((mask > 0).mean(), abs=0.03)
-        grey = imaging.resize_image(image, size, size)
-        assert grey.min() >= image.min() - 1
-        assert grey.max() <= image.max() + 1
+        resized = imaging.resize_mask(mask, size, size)
+        assert resized.mean() == pytest.approx(mask.mean(), abs=0.03)
+    # Averaging keeps the area that a nearest resize would round.
+    soft = imaging.soft_mask(mask, 16)
+    assert soft.mean() / 255 == pytest.approx(mask.mean(), abs=0.002)
 
 
 def test_a_side_that_shrinks_is_averaged_while_the_other_grows():
     stripes = np.tile(np.array([0, 200], np.uint8), (64, 128))  # (64, 256)
     resized = imaging.resize_image(stripes, 128, 128)
     assert np.all(resized == 100)
-
-
-def test_preprocess_gives_the_networks_square():
-    image, mask = lungs()
-    assert imaging.preprocess(image, 32).shape == (32, 32, 1)
-    values = imaging.to_input(imaging.preprocess(image, 32))
-    assert values.dtype == np.float32
-    assert values.min() >= 0
-    assert values.max() <= 1
-    soft = imaging.soft_mask(mask > 0, 16)
-    assert soft.shape == (16, 16, 1)
-    # Averaging keeps the area that a nearest resize would round.
-    assert soft.mean() / 255 == pytest.approx((mask > 0).mean(), abs=0.002)
 
 
 def test_outline_of_a_square_and_of_a_mask_that_fills_the_picture():

@@ -50,13 +50,3 @@ def test_other_lines_pass_and_so_do_the_last_words_of_a_crash():
     assert done.returncode < 0
     lines = [line.split()[0] for line in done.stderr.splitlines()]
     assert lines == ["before", "E0", "between", "F0"]
-
-
-def test_an_error_of_tensorflow_shows():
-    done = run(
-        "-c",
-        "import stages.nn\nimport tensorflow as tf\ntf.strings.to_number('x')\n",
-    )
-    assert done.returncode == 1
-    assert "InvalidArgumentError" in done.stderr
-    assert "absl::InitializeLog" not in done.stderr

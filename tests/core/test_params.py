@@ -14,53 +14,26 @@ from stages.core.params import (
 from tests.conftest import ROOT, with_overrides
 
 
-def test_the_shipped_file_loads():
-    params = load_params(ROOT / "params.yaml")
-    assert params.ingest.source == ["phantom"]
-    assert params.gate.min["dice.mean"] == 0.95
-
-
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
         ("train.epoch", 3, "train.epoch is not a known key"),
-        (
-            "train.epochs",
-            "three",
-            "train.epochs must be a valid integer, found 'three'",
-        ),
-        ("train.epochs", True, "train.epochs must be a valid integer, found True"),
+        ("train.epochs", "three", "must be a valid integer, found 'three'"),
         ("train.epochs", 0, "train.epochs must be greater than 0, found 0"),
         ("train.learning_rate", float("nan"), "train.learning_rate must"),
         ("train.loss", "l2", "train.loss: must be one of bce, dice, bce_dice, found"),
-        ("train.architecture", "unet9", "train.architecture: must be one of"),
-        ("ingest.layout", "../x", "ingest.layout: must be one of"),
-        (
-            "ingest.source",
-            "web",
-            "ingest.source: must be one of folder, kaggle, phantom",
-        ),
-        ("ingest.folder", "", "ingest.folder: must name a file or a folder"),
+        ("ingest.source", "web", "must be one of folder, kaggle, phantom"),
         ("ingest.folder", "~/x", "without ~ (DVC does not expand it), found '~/x'"),
         ("ingest.kaggle.dataset", "x", "ingest.kaggle.dataset must match"),
         ("split.fold", 2, "split: fold must be less than folds (0), found 2"),
         ("split.folds", 1, "split: folds must be 0 (no folds) or at least 2"),
-        ("split.validation_fraction", 1.0, "split.validation_fraction must be less"),
         ("train.image_size", 100, "image_size must be a multiple of 16"),
         ("train.supervision_weights", [1.0] * 5, "must have at most 3 entries"),
-        (
-            "train.supervision_weights",
-            [0.0, 1.0],
-            "must start with a positive weight",
-        ),
+        ("train.supervision_weights", [0.0, 1.0], "start with a positive weight"),
         ("train.early_stopping_patience", 3, "needs a monitor_fraction above 0"),
         ("validate.image_mask_shapes", [["a", "b"]], "must be height x width"),
         ("validate.foreground_min", 0.9, "must be less than foreground_max (0.75)"),
-        (
-            "gate.min",
-            {"dice.mean": "high"},
-            "gate.min.dice.mean must be a valid number",
-        ),
+        ("gate.min", {"dice": {"mean": "a"}}, "gate.min.dice.mean must be a valid"),
         ("gate.max", [1], "gate.max must be a valid dictionary, found [1]"),
     ],
 )
@@ -101,18 +74,15 @@ def test_bounds_may_be_nested_or_dotted_and_the_later_holds(shipped_values):
     assert params.gate.min == {"dice.mean": 0.6, "dice.p05": 0.4, "num_images": 3}
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"\xff", b"a: 1\na: 2\n", b"3"])
-def test_what_is_no_params_file_is_one_sentence(tmp_path, content):
-    (tmp_path / "params.yaml").write_bytes(content)
-    with pytest.raises(PipelineError) as caught:
-        load_params()
-    assert str(caught.value).startswith("params.yaml must")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_says_where_to_run():
+def test_another_file_is_one_sentence(tmp_path):
     with pytest.raises(PipelineError, match="run from the root of the repository"):
         load_params()
+    for content in (b"a: [", b"\xff", b"a: 1\na: 2\n", b"3"):
+        (tmp_path / "params.yaml").write_bytes(content)
+        with pytest.raises(PipelineError) as caught:
+            load_params()
+        assert str(caught.value).startswith("params.yaml must")
+        assert "\n" not in str(caught.value)
 
 
 def test_numbers_read_as_dvc_reads_them(tmp_path, shipped_values):
@@ -139,16 +109,13 @@ def test_an_override_changes_its_own_line_only():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "words"),
     [
-        ("train.epoch", 3, "train.epoch is not a known key"),
-        ("trains.epochs", 3, "trains is not a known key"),
-        ("train.epochs", "3", "train.epochs must be a valid integer, found '3'"),
-        ("train.epochs.most", 3, "epochs is a value, not a section"),
-        ("split.validation_fraction", 2.0, "must be less than 1"),
+        ("trains.epochs", "trains is not a known key"),
+        ("train.epochs.most", "epochs is a value, not a section"),
     ],
 )
-def test_an_override_that_does_not_fit_is_one_sentence(name, value, words):
+def test_an_invalid_override_is_one_sentence(name, words):
     text = (ROOT / "params.yaml").read_text("utf-8")
     with pytest.raises(PipelineError, match=words):
-        text_with_values(text, {name: value})
+        text_with_values(text, {name: 3})

@@ -80,11 +80,6 @@ def test_what_is_no_exported_model(tmp_path):
         read(tmp_path / "folder")
 
 
-def test_a_missing_input_is_named(tmp_path):
-    with pytest.raises(PipelineError, match=r"build\.json is missing"):
-        provenance.facts(data={}, inputs=provenance.INPUTS, params={})
-
-
 def test_a_models_ranges_are_those_of_the_sites_it_was_trained_on():
     def greys(low, high):
         return {"accepted_statistics": {"image_mean": {"min": low, "max": high}}}

@@ -110,7 +110,7 @@ def test_a_release_is_what_gto_and_dvc_understand(plan, tmp_path):
     assert "unet --rev v1.2.0" in told
 
     # The next one.
-    with pytest.raises(PipelineError, match="list under `## Unreleased` what is new"):
+    with pytest.raises(PipelineError, match="list changes under `## Unreleased`"):
         release("1.3.0", today=TODAY)
     text = Path("CHANGELOG.md").read_text()
     Path("CHANGELOG.md").write_text(text.replace("ed\n\n## 1", "ed\n\n- More.\n\n## 1"))
@@ -166,7 +166,7 @@ REFUSED = {
     failing: r"has not \(dice.mean out of bounds\)",
     stale: "`dvc status` finds train.* changed",
     other_output: "`dvc status` finds export changed",
-    no_news: "CHANGELOG.md should list under `## Unreleased`",
+    no_news: "CHANGELOG.md should list changes under `## Unreleased`",
 }
 
 

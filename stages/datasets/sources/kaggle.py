@@ -1,7 +1,7 @@
-"""Kaggle, through kagglehub: its credentials, its cache, its resumed downloads.
+"""Kaggle, through kagglehub: credentials, cache and resumed downloads.
 
-The version is pinned. A cached version is read without a request. Any other one is
-downloaded once and read as the zip that it is: no second copy, no 42,000 small files.
+The version is pinned. A cached version needs no request. Another one is downloaded once
+and read as a zip, without unpacking 42,000 small files.
 """
 
 import errno
@@ -56,7 +56,7 @@ def pairs(params: IngestParams) -> Pairs:
 
 
 def describe(params: IngestParams) -> dict[str, Any]:
-    """The facts of the data set: those of its layout, or its page on Kaggle."""
+    """The facts of the layout's data set; of another one, its page on Kaggle."""
     about = layouts.load(params.layout).ABOUT
     facts = about.facts(params.target)
     page = _page(_handle(params.kaggle))
@@ -76,13 +76,13 @@ def describe(params: IngestParams) -> dict[str, Any]:
 
 
 def fetch(kaggle: KaggleParams) -> Path:
-    """The pinned version on this disk, downloaded if it is not there.
+    """The local path of the pinned version, which is downloaded if it is missing.
 
     Returns:
-        The zip; or a directory, where kagglehub itself has unpacked it earlier.
+        The zip, or the directory to which kagglehub itself unpacked it earlier.
 
     Raises:
-        NetworkError: If the network or Kaggle failed in a way that may pass.
+        NetworkError: If the network or Kaggle failed and may work later.
         PipelineError: If credentials are missing or refused, the data set does not
             exist or the disk is full.
     """
@@ -101,8 +101,8 @@ def fetch(kaggle: KaggleParams) -> Path:
                 raise
             raise PipelineError(
                 f"no space left in {get_cache_folder()} for {handle}; free some, or "
-                "set KAGGLEHUB_CACHE to a folder on a larger disk; the next run goes "
-                "on from what was downloaded"
+                "set KAGGLEHUB_CACHE to a folder on a larger disk; the next run "
+                "continues the download"
             ) from None
     archive.replace(target)
     return target
@@ -129,16 +129,16 @@ def _page(handle: DatasetHandle) -> str:
 
 @contextmanager
 def _client() -> Iterator[DatasetApiClient]:
-    """Kaggle's interface to data sets, with the user's credentials.
+    """Kaggle's client for data sets, with the user's credentials.
 
-    Never verbose: verbose prints every request, token included.
+    It must not be verbose, because that prints every request with its token.
     """
     # Its debug lines hold whole URLs, and a signed one is a secret.
     logging.getLogger("urllib3").setLevel(logging.INFO)
     try:
         found = get_kaggle_credentials()
     except (ValueError, OSError) as error:
-        # Neither's text is shown: it may quote the token.
+        # The text of the error may quote the token.
         kind = "cannot be read" if isinstance(error, OSError) else "are not valid"
         raise PipelineError(
             f"Kaggle's credentials {kind}; {WHERE_CREDENTIALS_GO}"
@@ -160,14 +160,14 @@ def _client() -> Iterator[DatasetApiClient]:
 
 
 class _Impatient(HTTPAdapter):
-    """Gives up on a silent server; Kaggle's client has no timeout."""
+    """Adds a timeout, which Kaggle's client lacks."""
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         return super().send(*args, **{**kwargs, "timeout": TIMEOUT_S})
 
 
 def _download(handle: DatasetHandle, client: DatasetApiClient, archive: Path) -> None:
-    """Downloads the zip, going on from an earlier, broken download."""
+    """Downloads the zip; continues an interrupted download."""
     request = ApiDownloadDatasetRequest()
     request.owner_slug, request.dataset_slug = handle.owner, handle.dataset
     request.dataset_version_number = handle.version
@@ -180,7 +180,7 @@ def _download(handle: DatasetHandle, client: DatasetApiClient, archive: Path) ->
 
 
 def _persistently(handle: DatasetHandle, call: Callable[[], Answer]) -> Answer:
-    """Calls, and calls again after a while if that can help."""
+    """Calls a function, and tries again after errors that may be temporary."""
     for wait_s in (*WAITS_S, None):
         try:
             return call()
@@ -198,13 +198,13 @@ def _persistently(handle: DatasetHandle, call: Callable[[], Answer]) -> Answer:
 
 
 def _status(error: Exception) -> int:
-    """The HTTP status behind an error; 0 without an answer."""
+    """The HTTP status of an error; 0 without a response."""
     response = getattr(error, "response", None)
     return 0 if response is None else int(response.status_code)
 
 
 def _in_short(error: Exception) -> str:
-    """What happened, without the URL: a signed one is a secret."""
+    """The kind of the error, without the URL: a signed one is a secret."""
     if isinstance(error, DataCorruptionError):
         return "the download is damaged"
     if isinstance(error, requests.Timeout):
@@ -215,7 +215,7 @@ def _in_short(error: Exception) -> str:
 
 
 def _sentence(error: Exception, handle: DatasetHandle) -> str:
-    """What went wrong for good, and what to do."""
+    """The final error, and its remedy."""
     match _status(error):
         case 401:
             return (
@@ -224,7 +224,7 @@ def _sentence(error: Exception, handle: DatasetHandle) -> str:
             )
         case 403:
             return (
-                f"Kaggle does not let this user have {handle} (403); open "
+                f"Kaggle does not let this user download {handle} (403); open "
                 f"{_page(handle)} and accept its terms there, then run the same "
                 "command again"
             )
@@ -237,6 +237,6 @@ def _sentence(error: Exception, handle: DatasetHandle) -> str:
             return (
                 f"{handle} could not be downloaded: Kaggle: {_in_short(error)}, after "
                 f"{len(WAITS_S) + 1} tries; check the network and "
-                "https://status.kaggle.com, then run the same command again: it goes "
-                "on from what was downloaded"
+                "https://status.kaggle.com, then run the same command again: it "
+                "continues the download"
             )

@@ -283,7 +283,7 @@ def test_no_network_is_one_sentence(
         kaggle.fetch(ingest_params().kaggle)
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 502])
 def test_trouble_that_passes_is_got_over(
     pointed: KaggleStandIn, ingest_params: Build, status: int
 ) -> None:
@@ -298,7 +298,7 @@ def test_the_next_try_and_the_next_run_go_on_from_what_was_downloaded(
 ) -> None:
     # Each try asks for all, then for the rest of what it has.
     pointed.cut_after = [3 * MIB // 2, *(6 * [0])]
-    with pytest.raises(PipelineError, match="goes on from what was downloaded"):
+    with pytest.raises(PipelineError, match="it continues the download"):
         kaggle.fetch(ingest_params().kaggle)
     ranges = [r.headers.get("range") for r in pointed.asked("archive.zip")]
     assert ranges[:3] == [None, None, f"bytes={MIB}-"]

@@ -1,6 +1,6 @@
-"""Draws chest radiographs whose lungs are known: the embedded data set.
+"""The embedded data set: drawn chest radiographs with known lungs.
 
-Shaped like the target data: classes, names, sizes, channels, and the odd copy.
+It has the form of the target data: classes, names, sizes, channels, and a few copies.
 """
 
 from collections.abc import Iterator
@@ -33,19 +33,16 @@ COLOUR_SHARE = 0.12  # images stored with three equal channels, as in the target
 def pairs(params: IngestParams) -> Iterator[Pair]:
     """Draws the pairs one at a time, in class order, then by number.
 
-    A pair depends on the seed, its class and its number alone, so that asking for
-    more pairs leaves the earlier ones as they were.
-
-    Args:
-        params: `classes`, `limit`, `target` and `phantom` are used.
+    A pair depends only on the seed, its class and its number: more pairs do not change
+    the earlier ones.
 
     Raises:
-        PipelineError: If `classes` or `target` names what is not drawn.
+        PipelineError: If a class or the target is unknown.
     """
     if params.target not in ("", TARGET):
         raise PipelineError(
-            f"ingest.target {params.target!r} is not what the masks of the phantoms "
-            f"show; set it to {TARGET}, or to ''"
+            f"ingest.target should be {TARGET} or '' for phantoms, found "
+            f"{params.target!r}"
         )
     unknown = [name for name in params.classes if name not in CLASSES]
     if unknown:

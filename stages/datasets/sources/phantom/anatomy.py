@@ -1,9 +1,8 @@
-"""Who is drawn: lungs, ribs, heart and outline as smooth curves, patient by patient.
+"""The anatomy of a patient: lungs, ribs, heart and outline as smooth curves.
 
-Body coordinates: the picture's side is 1, x = 0 is the patient's midline, y grows
-downwards from the picture's upper edge. `Pose` carries them to the picture. The
-ranges are those of children and adults on the two public lung data sets' films:
-proportions, not shapes.
+Body coordinates: the side of the image is 1, x = 0 is the patient's midline, y grows
+downwards from the upper edge. `Pose` maps them to the image. The ranges are the
+proportions of children and adults in the two public lung data sets.
 """
 
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ Random = np.random.Generator
 
 
 def random_for(*key: int) -> Random:
-    """A generator that depends on nothing but the key."""
+    """A random generator that depends on the key alone."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
 def smooth(points: Points, rounds: int = 3) -> Points:
-    """Rounds a closed polygon's corners off (Chaikin: plain weighted means)."""
+    """Rounds the corners of a closed polygon (Chaikin's algorithm)."""
     for _ in range(rounds):
         following = np.roll(points, -1, axis=0)
         cut = (0.75 * points + 0.25 * following, 0.25 * points + 0.75 * following)
@@ -107,7 +106,7 @@ class Lung:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A patient: what stays the same from one film to the next."""
+    """A patient: the properties that all films of one patient share."""
 
     maturity: float  # 0 a small child, 1 an adult
     right: Lung  # patient's right, left in the picture
@@ -170,7 +169,7 @@ class Anatomy:
 
 
 def _lung(draw: Random, sign: int, a: float, common: dict[str, float]) -> Lung:
-    """Draws one lung around what both share."""
+    """Draws one lung from the properties that both share."""
     u = draw.uniform
     right = sign < 0
     heart = common["heart"] * (u(0.2, 0.6) if right else 1.0)
@@ -208,12 +207,7 @@ def _lung(draw: Random, sign: int, a: float, common: dict[str, float]) -> Lung:
 
 
 def draw_anatomy(draw: Random, child_share: float) -> Anatomy:
-    """Draws a patient.
-
-    Args:
-        draw: Where chance comes from.
-        child_share: Probability that it is a child.
-    """
+    """Draws a patient, a child with the probability `child_share`."""
     u = draw.uniform
     a = u(0.0, 0.4) if draw.random() < child_share else u(0.6, 1.0)
     height = u(0.66, 0.86) if a < 0.5 else u(0.58, 0.84)
@@ -244,7 +238,7 @@ def draw_anatomy(draw: Random, child_share: float) -> Anatomy:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient lies on the film: turn, size, place and the spine's bend."""
+    """The patient's place on the film: rotation, scale, shift and bend of the spine."""
 
     turn: float  # radians
     scale_x: float
@@ -254,7 +248,7 @@ class Pose:
     bend: float
 
     def __call__(self, points: Points) -> Points:
-        """Body coordinates to the picture's, both 0 to 1 within the frame."""
+        """Maps body coordinates to image coordinates, 0 to 1 within the frame."""
         x, y = points[..., 0], points[..., 1] - 0.5
         x = x + self.bend * np.sin(3.0 * y)
         cos, sin = np.cos(self.turn), np.sin(self.turn)

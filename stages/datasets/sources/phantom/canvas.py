@@ -1,7 +1,7 @@
-"""Drawing primitives: filled curves, ribbons, blurs and noise on one square picture.
+"""Drawing primitives: filled curves, ribbons, blurs and noise on a square image.
 
-Shapes are filled by OpenCV in integers. Fields are float64, so that the last bit in
-which two processors may differ is far below the grey level it is rounded to.
+OpenCV fills shapes in integers. Fields are float64, so that differences between
+processors in the last bit vanish when grey levels are rounded.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ SHIFT = 6  # fractional bits of a vertex: a 64th of a pixel
 
 
 class Canvas:
-    """A square of `size` pixels on which body coordinates are drawn."""
+    """A square image of `size` pixels to draw body coordinates on."""
 
     def __init__(self, size: int, pose: Pose) -> None:
         self.size = size
@@ -36,7 +36,7 @@ class Canvas:
     def _placed(
         self, shapes: Iterable[Points], scale: int = 1
     ) -> list[NDArray[np.int32]]:
-        """Vertices of several curves, computed in one go."""
+        """Vertices of several curves, computed together."""
         curves = list(shapes)
         if not curves:
             return []
@@ -44,7 +44,7 @@ class Canvas:
         return np.split(self.vertices(np.concatenate(curves), scale), ends)
 
     def fill(self, shapes: Iterable[Points], level: float = 1.0) -> Layer:
-        """Fills closed curves, each on its own; fast, half a pixel too wide."""
+        """Fills closed curves separately; fast, half a pixel too wide."""
         layer, shade = self.blank(), round(255 * level)
         for shape in self._placed(shapes):
             cv2.fillPoly(layer, [shape], shade, cv2.LINE_AA, SHIFT)
@@ -113,7 +113,7 @@ class Canvas:
 
 
 class Stack:
-    """Filled curves that add up; those equally soft share one blur."""
+    """A sum of filled curves; curves with the same blur are blurred together."""
 
     unit = 1.0 / 510.0  # depth of one level: a single part may add up to 0.5
 

@@ -1,4 +1,4 @@
-"""From what the rays met to a film: exposure, processing, devices, marks, noise."""
+"""Turns depth into a film: exposure, processing, devices, marks, noise."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ FONTS = (
 
 
 def add_devices(canvas: Canvas, draw: Random, anatomy: Anatomy, depth: Field) -> None:
-    """Adds leads, electrodes, tubes, buttons, and what lies at the edge, to depth."""
+    """Adds leads, electrodes, tubes, buttons, and objects at the edge, to depth."""
     u = draw.uniform
     layer = canvas.blank()
     count = int(draw.integers(0, 4)) if draw.random() < 0.35 else 0
@@ -57,7 +57,7 @@ def _cable(draw: Random, start: np.ndarray) -> np.ndarray:
 def expose(
     canvas: Canvas, draw: Random, depth: Field, lungs: Field, body: Field
 ) -> Field:
-    """Depth to grey 0 to 255: the lungs' and the bright parts' levels are drawn."""
+    """Depth as grey 0 to 255; draws the levels of the lungs and of the bright parts."""
     u = draw.uniform
     weight = float(lungs.sum())
     dark = float((depth * lungs).sum()) / max(weight, 1e-6) if weight > 1 else 0.4
@@ -66,13 +66,12 @@ def expose(
     bright = max(bright, dark + 0.05, 0.1)
     high = float(np.clip(draw.normal(176.0, 20.0), 110.0, 245.0))
     low = float(np.clip(high - draw.normal(66.0, 24.0), 30.0, high - 18.0))
-    gamma = float(
-        np.clip(np.log(low / high) / np.log(max(dark, 0.02) / bright), 0.4, 2.6)
-    )
-    # A table, since a power for each pixel costs; its steps are 0.1 of a grey level.
+    ratio = np.log(low / high) / np.log(max(dark, 0.02) / bright)
+    gamma = float(np.clip(ratio, 0.4, 2.6))
+    # A table is faster than a power per pixel; its steps are 0.1 of a grey level.
     top = 3.0 * bright
     table = high * (np.linspace(0.0, top, 16384) / bright) ** gamma
-    # Film saturates: bend what is brighter than 215 towards 255.
+    # Film saturates: compress values above 215 towards 255.
     over = np.clip(table - 215.0, 0.0, None)
     table = np.where(over > 0.0, 215.0 + 40.0 * over / (over + 40.0), table)
     codes = np.clip(depth * (16383.0 / top), 0.0, 16383.0).astype(np.int32)
@@ -119,31 +118,19 @@ def annotate(draw: Random, picture: Layer) -> None:
         x = u(0.0, 0.08) if side in "RD" else u(0.88, 0.95)
         write(side, x, u(0.03, 0.35), u(0.03, 0.1), level)
     if draw.random() < 0.3:
-        write(
-            str(draw.choice(["A-P", "AP", "PA", "PORTABLE"])),
-            u(0.0, 0.1),
-            0.03,
-            0.04,
-            level,
-        )
+        view = str(draw.choice(["A-P", "AP", "PA", "PORTABLE"]))
+        write(view, u(0.0, 0.1), 0.03, 0.04, level)
     if draw.random() < 0.25:
         digits = "".join(str(d) for d in draw.integers(0, 10, 6))
-        write(
-            f"{digits[:2]}:{digits[2:4]}:{digits[4:]}",
-            u(0.8, 0.9),
-            u(0.02, 0.05),
-            0.03,
-            level,
-        )
+        time = f"{digits[:2]}:{digits[2:4]}:{digits[4:]}"
+        write(time, u(0.8, 0.9), u(0.02, 0.05), 0.03, level)
     if draw.random() < 0.25:
         for line in range(int(draw.integers(1, 5))):
-            write(
-                f"{int(draw.integers(1, 999))}", 0.93, 0.03 + 0.022 * line, 0.018, level
-            )
+            number = str(draw.integers(1, 999))
+            write(number, 0.93, 0.03 + 0.022 * line, 0.018, level)
     if draw.random() < 0.15:
-        write(
-            f"KV{int(draw.integers(50, 90))}", u(0.86, 0.93), u(0.95, 1.0), 0.03, level
-        )
+        voltage = f"KV{draw.integers(50, 90)}"
+        write(voltage, u(0.86, 0.93), u(0.95, 1.0), 0.03, level)
     if draw.random() < 0.15:  # an edge of the film or of the collimator
         edge = int(draw.integers(0, 4))
         width = max(1, round(u(0.004, 0.05) * size))

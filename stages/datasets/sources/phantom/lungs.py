@@ -1,4 +1,4 @@
-"""What is inside the lungs: vessels, fine texture and the classes' opacities."""
+"""The inside of the lungs: vessels, fine texture and the opacities of each class."""
 
 import numpy as np
 
@@ -72,10 +72,10 @@ WHITE_OUT = {
 def opacities(
     canvas: Canvas, draw: Random, anatomy: Anatomy, class_name: str
 ) -> tuple[Field, Field]:
-    """What disease does to the lungs.
+    """The effects of disease.
 
     Returns:
-        haze: Share of the lung's air that is lost, 0 to 1, (N, N).
+        haze: Lost share of the lung's air, 0 to 1, (N, N).
         grain: Strength of coarse interstitial texture, 0 to 1, (N, N).
     """
     x, _ = canvas.grid()
@@ -128,17 +128,16 @@ def _side(canvas: Canvas, lung: Lung) -> Field:
 
 
 def _white_out(canvas: Canvas, draw: Random, lung: Lung) -> Field:
-    """A lung, or its upper or lower part, that lets no more rays through than a heart.
+    """A lung, or its upper or lower part, that is as dense as a heart.
 
-    The mask keeps it: whoever drew the target's masks completed such lungs.
+    The mask includes it, as the masks of the target data do.
     """
     _, y = canvas.grid()
     part = draw.choice(["whole", "upper", "lower"], p=[0.5, 0.2, 0.3])
     field = draw.uniform(0.4, 1.05) * _side(canvas, lung)
     if part != "whole":
-        edge = canvas.pose(
-            np.array([0.0, float(lung.y(np.array(draw.uniform(0.3, 0.7))))])
-        )
+        y_edge = float(lung.y(np.array(draw.uniform(0.3, 0.7))))
+        edge = canvas.pose(np.array([0.0, y_edge]))
         towards = 1.0 if part == "lower" else -1.0
         softness = draw.uniform(0.02, 0.12)
         field = field / (1.0 + np.exp(-towards * (y - edge[1]) / softness))

@@ -1,7 +1,7 @@
-"""Lays a patient's parts over each other and develops the film.
+"""Combines a patient's parts and develops the film.
 
-Depth is what the rays meet, 1 being about the thickest part of the trunk; every
-part adds to it or, being air, takes away.
+Depth is the attenuation of the rays, about 1 at the thickest part of the trunk. Tissue
+adds to it, air subtracts from it.
 """
 
 import cv2
@@ -26,9 +26,9 @@ from stages.datasets.sources.phantom.canvas import (
     ribbon,
 )
 
-# How far whoever drew the target's masks kept inside the lungs' edge, as a share of the
-# side: 1.5 pixels of 256. Without it a network that learns from phantoms alone finds
-# 10 % more lung than the target's masks have (median of 345 radiographs).
+# Distance of the target's masks from the edge of the lungs, as a share of the side: 1.5
+# pixels of 256. Without it, a network trained on phantoms alone finds 10 % more lung
+# than the target's masks show (median of 345 radiographs).
 INSET = 0.006
 
 
@@ -37,7 +37,7 @@ def draw_mask(anatomy: Anatomy, pose: Pose, size: int) -> NDArray[np.bool_]:
     canvas = Canvas(size, pose)
     outlines = [lung.outline() for lung in anatomy.lungs]
     mask = canvas.cover(outlines, inset=INSET) >= 128
-    # A costophrenic angle thinner than a pixel falls apart: drop the crumbs.
+    # Drop fragments of a costophrenic angle that is thinner than a pixel.
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     whole = stats[:, cv2.CC_STAT_AREA] >= 0.002 * size * size
     return np.asarray(mask & whole[labels])
@@ -87,7 +87,7 @@ def _mirror(points: Points) -> Points:
 
 
 def _body(canvas: Canvas, draw: Random, anatomy: Anatomy) -> tuple[Field, Field]:
-    """Where the body is, and how thick, both 0 to about 1."""
+    """The coverage and the thickness of the body, both 0 to about 1."""
     u = draw.uniform
     top, height, skin = anatomy.top, anatomy.height, anatomy.tissue
     neck = u(0.09, 0.15)
@@ -129,7 +129,7 @@ def _body(canvas: Canvas, draw: Random, anatomy: Anatomy) -> tuple[Field, Field]
     fall = np.clip(1.0 - (y - apex + u(0.0, 0.1)) / u(0.25, 0.5), 0.0, 1.0)
     thinner = 1.0 - u(0.0, 0.45) * fall  # towards the shoulders
     profile *= canvas.enlarge(np.asarray(thinner))
-    # Dark hollows above the collar bones and in the armpits, which are no lung.
+    # Dark hollows above the collar bones and in the armpits.
     hollows = Stack(canvas)
     for side in (-1.0, 1.0):
         above, beside = (u(0.13, 0.3), u(-0.14, -0.03)), (u(0.4, 0.5), u(0.02, 0.4))
@@ -195,7 +195,7 @@ def _inside(canvas: Canvas, draw: Random, anatomy: Anatomy) -> Field:
 
 
 def _belly(anatomy: Anatomy) -> Points:
-    """What lies below the diaphragm, as a closed curve."""
+    """The region below the diaphragm, as a closed curve."""
     steps = np.linspace(0.0, 1.0, 30)
     floors = []
     for lung in anatomy.lungs:
@@ -215,7 +215,7 @@ def _belly(anatomy: Anatomy) -> Points:
 
 
 def _mediastinum(anatomy: Anatomy) -> Points:
-    """Heart and great vessels: what lies between the lungs, as a closed curve."""
+    """Heart and great vessels between the lungs, as a closed curve."""
     steps = np.linspace(-0.4, 1.0, 48)
     sides = []
     for lung in anatomy.lungs:
@@ -230,7 +230,7 @@ def _mediastinum(anatomy: Anatomy) -> Points:
 def _lung_air(
     canvas: Canvas, draw: Random, anatomy: Anatomy, air: Field, haze: Field
 ) -> Field:
-    """How much the lungs' air takes away, behind heart and liver too."""
+    """The depth that the lungs' air removes, also behind heart and liver."""
     u = draw.uniform
     round_ = u(0.2, 0.75)
     depth = air * ((1.0 - round_) + round_ * blur(air, u(0.03, 0.07) * canvas.size))
