@@ -87,10 +87,11 @@ def is_hidden(name: str) -> bool:
     """Whether a part of a POSIX path belongs to the system, not to the user's data.
 
     Such parts start with a dot (`.Trash-1000`, `._scan.png`), with `$`
-    (`$RECYCLE.BIN`) or with two underscores (`__MACOSX`).
+    (`$RECYCLE.BIN`), `@` or `#` (`@eaDir` and `#recycle` of NAS boxes), `~`
+    (`~$notes.png`) or with two underscores (`__MACOSX`).
     """
     return any(
-        part.startswith((".", "$", "__")) and part not in (".", "..")
+        part.startswith((".", "$", "@", "#", "~", "__")) and part not in (".", "..")
         for part in name.split("/")
     )
 

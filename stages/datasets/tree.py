@@ -48,10 +48,12 @@ class Tree:
         label: The name of the tree in messages.
         readers: For each visible file, by its POSIX name relative to the top, a
             function that returns its bytes or raises `UnreadableError`.
+        left_out: Names of what is hidden, or neither a file nor a folder.
     """
 
     label: str
     readers: Mapping[str, Callable[[], bytes]]
+    left_out: Sequence[str] = ()
 
     @property
     def names(self) -> Sequence[str]:
@@ -130,19 +132,22 @@ def _directory(top: Path, params: IngestParams) -> Tree:
         except FileNotFoundError:
             raise UnreadableError("is a link to a file that does not exist") from None
 
-    return Tree(
-        str(top),
-        {
-            file.relative_to(top).as_posix(): functools.partial(read, file)
-            for file in _walk(top, top=top.resolve(), parents=())
-        },
-    )
+    left_out: list[str] = []
+    found = _walk(top, top=top.resolve(), parents=(), left_out=left_out)
+    readers = {
+        file.relative_to(top).as_posix(): functools.partial(read, file)
+        for file in found
+    }
+    return Tree(str(top), readers, left_out)
 
 
-def _walk(folder: Path, *, top: Path, parents: tuple[Path, ...]) -> Iterator[Path]:
+def _walk(
+    folder: Path, *, top: Path, parents: tuple[Path, ...], left_out: list[str]
+) -> Iterator[Path]:
     """Visible regular files, and links to files, below a folder, in any order.
 
-    Links to folders inside `top` are followed, except back up.
+    Links to folders inside `top` are followed, except back up. The names of other
+    entries are added to `left_out`.
     """
     real = folder.resolve()
     if not real.is_relative_to(top):
@@ -154,6 +159,7 @@ def _walk(folder: Path, *, top: Path, parents: tuple[Path, ...]) -> Iterator[Pat
         return
     for path in folder.iterdir():
         if is_hidden(path.name):
+            left_out.append(path.name)
             continue
         if _is_not_utf8(path.name):
             raise PipelineError(
@@ -161,9 +167,11 @@ def _walk(folder: Path, *, top: Path, parents: tuple[Path, ...]) -> Iterator[Pat
                 "rename it"
             )
         if path.is_dir():
-            yield from _walk(path, top=top, parents=(*parents, real))
+            yield from _walk(path, top=top, parents=(*parents, real), left_out=left_out)
         elif path.is_file() or path.is_symlink():
             yield path
+        else:
+            left_out.append(path.name)
 
 
 def _archive(path: Path, params: IngestParams) -> Tree:
@@ -189,6 +197,7 @@ def _archive(path: Path, params: IngestParams) -> Tree:
             f"({params.max_zip_bytes}); raise it if you trust the zip"
         )
     by_name: defaultdict[str, list[zipfile.ZipInfo]] = defaultdict(list)
+    left_out = []
     for member in members:
         name = posixpath.normpath(member.filename.replace("\\", "/"))
         if name.startswith(("/", "..")):
@@ -196,7 +205,11 @@ def _archive(path: Path, params: IngestParams) -> Tree:
                 f"{path} holds {name[:200]!r}, a name that points outside the zip; "
                 "nothing was read from it"
             )
-        if not member.is_dir() and not is_hidden(name):
+        if member.is_dir():
+            continue
+        if is_hidden(name):
+            left_out.append(name)
+        else:
             by_name[name].append(member)
 
     def read(name: str) -> bytes:
@@ -216,7 +229,8 @@ def _archive(path: Path, params: IngestParams) -> Tree:
         except zipfile.BadZipFile as error:
             raise UnreadableError(f"cannot be read from the zip ({error})") from None
 
-    return Tree(str(path), {name: functools.partial(read, name) for name in by_name})
+    readers = {name: functools.partial(read, name) for name in by_name}
+    return Tree(str(path), readers, left_out)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ TOLERANCE = 1.3
 # Ends of the scales: 8-bit greys, their standard deviation, a share.
 ENDS = {"image_mean": 255.0, "image_contrast": 127.5, "foreground_fraction": 1.0}
 # Regions below this share of the image are not counted.
-MIN_REGION_FRACTION = 0.01
+MIN_REGION_FRACTION = 0.02
 # Mean spread between the colours of a pixel, of 255, up to which an image is grey.
 MAX_COLOUR = 8.0
 # Below it, foreground is little more probable than background.

@@ -21,6 +21,7 @@ from ruamel.yaml.error import YAMLError
 from stages.core import git, paths, processes
 from stages.core.errors import PipelineError
 from stages.core.params import IngestParams, Params, TrainParams, load_params
+from stages.datasets.tree import check_for_dvc
 
 OK, NOTE, BROKEN = "ok", "note", "BROKEN"
 SETUP = "run `make setup` (it makes .venv), then use .venv/bin/python"
@@ -75,6 +76,7 @@ def examine() -> Iterator[Finding]:
     if params is not None:
         yield memory(params.train)
         yield disk(params.ingest)
+        yield folder(params.ingest)
         yield kaggle(params.ingest)
     yield checkout()
     yield record()
@@ -154,6 +156,17 @@ def disk(ingest: IngestParams) -> Finding:
         return Finding(OK, "disk", found)
     to_do = "free some, or lower ingest.limit; `dvc gc -w` helps"
     return Finding(BROKEN, "disk", found, to_do)
+
+
+def folder(ingest: IngestParams) -> Finding:
+    """Whether DVC can hash `ingest.folder`: plain `dvc repro` waits for a pipe."""
+    if "folder" not in ingest.source:
+        return Finding(OK, "folder", "ingest.folder is not read")
+    try:
+        check_for_dvc(Path(ingest.folder))
+    except PipelineError as error:
+        return Finding(BROKEN, "folder", str(error), "do so before `dvc repro`")
+    return Finding(OK, "folder", "DVC can read ingest.folder")
 
 
 def kaggle(ingest: IngestParams) -> Finding:

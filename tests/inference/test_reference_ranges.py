@@ -91,10 +91,10 @@ def test_masks_that_may_be_empty_and_in_parts():
     mask = np.zeros((40, 40), bool)
     assert lesions.of_mask(mask, math.nan) == []
     for number in range(4):
-        mask[10 * number : 10 * number + 5, :5] = True
+        mask[10 * number : 10 * number + 6, :6] = True
     assert lesions.of_mask(mask, 0.9) == ["4 regions instead of at most 3"]
     mask[20:] = True
-    assert lesions.of_mask(mask, 0.9)[0] == ("very much foreground (53% of the image)")
+    assert lesions.of_mask(mask, 0.9)[0] == ("very much foreground (55% of the image)")
     colour = np.zeros((8, 8, 3), np.uint8)
     colour[:, ::2, 1] = 150
     assert lesions.of_image(colour, colour) == []

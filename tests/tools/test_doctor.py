@@ -43,7 +43,7 @@ def test_a_sound_checkout(checkout, capsys):
     assert not [line for line in lines if line.startswith(BROKEN)]
     names = [line.split()[1] for line in lines if not line.startswith(" ")]
     assert names == [
-        "packages", "gpu", "params", "memory", "disk", "kaggle", "git",
+        "packages", "gpu", "params", "memory", "disk", "folder", "kaggle", "git",
         "dvc.lock", "remote", "leftovers",
     ]  # fmt: skip
 
@@ -82,6 +82,16 @@ def test_memory_and_disk_against_params(tiny_params, monkeypatch):
     assert doctor.disk(ingest).state == OK
     pairs = ingest.phantom.model_copy(update={"pairs": 10**12})
     assert doctor.disk(ingest.model_copy(update={"phantom": pairs})).state == BROKEN
+
+
+def test_a_pipe_that_dvc_would_wait_for_is_named(tiny_params, tmp_path):
+    options = {"ingest.source": "folder", "ingest.folder": str(tmp_path)}
+    params = tiny_params(**options).ingest
+    assert doctor.folder(params).state == OK
+    os.mkfifo(tmp_path / "film.png")
+    found = doctor.folder(params)
+    assert found.state == BROKEN
+    assert "film.png' in ingest.folder is neither a file" in found.found
 
 
 SECRET = "KGAT_0123456789secret"

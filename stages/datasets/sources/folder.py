@@ -1,15 +1,19 @@
 """Your own folder: a directory or the data set's zip itself, read in place."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.core.errors import visible
 from stages.core.imaging import encode_png
 from stages.core.params import IngestParams
 from stages.datasets import dicom, layouts
 from stages.datasets.pairs import Pair
 from stages.datasets.tree import Tree, UnreadableError, open_tree
+
+logger = logging.getLogger(__name__)
 
 
 class Pairs:
@@ -86,7 +90,16 @@ def pairs(params: IngestParams) -> Pairs:
     Raises:
         PipelineError: If the folder, its layout or a class does not match the params.
     """
-    return pairs_in(Path(params.folder), params)
+    tree = open_tree(Path(params.folder), params)
+    if tree.left_out:
+        logger.info(
+            "%s: left out %d entries that are hidden, or neither a file nor a folder, "
+            "such as %s",
+            tree.label,
+            len(tree.left_out),
+            visible(min(tree.left_out)),
+        )
+    return Pairs(tree, params)
 
 
 def pairs_in(folder: Path, params: IngestParams) -> Pairs:

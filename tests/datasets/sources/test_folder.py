@@ -1,5 +1,6 @@
 """Is a directory read as its zip is, and is unsafe input refused?"""
 
+import logging
 import os
 import random
 import struct
@@ -103,9 +104,12 @@ def test_a_zip_reads_as_its_folder_unaltered_and_in_order(
     assert {path.name for path in tmp_path.iterdir()} == {"in", "a.zip"}  # not unpacked
 
 
-def test_what_lies_around_the_data_is_left_alone(top: Path, read: Read) -> None:
+def test_what_lies_around_the_data_is_left_alone(
+    top: Path, read: Read, caplog: pytest.LogCaptureFixture
+) -> None:
     films = list((top / "COVID").rglob("*.png"))
-    hidden = [top / h for h in (".Trash-1000", ".backup", "__MACOSX", "$RECYCLE")]
+    caches = (".Trash-1000", ".backup", "__MACOSX", "$RECYCLE", "@eaDir", "#recycle")
+    hidden = [top / name for name in caches]
     for film in films:
         for copy in (
             film.with_name(f"._{film.name}"),
@@ -116,10 +120,13 @@ def test_what_lies_around_the_data_is_left_alone(top: Path, read: Read) -> None:
     archive = zipped(top)
     (top / ".gone.png").symlink_to("nowhere")
     os.mkfifo(top / "COVID" / "images" / "COVID-2.png")
-    for place in (top, archive):
+    caplog.set_level(logging.INFO)
+    for place, count in ((top, 10), (archive, 14)):
+        caplog.clear()
         (pair,) = read(place)
         assert pair.image
         assert b"x" not in (pair.image, pair.mask)
+        assert f"left out {count} entries" in caplog.text
 
 
 def test_an_orphan_has_one_side_and_no_problem(tmp_path: Path, read: Read) -> None:
