@@ -8,6 +8,7 @@ Why:    later stages read a few shards faster than 42,000 small files.
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,10 @@ def _source(params: IngestParams) -> tuple[Iterable[Pair], dict[str, Any]]:
     if params.layout == SITES:
         found = sites.find(params)
         pairs = chain.from_iterable(site.pairs() for site in found)
-        return pairs, sites.facts(found, params)
+        of_sites = {site.name: asdict(site.facts) for site in found}
+        return pairs, asdict(sites.facts(found, params)) | {"sites": of_sites}
     source = plugins.load("stages.datasets.sources", params.source[0])
-    return source.pairs(params), source.describe(params)
+    return source.pairs(params), asdict(source.describe(params))
 
 
 def _counted(

@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
@@ -52,11 +51,11 @@ class Entry(Section):
 
 @dataclass(frozen=True)
 class Site:
-    """A data set of its own: its pairs, and its facts as `data/ingested.json` has."""
+    """A data set of its own: its pairs and its facts."""
 
     name: str
     source: Iterable[Pair]
-    facts: dict[str, Any]
+    facts: layouts.Facts
 
     def pairs(self) -> Iterator[Pair]:
         """The pairs, with the site's name in ids and groups: sites may share those.
@@ -94,7 +93,7 @@ def find(params: IngestParams) -> list[Site]:
         _site(name, *place, entries.get(name, Entry()), params)
         for name, place in sorted(places.items(), key=lambda item: natural_key(item[0]))
     ]
-    meanings = {site.facts["mask_definition_id"]: site.name for site in sites}
+    meanings = {site.facts.mask_definition_id: site.name for site in sites}
     if len(meanings) > 1 and not params.allow_mixed_masks:
         found = ", ".join(f"{name!r} has {id_}" for id_, name in meanings.items())
         raise PipelineError(
@@ -109,19 +108,18 @@ def names(params: IngestParams) -> list[str]:
     return sorted(_places(params), key=natural_key)
 
 
-def facts(sites: Sequence[Site], params: IngestParams) -> dict[str, Any]:
-    """The facts of all sites, pooled and one by one."""
-    pooled = {
-        key: "; ".join(dict.fromkeys(filter(None, (s.facts[key] for s in sites))))
-        for key in POOLED
-    }
-    return {
-        "layout": SITES,
-        "folder": Path(params.folder).name,
-        "version": None,
-        **pooled,
-        "sites": {site.name: site.facts for site in sites},
-    }
+def facts(sites: Sequence[Site], params: IngestParams) -> layouts.Facts:
+    """The pooled facts of all sites."""
+
+    def pooled(name: str) -> str:
+        values = (getattr(site.facts, name) for site in sites)
+        return "; ".join(dict.fromkeys(filter(None, values)))
+
+    return layouts.Facts(
+        **{name: pooled(name) for name in POOLED},
+        layout=SITES,
+        folder=Path(params.folder).name,
+    )
 
 
 def _places(params: IngestParams) -> dict[str, tuple[str, Path | None]]:
@@ -213,21 +211,22 @@ def _site(
     params = params.model_copy(update=own)
     module = plugins.load("stages.datasets.sources", source)
     pairs = module.pairs(params)
-    facts: dict[str, Any] = module.describe(params)
+    facts: layouts.Facts = module.describe(params)
     is_own = source == "folder"
     if is_own and not layouts.is_published(params.layout, pairs.class_names):
-        facts |= {
-            "dataset": f"other data in the layout {params.layout}",
-            "page": "",
-            "licence": f"not stated, to be named in {TABLE}",
-            "citation": "",
-        }
+        facts = dataclasses.replace(
+            facts,
+            dataset=f"other data in the layout {params.layout}",
+            page="",
+            licence=f"not stated, to be named in {TABLE}",
+            citation="",
+        )
     if entry.licence is not None:
-        facts["licence"] = entry.licence
+        facts = dataclasses.replace(facts, licence=entry.licence)
     logger.info(
         "site %s: layout %s, masks %s",
         name,
-        facts["layout"],
-        facts["mask_definition_id"],
+        facts.layout,
+        facts.mask_definition_id,
     )
     return Site(name, pairs, facts)

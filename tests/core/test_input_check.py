@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from stages.core import input_check, paths
@@ -30,9 +31,8 @@ def checkout(tmp_path):
     with (tmp_path / "dvc.yaml").open("w") as file:
         YAML().dump(plan, file)
     (tmp_path / "notes.md").write_text("no output of a stage")
-    env = os.environ | {"DVC_SITE_CACHE_DIR": str(tmp_path / "site")}
-    for words in (["init", "-q", "--no-scm"], ["commit", "-q", "-f", "make"]):
-        subprocess.run([sys.executable, "-m", "dvc", *words], check=True, env=env)
+    with Repo.init(".", no_scm=True) as repo:
+        repo.commit("make", force=True)
     return tmp_path
 
 

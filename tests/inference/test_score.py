@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from tests.conftest import ROOT, lungs, png
 from tests.inference.onnx_models import dark_is_lung
 
 SIZE = 32
-FACTS = {"data": layouts.load("covid19_radiography").ABOUT.facts()}
+FACTS = {"data": asdict(layouts.load("covid19_radiography").ABOUT.facts())}
 
 
 def write_pair(top: Path, class_name: str, number: int, image, mask) -> None:

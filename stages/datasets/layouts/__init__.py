@@ -31,6 +31,22 @@ FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
+class Facts:
+    """The facts of a data set, as `data/ingested.json` holds them."""
+
+    dataset: str
+    page: str
+    licence: str
+    citation: str
+    target: str
+    mask_definition_id: str
+    mask_definition: str
+    layout: str | None = None
+    folder: str | None = None  # its name, without the path on this machine
+    version: int | str | None = None
+
+
+@dataclass(frozen=True)
 class About:
     """The facts of the data set that a layout is known for.
 
@@ -58,18 +74,18 @@ class About:
             )
         return self.targets[target or next(iter(self.targets))]
 
-    def facts(self, target: str = "") -> dict[str, str]:
-        """The facts as `data/ingested.json` holds them."""
+    def facts(self, target: str = "") -> Facts:
+        """The facts of the data set with the masks of a target; "" is the first."""
         definition = self.definition(target)
-        return {
-            "dataset": self.dataset,
-            "page": self.page,
-            "licence": self.licence,
-            "citation": self.citation,
-            "target": target or next(iter(self.targets)),
-            "mask_definition_id": definition.id,
-            "mask_definition": definition.text,
-        }
+        return Facts(
+            dataset=self.dataset,
+            page=self.page,
+            licence=self.licence,
+            citation=self.citation,
+            target=target or next(iter(self.targets)),
+            mask_definition_id=definition.id,
+            mask_definition=definition.text,
+        )
 
 
 class Layout(Protocol):

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from stages.core.errors import visible
 from stages.core.imaging import encode_png
@@ -107,11 +106,10 @@ def pairs_in(folder: Path, params: IngestParams) -> Pairs:
     return Pairs(open_tree(folder, params), params)
 
 
-def describe(params: IngestParams) -> dict[str, Any]:
-    """The facts of the layout's data set, without paths of this machine."""
-    return {
-        "layout": params.layout,
-        "folder": Path(params.folder).name,
-        "version": None,
-        **layouts.load(params.layout).ABOUT.facts(params.target),
-    }
+def describe(params: IngestParams) -> layouts.Facts:
+    """The facts of the layout's data set."""
+    return dataclasses.replace(
+        layouts.load(params.layout).ABOUT.facts(params.target),
+        layout=params.layout,
+        folder=Path(params.folder).name,
+    )

@@ -4,6 +4,7 @@ The version is pinned. A cached version needs no request. Another one is downloa
 and read as a zip, without unpacking 42,000 small files.
 """
 
+import dataclasses
 import errno
 import logging
 import zipfile
@@ -55,24 +56,22 @@ def pairs(params: IngestParams) -> Pairs:
     return pairs_in(fetch(params.kaggle), params)
 
 
-def describe(params: IngestParams) -> dict[str, Any]:
+def describe(params: IngestParams) -> layouts.Facts:
     """The facts of the layout's data set; of another one, its page on Kaggle."""
     about = layouts.load(params.layout).ABOUT
-    facts = about.facts(params.target)
+    facts = dataclasses.replace(
+        about.facts(params.target), layout=params.layout, version=params.kaggle.version
+    )
     page = _page(_handle(params.kaggle))
-    if page != about.page:
-        facts |= {
-            "dataset": params.kaggle.dataset,
-            "page": page,
-            "licence": "see the data set's page",
-            "citation": "",
-        }
-    return {
-        "layout": params.layout,
-        "folder": None,
-        "version": params.kaggle.version,
-        **facts,
-    }
+    if page == about.page:
+        return facts
+    return dataclasses.replace(
+        facts,
+        dataset=params.kaggle.dataset,
+        page=page,
+        licence="see the data set's page",
+        citation="",
+    )
 
 
 def fetch(kaggle: KaggleParams) -> Path:

@@ -98,7 +98,7 @@ class TestContract:
         assert about.dataset
         assert about.licence
         for key in ("mask_definition_id", "mask_definition"):
-            meant = {about.facts(target)[key] for target in about.targets}
+            meant = {getattr(about.facts(target), key) for target in about.targets}
             assert len(meant) == len(about.targets)
         others = ["README.md.txt", "COVID.metadata.xlsx", "Thumbs.db", "data.csv"]
         for target in about.targets:

@@ -174,9 +174,8 @@ def test_each_study_reads_its_archive_as_kaggle_serves_it(
     pointed.archives[kept.dataset, kept.version] = zipped(top)
     ingest(params)
     facts = files.read_json(paths.INGESTED_SUMMARY)
-    assert facts["num_pairs"] == {"article": 5, "radiography": 10}.get(
-        name, 13 if name == "covid_qu_ex" else 24
-    )
+    pairs = {"article": 5, "radiography": 10, "lgg_mri": 24}.get(name, 13)
+    assert facts["num_pairs"] == pairs
     assert facts["num_images_without_mask"] == facts["num_masks_without_image"] == 0
     assert facts["version"] == kept.version
     assert facts["page"] == f"https://www.kaggle.com/datasets/{kept.dataset}"
@@ -346,7 +345,7 @@ def test_the_newest_version(pointed: KaggleStandIn, ingest_params: Build) -> Non
 
 def test_another_data_set_is_not_called_the_layouts(ingest_params: Build) -> None:
     facts = kaggle.describe(ingest_params(**{"kaggle.dataset": "some/one"}))
-    assert facts["dataset"] == "some/one"
-    assert facts["licence"] == "see the data set's page"
-    assert facts["page"] == "https://www.kaggle.com/datasets/some/one"
-    assert facts["citation"] == ""
+    assert facts.dataset == "some/one"
+    assert facts.licence == "see the data set's page"
+    assert facts.page == "https://www.kaggle.com/datasets/some/one"
+    assert facts.citation == ""

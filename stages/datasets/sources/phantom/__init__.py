@@ -4,7 +4,6 @@ It has the form of the target data: classes, names, sizes, channels, and a few c
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from stages.core.errors import PipelineError
 from stages.core.imaging import encode_png
 from stages.core.params import IngestParams, PhantomParams
+from stages.datasets.layouts import Facts
 from stages.datasets.masks import LUNG_WITHOUT_HEART
 from stages.datasets.pairs import Pair
 from stages.datasets.sources.phantom.anatomy import draw_anatomy, draw_pose, random_for
@@ -54,20 +54,18 @@ def pairs(params: IngestParams) -> Iterator[Pair]:
     return _draw(chosen, params)
 
 
-def describe(params: IngestParams) -> dict[str, Any]:
-    """What the pairs are, as `data/ingested.json` holds it."""
-    return {
-        "layout": None,
-        "folder": None,
-        "dataset": "phantom chest radiographs, drawn by this pipeline",
-        "version": f"seed {params.phantom.seed}",
-        "page": "",
-        "licence": "the pipeline's own; no person's image is in it",
-        "citation": "",
-        "target": TARGET,
-        "mask_definition_id": LUNG_WITHOUT_HEART.id,
-        "mask_definition": LUNG_WITHOUT_HEART.text,
-    }
+def describe(params: IngestParams) -> Facts:
+    """The facts of the drawn pairs."""
+    return Facts(
+        dataset="phantom chest radiographs, drawn by this pipeline",
+        version=f"seed {params.phantom.seed}",
+        page="",
+        licence="the pipeline's own; no person's image is in it",
+        citation="",
+        target=TARGET,
+        mask_definition_id=LUNG_WITHOUT_HEART.id,
+        mask_definition=LUNG_WITHOUT_HEART.text,
+    )
 
 
 def _draw(chosen: list[str], params: IngestParams) -> Iterator[Pair]:
