@@ -16,8 +16,8 @@ from benchmarks.harness import Options
 from stages.core.imaging import decode_image, decode_mask, preprocess, soft_mask
 from stages.core.params import TrainParams
 from stages.datasets.pairs import Pair
-from stages.nn import dataset, models, optimizers
-from stages.nn.runtime import configure_runtime, seed_everything
+from stages.nn import dataset, losses, models, optimizers
+from stages.nn.runtime import configure_runtime, precision, seed_everything
 from stages.nn.supervision import supervised
 
 TINY: dict[str, Any] = {
@@ -56,7 +56,8 @@ def bare_step(params: TrainParams, arrays: dataset.Arrays) -> Callable[[], float
     The same network, loss and optimiser, and nothing else: no schedule, no Dice, no
     distribution strategy, no input.
     """
-    model = models.build(params)
+    with precision(params.precision):
+        model = models.build(params)
     optimizer = getattr(optimizers, params.optimizer)(params)
     optimizer.build(model.trainable_variables)
     places = np.resize(np.arange(len(arrays)), params.batch_size)
@@ -76,5 +77,30 @@ def bare_step(params: TrainParams, arrays: dataset.Arrays) -> Callable[[], float
         optimizer.apply(tape.gradient(loss, variables), variables)
         return loss
 
-    compiled = tf.function(step)
+    compiled = tf.function(step, jit_compile=params.jit_compile)
     return lambda: float(compiled())
+
+
+def keras_epoch(params: TrainParams, arrays: dataset.Arrays) -> Callable[[], object]:
+    """An epoch of Keras' `fit` as in its guides: shuffled, batched, prefetched."""
+    model = models.build(params)
+    heads = range(len(params.supervision_weights))
+    model.compile(
+        getattr(optimizers, params.optimizer)(params),
+        loss=[getattr(losses, params.loss) for _ in heads],
+        loss_weights=params.supervision_weights,
+    )
+
+    def floats(image: tf.Tensor, mask: tf.Tensor) -> Any:
+        image, mask = (tf.cast(values, tf.float32) / 255 for values in (image, mask))
+        targets = (tf.nn.avg_pool2d(mask[None], 2**k, 2**k, "VALID") for k in heads)
+        return image, tuple(target[0] for target in targets)
+
+    batches = (
+        tf.data.Dataset.from_tensor_slices((arrays.images, arrays.masks))
+        .shuffle(len(arrays))
+        .map(floats, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(params.batch_size)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+    return lambda: model.fit(batches, verbose=0)

@@ -5,7 +5,7 @@ Reads   data/ingested, data/splits/pairs.csv (its train rows alone), and the mod
 Writes  data/model/unet.keras, history.csv, gradients.csv, build.json; of several
         hosts, the chief alone
 Why     so that one command, one seed and one data set give one model, bit for bit,
-        and an interrupted training goes on after its last finished epoch
+        and an interrupted training goes on after its last saved epoch
 """
 
 import hashlib
@@ -57,7 +57,7 @@ def train(
         history_path: One row per epoch: loss and Dice, trained and monitored.
         gradients_path: Gradient norm of each part of the network from each head.
         build_path: Versions, processor and devices that made the model.
-        checkpoints: Holds the state after each epoch until the end; several hosts
+        checkpoints: Holds the state after some epochs until the end; several hosts
             must see the same folder.
         curves: TensorBoard's folder, with a folder per training in it.
 
@@ -69,7 +69,7 @@ def train(
             another host is lost.
     """
     # The other hosts wait here until the chief's `dvc repro` has made the data.
-    cluster = connect()
+    cluster = connect(params.batch_size)
     cluster.share(params.batch_size)  # before anything is read: does it divide?
     with cluster.watched():
         weights = initial.read(params)
@@ -196,7 +196,7 @@ def main() -> None:
     """Runs the stage with its section of `params.yaml`."""
     input_check.by_dvc()
     params = load_params().train
-    configure_runtime(params.threads)
+    configure_runtime(params.threads, deterministic=not params.jit_compile)
     train(params)
 
 

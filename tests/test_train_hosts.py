@@ -28,6 +28,15 @@ OVERRIDES = {
     "train.supervision_weights": [1.0],
     "train.monitor_fraction": 0.17,
 }
+# A chief that saves each epoch, however short.
+CHIEF = """
+import stages.train
+from stages.core.errors import run
+from stages.nn.checkpoint import Checkpoint
+
+Checkpoint.is_due = lambda self: True
+run(stages.train.main)
+"""
 # A worker that may not write, and is killed at the third epoch's second step.
 WORKER = """
 import os, signal, sys
@@ -68,9 +77,7 @@ def start():
 
     def start_both(die_at):
         cluster = {"worker": free_addresses(2)}
-        for index, command in enumerate(
-            (["-m", "stages.train"], ["-c", WORKER, str(die_at)])
-        ):
+        for index, command in enumerate((["-c", CHIEF], ["-c", WORKER, str(die_at)])):
             task = {"type": "worker", "index": index}
             environment = os.environ | {
                 "PYTHONPATH": str(ROOT),

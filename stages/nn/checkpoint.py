@@ -1,9 +1,10 @@
-"""The state of a training after its last finished epoch, in one file."""
+"""The state of a training after one of its last epochs, in one file."""
 
 import hashlib
 import io
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,23 @@ class Checkpoint:
     Its fingerprint binds it to the data, the params and the code that made it.
     """
 
+    share = 0.02  # of the time of a training that saving may take
+
     def __init__(self, folder: Path, fingerprint: str) -> None:
         """Keeps one file under `folder`."""
         self._path = folder / "checkpoint.npz"
         self.fingerprint = fingerprint
+        self._asked_at = self._saved_at = time.monotonic()
+        self._took_s = 0.0  # of the last save: at first, every epoch is due
+        self.table: dict[str, Any] = {}  # the last one saved or loaded
+
+    def is_due(self) -> bool:
+        """Whether to save now, by how long that took the last time.
+
+        Ask right before `save`, so that copies from a device count as well.
+        """
+        self._asked_at = time.monotonic()
+        return self.share * (self._asked_at - self._saved_at) >= self._took_s
 
     def save(self, arrays: Arrays, table: dict[str, Any]) -> None:
         """Replaces the checkpoint.
@@ -43,6 +57,8 @@ class Checkpoint:
         flat["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
         with files.replacing(self._path) as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **flat)
+        self._saved_at, self.table = time.monotonic(), table
+        self._took_s = self._saved_at - self._asked_at
 
     def load(self) -> tuple[Arrays, dict[str, Any]] | None:
         """The saved state, or None if there is none for this training."""
@@ -57,7 +73,8 @@ class Checkpoint:
                 for key in sorted(archive.files):
                     if "/" in key:
                         arrays.setdefault(key.split("/")[0], []).append(archive[key])
-                return arrays, head["table"]
+                self.table = head["table"]
+                return arrays, self.table
         except FileNotFoundError:
             return None
         except Exception as error:  # NumPy raises many kinds on corrupt bytes

@@ -21,6 +21,9 @@ from stages.core.errors import PipelineError
 
 logger = logging.getLogger(__name__)
 
+# Images per device: with fewer, a GPU waits for its next kernel most of the time.
+LEAST_PART = 8
+
 # Raised when another host is lost: its connection breaks, its heartbeats stop for 10 s,
 # or a sum over hosts is aborted.
 LOST = (
@@ -89,6 +92,11 @@ class Cluster:
                 "the chief's checkout, data/ included, and start all of them again"
             )
 
+    @property
+    def is_one_gpu(self) -> bool:
+        """Whether a single GPU trains."""
+        return self.num_replicas == 1 and bool(tf.config.list_logical_devices("GPU"))
+
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Turns the loss of another host into one sentence.
@@ -105,7 +113,7 @@ class Cluster:
             raise PipelineError(
                 f"train: one of the {self.num_hosts} hosts stopped answering, and its "
                 "own log says why; start all of them again, training goes on after the "
-                "last finished epoch"
+                "last saved epoch"
             ) from None
 
     def facts(self) -> dict[str, Any]:
@@ -126,8 +134,11 @@ class Cluster:
 
 
 @cache  # a process can join a cluster once
-def connect() -> Cluster:
-    """Joins the cluster that `TF_CONFIG` names, or takes the devices of this host.
+def connect(batch_size: int) -> Cluster:
+    """Joins the cluster that `TF_CONFIG` names, or takes devices of this host.
+
+    Of one host, the most devices that cut a batch into equal parts of `LEAST_PART`
+    images or more.
 
     With several hosts, call it before TensorFlow does any work; it returns when all of
     them are there.
@@ -152,6 +163,13 @@ def connect() -> Cluster:
     else:
         listed = tf.config.list_logical_devices
         devices = [d.name for d in listed("GPU") or listed("CPU")]
+        seen, devices = len(devices), devices[: useful(len(devices), batch_size)]
+        if len(devices) < seen:
+            logger.info(
+                "%d of %d devices train: equal parts of train.batch_size %d are to "
+                "have at least %d images; raise it to use more",
+                *(len(devices), seen, batch_size, LEAST_PART),
+            )
         strategy = (
             tf.distribute.MirroredStrategy(devices)
             if len(devices) > 1
@@ -161,6 +179,15 @@ def connect() -> Cluster:
     facts = cluster.facts()
     logger.info("%s: %s", facts["strategy"], ", ".join(facts["devices"]))
     return cluster
+
+
+def useful(devices: int, batch_size: int) -> int:
+    """How many of a host's devices share a batch."""
+    return max(
+        count
+        for count in range(1, devices + 1)
+        if count == 1 or (batch_size % count == 0 and batch_size // count >= LEAST_PART)
+    )
 
 
 def hosts(text: str) -> tuple[int, int]:

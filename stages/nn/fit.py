@@ -1,11 +1,12 @@
 """The training loop, from arrays of pairs to weights."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,11 @@ from stages.nn.trainer import Trainer, learning_rate_at
 logger = logging.getLogger(__name__)
 
 PROBE_PAIRS = 4
+STEPS_PER_CALL = 50  # at most, on one GPU: the bar moves, and Ctrl+C is heard
+RESIDENT_BYTES = 6 * 2**30  # of uint8 pixels that a GPU holds for a whole training
+
+# Epoch, the places of steps in it, their learning rates; loss and Dice of each, (K, 2).
+Advance = Callable[[int, slice, list[float]], Any]
 
 
 @dataclass
@@ -55,7 +61,7 @@ def fit(
         pairs: To train on; all of them on every host.
         monitor: Their Dice chooses the epoch whose weights are kept; may be empty.
         cluster: The devices.
-        checkpoint: Where the state after each epoch is kept.
+        checkpoint: Where the state after some epochs is kept.
         initial: Weights to begin with, in the network's order; random ones if empty.
         curves: A folder for TensorBoard, or None.
 
@@ -75,9 +81,15 @@ def fit(
     probe = GradientProbe(
         trainer, pairs.images[:PROBE_PAIRS], pairs.masks[:PROBE_PAIRS]
     )
-    batches = dataset.training_batches(
-        pairs, params, first=progress.epoch, share=cluster.share(params.batch_size)
+    is_resident = (
+        cluster.is_one_gpu
+        and pairs.images.nbytes + pairs.masks.nbytes <= RESIDENT_BYTES
     )
+    if is_resident:
+        advance = _on_device(trainer, pairs)
+    else:
+        share = cluster.share(params.batch_size)
+        advance = _streamed(trainer, pairs, progress.epoch, share)
     steps_per_epoch = dataset.steps_per_epoch(len(pairs), params.batch_size)
     steps = steps_per_epoch * params.epochs
     logger.info(
@@ -87,26 +99,32 @@ def fit(
         params.epochs,
         steps_per_epoch,
     )
-    costs = [size**2 for size in dataset.image_sizes(params)]
+    sizes = dataset.image_sizes(params)
+    costs = [size**2 for size in sizes]
     curves = curves if cluster.is_chief else None
     with (
-        _naming_the_last_epoch(progress, params.epochs),
+        _naming_the_saved_epoch(checkpoint, params.epochs),
         closing(Report(costs, progress.history, curves)) as report,
     ):
         while progress.epoch < params.epochs and not _is_stalled(progress, params):
-            found, rate, size = [], 0.0, 0
+            found, rates = [], [0.0]
             first = progress.epoch * steps_per_epoch
-            for step, batch in enumerate(islice(batches, steps_per_epoch), first):
-                interval = params.gradient_log_interval
+            interval = params.gradient_log_interval
+            longest = STEPS_PER_CALL if is_resident else 1
+            for part in _parts(first, steps_per_epoch, interval, longest):
+                step = first + part.start
                 if interval and step % interval == 0:
                     progress.gradients += [(step, *row) for row in probe.norms()]
-                rate = learning_rate_at(step, steps, params)
+                rates = [
+                    learning_rate_at(first + place, steps, params)
+                    for place in range(part.start, part.stop)
+                ]
                 # Read at the end of the epoch, so that a GPU never waits for Python.
-                found.append(trainer.train_step(batch, rate))
-                size = batch[0].shape[1]
-                report.step(progress.epoch, steps_per_epoch)
-            values = np.array([[float(v) for v in pair] for pair in found])
+                found.append(advance(progress.epoch, part, rates))
+                report.step(progress.epoch, steps_per_epoch, len(rates))
+            values = np.concatenate([np.array(part, np.float64) for part in found])
             _require_finite(values[:, 0], first, params)
+            size = sizes[progress.epoch]
             progress.epoch += 1
             loss, dice = values.mean(axis=0)
             row = {
@@ -114,7 +132,7 @@ def fit(
                 "image_size": size,
                 "loss": loss,
                 "dice": dice,
-                "learning_rate": rate,
+                "learning_rate": rates[-1],
             }
             if len(monitor):
                 loss, dice = trainer.evaluate(monitor.images, monitor.masks)
@@ -123,7 +141,7 @@ def fit(
                     progress.best_dice, progress.best_epoch = dice, progress.epoch
                     progress.weights = trainer.weights()
             progress.history.append(row)
-            if cluster.is_chief:
+            if cluster.is_chief and checkpoint.is_due():
                 _save(checkpoint, trainer, progress)
             report.epoch(row)
     if not len(monitor):
@@ -138,16 +156,61 @@ def fit(
 
 
 @contextmanager
-def _naming_the_last_epoch(progress: Progress, epochs: int) -> Iterator[None]:
+def _naming_the_saved_epoch(checkpoint: Checkpoint, epochs: int) -> Iterator[None]:
     """Logs the epoch that an interrupted training can go on from."""
     try:
         yield
     except KeyboardInterrupt:
-        if progress.history:
-            logger.info(
-                "the state after epoch %d of %d is kept", len(progress.history), epochs
-            )
+        if checkpoint.table:
+            saved = checkpoint.table["epoch"]
+            logger.info("the state after epoch %d of %d is kept", saved, epochs)
         raise
+
+
+def _streamed(
+    trainer: Trainer, pairs: dataset.Arrays, epoch: int, share: slice
+) -> Advance:
+    """Steps whose batches the host makes, from an epoch on, one per call."""
+    batches = iter(
+        dataset.training_batches(pairs, trainer.params, first=epoch, share=share)
+    )
+    return lambda _epoch, _part, rates: [
+        trainer.train_step(next(batches), rate) for rate in rates
+    ]
+
+
+def _on_device(trainer: Trainer, pairs: dataset.Arrays) -> Advance:
+    """Steps that gather, augment and learn from pairs on the device."""
+    params, sizes = trainer.params, dataset.image_sizes(trainer.params)
+
+    @lru_cache(1)  # the small images leave the device before the large ones come
+    def steps_at(size: int) -> Callable[..., Any]:
+        return trainer.steps_on_device(
+            pairs if size == params.image_size else pairs.halved()
+        )
+
+    def advance(epoch: int, part: slice, rates: list[float]) -> Any:
+        plan = dataset.step_plan(len(pairs), params, epoch, part)
+        return steps_at(sizes[epoch])(*plan, np.array(rates, np.float32))
+
+    return advance
+
+
+def _parts(first: int, count: int, interval: int, longest: int) -> Iterator[slice]:
+    """Cuts an epoch's steps into calls, so that the gradient probe comes between.
+
+    Args:
+        first: The epoch's first step, counted from the training's first.
+        count: Steps of the epoch.
+        interval: Steps between two probes; 0 without any.
+        longest: Steps per call.
+    """
+    start = 0
+    while start < count:
+        to_probe = interval - (first + start) % interval if interval else count
+        stop = min(start + min(to_probe, longest), count)
+        yield slice(start, stop)
+        start = stop
 
 
 def _resumed(trainer: Trainer, checkpoint: Checkpoint) -> Progress:

@@ -54,9 +54,9 @@ class Report:
         self._worked = 0.0
         self._since = 0.0
 
-    def step(self, epoch: int, steps_per_epoch: int) -> None:
-        """Counts one step of an epoch, from 0."""
-        work = self._costs[epoch] / steps_per_epoch
+    def step(self, epoch: int, steps_per_epoch: int, count: int) -> None:
+        """Counts steps of an epoch, from 0."""
+        work = self._costs[epoch] * count / steps_per_epoch
         self._bar.update(work)
         if self._since:
             self._worked += work

@@ -10,11 +10,12 @@ import tensorflow as tf
 logger = logging.getLogger(__name__)
 
 
-def configure_runtime(threads: int) -> None:
+def configure_runtime(threads: int, *, deterministic: bool = True) -> None:
     """Sets CPU threads and GPU settings; call it before TensorFlow does any work.
 
     Another number of threads adds in another order, which changes the last bits. On a
-    GPU, memory is taken as needed, and float32 is not rounded to TF32.
+    GPU, memory is taken as needed, float32 is not rounded to TF32, and kernels are
+    deterministic if asked for; inference on the CPU is so in any case.
     """
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -24,6 +25,8 @@ def configure_runtime(threads: int) -> None:
     tf.config.experimental.enable_tensor_float_32_execution(False)
     for device in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(device, True)
+        if deterministic:
+            tf.config.experimental.enable_op_determinism()
 
 
 def seed_everything(seed: int, *, deterministic: bool = True) -> None:

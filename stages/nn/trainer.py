@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from stages.core.errors import PipelineError
 from stages.core.params import TrainParams
-from stages.nn import models, optimizers
+from stages.nn import dataset, models, optimizers
 from stages.nn.runtime import precision
 from stages.nn.supervision import hard_dice, supervised
 
@@ -109,6 +109,40 @@ class Trainer:
             batch = self._spread(part)
         return self._train(batch, tf.constant(learning_rate, tf.float32))
 
+    def steps_on_device(self, pairs: dataset.Arrays) -> Callable[..., tf.Tensor]:
+        """Copies pairs to the device, and compiles any number of steps on them.
+
+        Returns:
+            A function of rows (K, B) int32 and draws (K, 2) int32, both of
+            `dataset.step_plan`, and learning rates (K,) float32. It trains K steps in
+            one call that nothing else waits for, and returns the mean loss and Dice
+            of each, (K, 2).
+        """
+        images, masks = tf.constant(pairs.images), tf.constant(pairs.masks)
+
+        def step(plan: Any) -> tf.Tensor:
+            rows, draw, rate = plan
+            batch = dataset.augment(
+                tf.gather(images, rows),
+                tf.gather(masks, rows),
+                seed=draw,
+                params=self.params.augmentation,
+                warp=dataset.warp_by_ops,
+            )
+            return tf.stack(self._train_step(batch, rate))
+
+        return tf.function(
+            lambda *plan: tf.map_fn(
+                step, plan, parallel_iterations=1, fn_output_signature=tf.float32
+            ),
+            input_signature=[
+                tf.TensorSpec((None, self.params.batch_size), tf.int32),
+                tf.TensorSpec((None, 2), tf.int32),
+                tf.TensorSpec((None,), tf.float32),
+            ],
+            autograph=False,
+        )
+
     def _spread(self, part: Callable[[int], Any]) -> Any:
         """Gives each device its part, by its place among all devices."""
         return self.strategy.experimental_distribute_values_from_function(
@@ -125,24 +159,23 @@ class Trainer:
         ]
 
     def _replica_step(self, batch: Any) -> Any:
-        compute = self._forward_backward
+        update = self._update
         if self.params.jit_compile:
-            compute = tf.function(compute, jit_compile=True)
-        gradients, loss, dice = compute(*batch)
-        if self.params.precision == "mixed_float16" and self._num_replicas > 1:
-            gradients = finite_together(gradients)
-        # apply() sums the gradients over replicas.
-        self.optimizer.apply(gradients, self.model.trainable_variables)
-        return loss, dice
+            update = tf.function(update, jit_compile=True)
+        return update(*batch)
 
-    def _forward_backward(self, images: tf.Tensor, masks: tf.Tensor) -> Any:
+    def _update(self, images: tf.Tensor, masks: tf.Tensor) -> Any:
         with tf.GradientTape() as tape:
             losses, dice = self._losses(images, masks, training=True)
             # The mean over the global batch, whatever share this replica holds.
             loss = tf.reduce_sum(losses) / self.params.batch_size
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.model.trainable_variables)
-        return gradients, tf.reduce_sum(losses), tf.reduce_sum(dice)
+        if self.params.precision == "mixed_float16" and self._num_replicas > 1:
+            gradients = finite_together(gradients)
+        # apply() sums the gradients over replicas.
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return tf.reduce_sum(losses), tf.reduce_sum(dice)
 
     def _losses(self, images: tf.Tensor, masks: tf.Tensor, *, training: bool) -> Any:
         """Loss and Dice per image, each (B,)."""

@@ -67,7 +67,7 @@ def test_given_data_is_what_is_measured(tmp_path):
 
 
 TRAINING = [
-    pytest.param(n, marks=pytest.mark.nightly) for n in ("predict", "train-step")
+    pytest.param(n, marks=pytest.mark.nightly) for n in ("gpu", "predict", "train-step")
 ]
 
 
@@ -130,6 +130,11 @@ def command(monkeypatch):
 def test_the_command_prints_a_table(command, capsys):
     command("evaluate", "--quick", "--pairs", "1")
     assert "Dice alone in NumPy" in capsys.readouterr().out
+
+
+def test_without_a_gpu_its_benchmark_is_one_sentence(command):
+    with pytest.raises(PipelineError, match="needs a GPU, and TensorFlow sees none"):
+        command("gpu")
 
 
 def test_an_unknown_name_is_refused(command):

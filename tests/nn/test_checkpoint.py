@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,19 @@ def test_a_flipped_byte_or_a_cut_is_not_loaded(saved, tmp_path, place):
             assert np.array_equal(a, b)
     path.write_bytes(content[: len(content) // 2])
     assert saved.load() is None
+
+
+def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    checkpoint = Checkpoint(tmp_path, "same")
+    assert checkpoint.is_due()
+    now[0] = 2.0
+    checkpoint.save(ARRAYS, {})  # took 2 s, so the next one is due after 100
+    now[0] = 101.0
+    assert not checkpoint.is_due()
+    now[0] = 102.0
+    assert checkpoint.is_due()
 
 
 def test_a_fingerprint_sees_every_part_and_where_it_ends():

@@ -135,6 +135,23 @@ def test_image_and_mask_move_together(arrays, settings, moves):
     assert (np.asarray(moved).mean((1, 2, 3)) > 0.1).all()
 
 
+def test_ops_warp_as_opencv_does(arrays, tiny_params):
+    """Within a step of OpenCV's grid, 1/32 pixel, beside edges of 255 greys."""
+    moved = [
+        dataset.augment(
+            arrays.images,
+            arrays.masks,
+            seed=tf.constant([1, 2]),
+            params=tiny_params().train.augmentation,
+            warp=warp,
+        )
+        for warp in (dataset.warp_by_opencv, dataset.warp_by_ops)
+    ]
+    for by_opencv, by_ops in zip(*moved, strict=True):
+        np.testing.assert_allclose(by_opencv, by_ops, atol=2 / 32)
+        assert np.abs(by_opencv - by_ops).mean() < 0.005
+
+
 def test_a_flip_is_a_flip_and_never_upside_down(arrays, settings):
     _, moved = dataset.augment(
         arrays.images,

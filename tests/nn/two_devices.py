@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from stages.core.params import TrainParams
 from stages.nn import dataset
-from stages.nn.cluster import Cluster, connect
+from stages.nn.cluster import LEAST_PART, Cluster, connect
 from stages.nn.gradients import GradientProbe
 from stages.nn.runtime import configure_runtime, seed_everything
 from stages.nn.trainer import Trainer, finite_together
@@ -78,7 +78,7 @@ def main() -> None:
     tf.config.set_logical_device_configuration(
         processor, [tf.config.LogicalDeviceConfiguration()] * 2
     )
-    pair = connect()
+    pair = connect(2 * LEAST_PART)
     one = trained(params, Cluster(tf.distribute.get_strategy()))
     two = trained(params, pair)
     json.dump(
