@@ -205,7 +205,7 @@ def _archive(path: Path, params: IngestParams) -> Tree:
                 f"{path} holds {name[:200]!r}, a name that points outside the zip; "
                 "nothing was read from it"
             )
-        if member.is_dir():
+        if member.filename.endswith("/") or not member.filename:
             continue
         if is_hidden(name):
             left_out.append(name)
