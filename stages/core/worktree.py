@@ -175,6 +175,8 @@ def link_source(root: Path, folder: Path, name: str) -> None:
     source, target = root / name, folder / name
     if Path(name).is_absolute() or not source.exists():
         return
+    if source in (root, *folder.parents):  # it contains the worktree itself
+        return
     if ".." in Path(name).parts:
         raise PipelineError(
             f"{name} should be absolute or inside the repository for an experiment; "
