@@ -203,16 +203,9 @@ def test_the_same_input_gives_the_same_bytes(scene, tiny_params):
 
     first = outputs()
     assert len(first) >= 7
-    assert outputs() == first
-
-
-def test_overlays_bear_the_pairs_name(scene, tiny_params):
-    evaluate(tiny_params().evaluate)
     names = {p.name for p in paths.OVERLAYS.iterdir()}
-    assert names <= {"easy 1.png", "easy 2.png", "missed.png"}
-    assert "missed.png" in names
-    picture = cv2.imread(str(paths.OVERLAYS / "missed.png"))
-    assert picture.shape == (428, 384, 3)
+    assert "missed.png" in names <= {"easy 1.png", "easy 2.png", "missed.png"}
+    assert outputs() == first
 
 
 def test_nothing_held_out_is_one_sentence(scene, tiny_params):
@@ -227,9 +220,6 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence(scene, tiny_params, conte
     paths.MODEL.write_bytes(content)
     with pytest.raises(PipelineError, match=r"unet\.keras should be a Keras model"):
         evaluate(tiny_params().evaluate)
-
-
-def test_a_missing_model_says_what_makes_it(scene, tiny_params):
     paths.MODEL.unlink()
     with pytest.raises(PipelineError, match="run `dvc repro train`"):
         evaluate(tiny_params().evaluate)

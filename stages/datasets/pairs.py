@@ -9,8 +9,8 @@ import dataclasses
 import errno
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,8 +106,7 @@ def write_shards(
 
     A shard holds one class of one site (`SITE-CLASS-00000.parquet`), and only the pairs
     up to its end decide where it ends, so that appended data change only a class's last
-    shard. At most two shards are in memory: one is written while the next is read. Same
-    pairs, same bytes.
+    shard. One shard is in memory at a time. Same pairs, same bytes.
 
     Args:
         pairs: By site, then by class, then in natural order.
@@ -120,40 +119,34 @@ def write_shards(
         The number of pairs written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    counts: dict[str, int] = {}
-    rows: list[Pair] = []
-    size = total = 0
-    written: Future[None] | None = None
-
-    with ThreadPoolExecutor(1) as pool:
-
-        def flush() -> None:
-            nonlocal rows, written
-            if written:
-                written.result()
-            name = "-".join(filter(None, _place(rows[0])))
-            index = counts.get(name, 0)
-            counts[name] = index + 1
-            path = folder / f"{paths.slug(name)}-{index:05d}.parquet"
-            written = pool.submit(_write_shard, rows, path)
-            rows = []
-
-        for pair in pairs:
-            added = sum(len(b or b"") for b in (pair.image, pair.mask, pair.region))
-            is_full = len(rows) >= shard_pairs or (
-                shard_bytes is not None and size + added > shard_bytes
-            )
-            if rows and (is_full or _place(rows[0]) != _place(pair)):
-                flush()
-                size = 0
-            rows.append(pair)
-            size += added
-            total += 1
-        if rows:
-            flush()
-        if written:
-            written.result()
+    counts: Counter[str] = Counter()
+    total = 0
+    for rows in _shards(pairs, shard_pairs, shard_bytes):
+        name = "-".join(filter(None, _place(rows[0])))
+        _write_shard(rows, folder / f"{paths.slug(name)}-{counts[name]:05d}.parquet")
+        counts[name] += 1
+        total += len(rows)
     return total
+
+
+def _shards(
+    pairs: Iterable[Pair], shard_pairs: int, shard_bytes: int | None
+) -> Iterator[list[Pair]]:
+    """Cuts pairs into the rows of one shard each."""
+    rows: list[Pair] = []
+    size = 0
+    for pair in pairs:
+        added = sum(len(b or b"") for b in (pair.image, pair.mask, pair.region))
+        is_full = len(rows) >= shard_pairs or (
+            shard_bytes is not None and size + added > shard_bytes
+        )
+        if rows and (is_full or _place(rows[0]) != _place(pair)):
+            yield rows
+            rows, size = [], 0
+        rows.append(pair)
+        size += added
+    if rows:
+        yield rows
 
 
 def _place(pair: Pair) -> tuple[str, str]:

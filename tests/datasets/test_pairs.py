@@ -1,9 +1,5 @@
-import errno
-import os
-
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from stages.core import files, paths
@@ -134,13 +130,3 @@ def test_splits_are_checked():
     paths.SPLIT_PAIRS.unlink()
     with pytest.raises(PipelineError, match="run `dvc repro split`"):
         read_splits()
-
-
-@pytest.mark.parametrize("count", [1, 5])
-def test_what_stops_a_shard_from_being_written_is_heard(tmp_path, count, monkeypatch):
-    def full(*_args, **_options):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "shard")
-
-    monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_shards((pair(n) for n in range(count)), tmp_path, shard_pairs=2)

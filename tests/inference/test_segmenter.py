@@ -43,12 +43,9 @@ def test_an_array_a_path_and_bytes_give_the_same(segment, tmp_path):
     assert first.warnings == ()
     for image in (path, str(path), png(IMAGE), wide, deep, deep[:, :, None]):
         assert (segment(image).probability == first.probability).all()
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tiff", ".bmp", ".jpg"])
-def test_every_format(segment, suffix):
-    encoded = bytes(cv2.imencode(suffix, IMAGE)[1])
-    assert (segment(encoded).mask == segment(IMAGE).mask).mean() > 0.99
+    for suffix in (".tiff", ".bmp", ".jpg"):
+        encoded = bytes(cv2.imencode(suffix, IMAGE)[1])
+        assert (segment(encoded).mask == first.mask).mean() > 0.99
 
 
 def test_dicom_is_read_as_ingest_reads_it(segment):
@@ -143,18 +140,16 @@ def test_three_lines_for_a_notebook(tmp_path):
     assert area == pytest.approx(MASK.mean(), abs=0.02)
 
 
-def test_a_file_that_is_not_a_model_is_one_sentence(tmp_path):
+def test_another_file_than_an_exported_model_is_one_sentence(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"\x08\x09no model")
-    with pytest.raises(PipelineError, match=r"bad\.onnx should be an exported ONNX"):
-        Segmenter(tmp_path / "bad.onnx")
-
-
-def test_a_network_of_another_kind_is_one_sentence(tmp_path):
-    model = dark_is_lung(tmp_path / "other.onnx", SIZE, output="logits")
-    with pytest.raises(PipelineError, match="and give `probability`"):
-        Segmenter(model)
-    with pytest.raises(PipelineError, match=r"gone\.onnx is missing"):
-        Segmenter(tmp_path / "gone.onnx")
+    dark_is_lung(tmp_path / "other.onnx", SIZE, output="logits")
+    for name, sentence in (
+        ("bad", r"bad\.onnx should be an exported ONNX"),
+        ("other", "and give `probability`"),
+        ("gone", r"gone\.onnx is missing"),
+    ):
+        with pytest.raises(PipelineError, match=sentence):
+            Segmenter(tmp_path / f"{name}.onnx")
 
 
 def test_a_name_that_is_not_text_is_one_sentence(tmp_path):
