@@ -13,7 +13,8 @@ from stages.core import provenance
 from stages.core.errors import PipelineError
 from stages.core.paths import INGESTED, METRICS, MODEL, PER_IMAGE, SPLIT_PAIRS
 from stages.datasets import layouts
-from stages.datasets.pairs import Pair, write_shards
+from stages.datasets.pairs import write_shards
+from stages.datasets.sources.folder import pairs_in
 from stages.inference.score import open_model, score
 from tests.conftest import ROOT, lungs, png
 from tests.inference.onnx_models import dark_is_lung
@@ -81,21 +82,7 @@ def test_the_numbers_are_those_of_evaluate(tmp_path, data, tiny_params):
 
     MODEL.parent.mkdir(parents=True)
     brightness_model().save(MODEL)
-    pairs = []
-    for path in sorted(data.rglob("images/*.png")):
-        mask = path.parent.parent / "masks" / path.name
-        encoded = (path.read_bytes(), mask.read_bytes())
-        class_name = path.parent.parent.name
-        pairs.append(
-            Pair(
-                pair_id=path.stem,
-                class_name=class_name,
-                image_path="i.png",
-                mask_path="m.png",
-                image=encoded[0],
-                mask=encoded[1],
-            )
-        )
+    pairs = list(pairs_in(data, tiny_params().ingest))
     write_shards(pairs, INGESTED, shard_pairs=4)
     rows = [(p.pair_id, p.class_name, p.pair_id, "validation") for p in pairs]
     names = ["pair_id", "class_name", "group", "split"]
