@@ -82,6 +82,7 @@ def make_inputs(root: Path, values: dict) -> Params:
         paths.METRICS: {
             "dice": statistics, "iou": statistics, "hd95_px": {"mean": 2.5},
             "assd_px": {"mean": None}, "num_images": 3, "num_undefined": 1,
+            "num_without_foreground": 0,
             "by_class": {CLASS: {"num_images": 3, "dice": statistics}},
         },
         paths.QUALITY_REPORT: {
@@ -346,35 +347,37 @@ def test_the_card_speaks_of_lungs_only_where_there_are(exported):
 # Refusals
 
 
-def _cut_model() -> None:
+def test_nothing_is_exported_behind_a_failed_gate_or_without_an_input(inputs, values):
+    files.write_json(paths.VERDICT, {"passed": False, "checks": []})
+    with pytest.raises(PipelineError, match=r"verdict\.json should say"):
+        run_export(parse_params(values))
+    paths.VERDICT.unlink()
+    with pytest.raises(PipelineError, match=r"verdict\.json is missing"):
+        run_export(parse_params(values))
+    assert not paths.EXPORT.exists()
+
+
+@pytest.mark.parametrize("path", [paths.BUILD, paths.QUALITY_REPORT], ids=str)
+def test_a_missing_input_is_named(inputs, values, path):
+    path.unlink()
+    with pytest.raises(PipelineError, match=f"{path.name} is missing"):
+        run_export(parse_params(values))
+    assert not paths.EXPORT.exists()
+
+
+def test_a_corrupt_model_is_one_sentence(inputs, values):
     content = paths.MODEL.read_bytes()
     paths.MODEL.write_bytes(content[: len(content) // 3])
+    with pytest.raises(PipelineError, match=r"unet\.keras should be a Keras model"):
+        run_export(parse_params(values))
+    assert not paths.EXPORT.exists()
 
 
-def _hold_out_nothing() -> None:
+def test_no_validation_rows(inputs, values):
     table = read_splits(paths.SPLIT_PAIRS).assign(split="train")
     files.write_csv(paths.SPLIT_PAIRS, table)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (
-            lambda: files.write_json(paths.VERDICT, {"passed": False, "checks": []}),
-            r"verdict\.json should say",
-        ),
-        (paths.VERDICT.unlink, r"verdict\.json is missing"),
-        (paths.QUALITY_REPORT.unlink, r"report\.json is missing"),
-        (paths.BUILD.unlink, r"build\.json is missing"),
-        (_cut_model, r"unet\.keras should be a Keras model"),
-        (_hold_out_nothing, "should have validation rows"),
-    ],
-)
-def test_a_failed_gate_or_a_bad_input_exports_nothing(inputs, values, spoil, sentence):
-    spoil()
-    with pytest.raises(PipelineError, match=sentence):
-        run_export(parse_params(with_overrides(values, {"export.variants": []})))
-    assert not paths.EXPORT.exists()
+    with pytest.raises(PipelineError, match="should have validation rows"):
+        run_export(parse_params(values))
 
 
 @pytest.mark.parametrize(
@@ -438,12 +441,16 @@ def test_parity_measures_both_differences(values):
     with pytest.raises(PipelineError, match="nan in probability"):
         parity.compare("nan", lambda _: prob * np.nan, reference([mask], prob), params)
 
-    # Truth and prediction are empty: no difference; a whole mask out of nothing is one.
-    empty = reference([mask & False], prob * 0)
-    found = parity.compare("empty", lambda _: prob * 0, empty, params)
+
+def test_parity_where_truth_and_prediction_are_empty(values):
+    params = parse_params(values).export
+    prob = np.zeros((1, 2, 2, 1), np.float32)
+    empty = np.zeros((2, 2), bool)
+    found = parity.compare("empty", lambda _: prob, reference([empty], prob), params)
     assert found == parity.Differences(0, 0)
+    # A whole mask out of nothing is a difference, even if nothing was there.
     with pytest.raises(PipelineError):
-        parity.compare("full", lambda _: prob * 0 + 1, empty, params)
+        parity.compare("full", lambda _: prob + 1, reference([empty], prob), params)
 
 
 def test_multiply_adds_of_every_kind_of_kernel():

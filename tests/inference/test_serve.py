@@ -5,6 +5,8 @@ import json
 import logging
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -45,6 +47,13 @@ def test_the_mask_is_that_of_predict(served, tmp_path):
     assert headers["x-components"] == row[4] == "2"
     assert headers["x-model-sha256"] == row[9]
     assert "Not a medical device" in headers["x-notice"]
+    # Nothing is in the file but the picture.
+    kinds, at = [], 8
+    while at < len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        kinds.append(kind)
+        at += 12 + length
+    assert set(kinds) == {b"IHDR", b"IDAT", b"IEND"}
 
 
 def test_facts_as_json(served):
@@ -232,6 +241,26 @@ def test_a_slow_client(tmp_path):
         status, _, content = served.ask("/predict", slowly())
         assert status == 408
         assert "more than 0.2 s to arrive" in json.loads(content)["detail"]
+
+
+def test_connections_without_a_request_are_closed(tmp_path, monkeypatch):
+    """Or they would use up the file descriptors."""
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
+    with serving(tmp_path) as served:
+        silent = socket.create_connection(served.address, timeout=20)
+        begun = socket.create_connection(served.address, timeout=20)
+        begun.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow:")
+        asked = http.client.HTTPConnection(*served.address, timeout=20)
+        asked.request("GET", "/healthz")
+        assert asked.getresponse().read() == b'{"status":"ok"}'
+        assert silent.recv(1) == b""
+        assert begun.recv(1) == b""
+        assert asked.sock.recv(1) == b""
+
+
+def test_answers_do_not_wait_for_acknowledgements(served):
+    option = served.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert option  # accepted connections inherit it
 
 
 def test_a_defect_harms_no_other(tmp_path, caplog):

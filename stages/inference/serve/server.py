@@ -1,5 +1,6 @@
 """Listens for `lungfield serve`, and ends in order."""
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -9,12 +10,33 @@ from pathlib import Path
 
 import cv2
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stages.core.errors import PipelineError
 from stages.inference.serve.app import LOOPBACK, build
 from stages.inference.serve.engine import Engine, Limits
 
 logger = logging.getLogger(__name__)
+
+HEAD_SECONDS = 10.0  # for the head of a request, twice at most
+
+
+class _Connection(H11Protocol):
+    """Closes a connection on which no request begins: uvicorn would keep it open."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch(before=self)
+
+    def _watch(self, before: object) -> None:
+        """Compares with the last look: the same finished request, or still none."""
+        if self.transport.is_closing():
+            return
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and before is self.cycle:
+            self.transport.close()
+        else:
+            self.loop.call_later(HEAD_SECONDS, self._watch, self.cycle)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -49,7 +71,7 @@ def server_of(engine: Engine, sock: socket.socket, host: str) -> uvicorn.Server:
     is_local = is_loopback(sock.getsockname()[0])
     config = uvicorn.Config(
         build(engine, hosts=[*LOOPBACK, name] if is_local else ["*"]),
-        http="h11",
+        http=_Connection,
         log_config=None,
         log_level="warning",
         access_log=False,
