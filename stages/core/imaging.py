@@ -191,7 +191,9 @@ def _refuse(image: ImageFile.ImageFile, max_pixels: int | None, bound: str) -> N
 
 
 def _decode(image: ImageFile.ImageFile, encoded: bytes) -> Pixels:
-    if isinstance(image, TiffImageFile) and not image.has_transparency_data:
+    # OpenCV takes inks and CIELAB for colours; Pillow converts them.
+    is_plain = not image.has_transparency_data and image.mode not in ("CMYK", "LAB")
+    if isinstance(image, TiffImageFile) and is_plain:
         return _decode_tiff(image, encoded)
     image.load()
     ImageOps.exif_transpose(image, in_place=True)

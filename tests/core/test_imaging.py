@@ -157,6 +157,31 @@ def test_transparency(kind):
             read(saved(indexed, format=kind, transparency=0))
 
 
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("jpeg", "CMYK"), ("tiff", "CMYK"), ("tiff", "YCbCr")]
+)
+def test_other_colour_models_are_converted(kind, mode):
+    image = Image.fromarray(
+        np.dstack([np.full((16, 16), v) for v in (200, 100, 50)]).astype(np.uint8)
+    )
+    encoded = saved(image.convert(mode), format=kind)
+    found = read(encoded).pixels
+    assert np.abs(found[..., ::-1].astype(int) - [200, 100, 50]).max() <= 3
+
+
+def test_cielab_is_converted():
+    lab = Image.frombytes("LAB", (7, 5), COLOUR.tobytes())
+    found = read(saved(lab, format="tiff")).pixels
+    assert np.array_equal(found[..., ::-1], np.asarray(lab.convert("RGB")))
+
+
+def test_an_mpo_file_is_read_by_its_first_picture():
+    image, more = Image.fromarray(COLOUR), [Image.fromarray(255 - COLOUR)]
+    encoded = saved(image, format="mpo", save_all=True, append_images=more)
+    first = imaging.decode(saved(image, format="jpeg"))
+    assert np.abs(imaging.decode(encoded).astype(int) - first).max() <= 2
+
+
 def test_several_pages_or_frames_are_refused():
     image = Image.fromarray(GREY)
     more = {"save_all": True, "append_images": [Image.fromarray(255 - GREY)]}
