@@ -59,19 +59,13 @@ def test_prefect_yaml_has_no_key_that_prefect_would_drop():
         for name, words in step.items():
             import_object(name)(**words | {"directory": str(ROOT)})
     flows = {"stages.flow.pipeline": pipeline, "stages.flow.refresh": refresh}
-    names = []
     for deployment in plan["deployments"]:
         check(deployment, models.DeploymentConfig)
         check(deployment["work_pool"], models.WorkPoolConfig)
         check(deployment["concurrency_limit"], models.ConcurrencyLimitSpec)
         for schedule in deployment["schedules"]:
             check(schedule, models.RawScheduleConfig)
-            assert schedule["cron"]
-            assert schedule["timezone"]
-        assert deployment["concurrency_limit"]["limit"] == 1
         flows[deployment["entrypoint"]].validate_parameters(deployment["parameters"])
-        names.append(deployment["name"])
-    assert names == ["nightly", "weekly-refresh"]
 
 
 def test_an_unknown_study_fails_the_run_in_one_sentence():
@@ -118,58 +112,23 @@ def test_the_end_of_a_stage_is_one_sentence():
         assert (state.name, state.message) == (name, message)
 
 
-def test_what_a_killed_run_had_started_ends_with_it(tmp_path):
-    """Even when nothing of the run's own could still be done."""
-    code = """
-        import sys
-        from pathlib import Path
-        from functools import partial
-        from stages.core import processes
-        print = partial(print, flush=True)
-        child = "import time; print('up', flush=True); time.sleep(600)"
-        # A grandchild, as a stage is of the run.
-        words = ["sh", "-c", f'"{sys.executable}" -c "{child}"; exit 3']
-        processes.run(words, cwd=Path.cwd(), on_line=print)
-    """
-    run = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-    )
-    assert run.stdout.readline() == b"up\n"
-    assert processes_in(tmp_path, "time.sleep")
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    run.stdout.close()
-    wait_for(lambda: not processes_in(tmp_path), what="all ended", seconds=10)
-
-
-def test_a_command_is_heard_line_by_line_and_its_code_returned(tmp_path):
+def test_a_command_is_heard_line_by_line_and_ends_with_its_block(tmp_path):
     from stages.core import processes
 
-    times = {}
-    script = "import time; print('a'); time.sleep(0.5); print('b\\rc'); exit(7)"
-    code = processes.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        on_line=lambda line: times.setdefault(line, time.monotonic()),
-    )
-    assert code == 7
-    assert list(times) == ["a", "b", "c"]
-    assert times["b"] - times["a"] > 0.3
-    thread = threading.Thread(
-        target=processes.run,
-        args=([sys.executable, "-c", "import time; time.sleep(600)"],),
-        kwargs={"cwd": tmp_path, "on_line": print},
-    )
+    heard, codes = [], []
+    script = "import time; print('a\\rb', flush=True); time.sleep(600)"
+
+    def run() -> None:
+        words = [sys.executable, "-c", script]
+        codes.append(processes.run(words, cwd=tmp_path, on_line=heard.append))
+
+    thread = threading.Thread(target=run)
     with processes.end_with_block():
         thread.start()
-        wait_for(
-            lambda: processes_in(tmp_path, "sleep(600)"), what="started", seconds=10
-        )
-    thread.join(timeout=10)
-    assert not thread.is_alive()
-    assert not processes_in(tmp_path, "sleep(600)")
+        wait_for(lambda: heard[:2] == ["a", "b"], "lines of a progress bar")
+    thread.join()
+    assert codes == [128 + signal.SIGINT]
+    assert not processes_in(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -673,11 +632,5 @@ def test_prefect_deploys_what_prefect_yaml_says(served, api):
         assert deployment.global_concurrency_limit.limit == 1
         assert deployment.concurrency_options.collision_strategy == "ENQUEUE"
         assert deployment.work_pool_name == "lungfield"
-        assert deployment.parameters == {"params": {}}
-        assert deployment.pull_steps == [
-            {
-                "prefect.deployments.steps.set_working_directory": {
-                    "directory": str(plan.root)
-                }
-            }
-        ]
+        (step,) = deployment.pull_steps
+        assert [*step.values()] == [{"directory": str(plan.root)}]

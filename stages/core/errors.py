@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 # BSD's EX_TEMPFAIL: tells a scheduler that another try may succeed.
 TRY_AGAIN = 75
+AGAIN_S = 0.1
 
 
 class PipelineError(Exception):
@@ -104,6 +105,7 @@ def _handle_signals() -> None:
         return
     _handled.clear()
     _received.clear()
+    sys.unraisablehook = _unraisable
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _unwind)
@@ -118,6 +120,18 @@ def _unwind(number: int, _frame: FrameType | None) -> None:
     _received.append(number)
     # The message comes later: the signal may have interrupted a write to stderr.
     raise KeyboardInterrupt
+
+
+def _unraisable(dropped: "sys.UnraisableHookArgs") -> None:
+    """Sends a signal again if it came in a destructor, where Python drops errors."""
+    if not _received or not isinstance(dropped.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+        return
+    number = _received.pop()
+    signal.signal(number, _unwind)
+    again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 def _end_interrupted() -> NoReturn:

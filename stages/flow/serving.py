@@ -7,7 +7,6 @@ loopback, which ends with this process and keeps its history in PREFECT_HOME.
 import asyncio
 import contextlib
 import contextvars
-import importlib
 import logging
 import os
 import signal
@@ -32,7 +31,6 @@ from prefect.settings import (
     PREFECT_SERVER_API_PORT,
     temporary_settings,
 )
-from prefect.types.entrypoint import EntrypointType
 from ruamel.yaml import YAML
 
 from stages.core import process_group
@@ -127,24 +125,20 @@ def deployments(path: Path) -> list[RunnerDeployment]:
         raise PipelineError(
             f"{path} is missing here; run from the root of the repository"
         ) from None
-    return [_deployment(facts) for facts in plan["deployments"]]
-
-
-def _deployment(facts: dict[str, Any]) -> RunnerDeployment:
-    module, name = facts["entrypoint"].rsplit(".", 1)
-    flow = getattr(importlib.import_module(module), name)
-    made: RunnerDeployment = flow.to_deployment(
-        facts["name"],
-        description=facts.get("description"),
-        parameters=facts.get("parameters"),
-        schedules=[
-            Cron(each["cron"], timezone=each["timezone"]) for each in facts["schedules"]
-        ],
-        concurrency_limit=ConcurrencyLimitConfig(**facts["concurrency_limit"]),
-        entrypoint_type=EntrypointType.MODULE_PATH,
-    )
-    made.entrypoint = facts["entrypoint"]
-    return made
+    return [
+        RunnerDeployment.from_entrypoint(
+            entry["entrypoint"],
+            entry["name"],
+            description=entry.get("description"),
+            parameters=entry.get("parameters"),
+            schedules=[
+                Cron(each["cron"], timezone=each["timezone"])
+                for each in entry["schedules"]
+            ],
+            concurrency_limit=ConcurrencyLimitConfig(**entry["concurrency_limit"]),
+        )
+        for entry in plan["deployments"]
+    ]
 
 
 @contextlib.contextmanager

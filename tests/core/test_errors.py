@@ -14,7 +14,9 @@ from tests.conftest import ROOT
 def _signals_as_they_were():
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.getsignal(number) for number in numbers]
+    hook = sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     for number, handler in zip(numbers, handlers, strict=True):
         signal.signal(number, handler)
 
@@ -78,12 +80,25 @@ def test_a_full_disk_in_another_librarys_words(capsys):
     assert printed.startswith("error: no space left on the disk")
 
 
+# What a signal interrupts: Python code, a destructor, or native code that raises an
+# error of its own then.
+SLEEP = "time.sleep(60)"
+DESTROY = "type('X', (), {'__del__': lambda _: time.sleep(60)})(); time.sleep(60)"
+NATIVE = """
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise SystemError('bad argument') from None
+"""
+
+
+@pytest.mark.parametrize("waiting", [SLEEP, DESTROY, NATIVE])
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 def test_a_signal_is_one_sentence_and_removes_partial_files(
-    tmp_path, number, code, word
+    tmp_path, number, code, word, waiting
 ):
     run = begun(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
@@ -93,7 +108,7 @@ def test_a_signal_is_one_sentence_and_removes_partial_files(
         "    with files.replacing(paths.INGESTED) as partial:\n"
         "        partial.mkdir()\n"
         "        print('there', flush=True)\n"
-        "        time.sleep(60)\n"
+        f"        {waiting}\n"
         "errors.run(main)\n"
     )
     run.send_signal(number)

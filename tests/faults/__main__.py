@@ -61,7 +61,7 @@ def stages_disturbed(
 
 def clear(root: Path) -> None:
     """Removes a clone and what lies beside it."""
-    for path in (root, root.with_suffix(".site"), root.with_suffix(".clock")):
+    for path in (root, root.with_suffix(".site")):
         shutil.rmtree(path, ignore_errors=True)
 
 

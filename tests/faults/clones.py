@@ -127,14 +127,7 @@ def measure(run: "Run", stage: str) -> Cost:
 class Run:
     """A `dvc` command in a clone, as leader of a process group of its own."""
 
-    def __init__(
-        self,
-        root: Path,
-        words: list[str],
-        *,
-        site: Path,
-        env: dict[str, str] | None = None,
-    ) -> None:
+    def __init__(self, root: Path, words: list[str], *, site: Path) -> None:
         # TensorFlow may say what it likes; DVC's memory of hashes is this clone's own.
         ours = {
             name: value
@@ -147,7 +140,7 @@ class Run:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dvc", *words],
             cwd=root,
-            env=ours | {"DVC_SITE_CACHE_DIR": str(site)} | (env or {}),
+            env=ours | {"DVC_SITE_CACHE_DIR": str(site)},
             stdin=subprocess.DEVNULL,
             # No file: a limit on the size of files would silence who meets it.
             stdout=subprocess.PIPE,

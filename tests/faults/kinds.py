@@ -38,11 +38,11 @@ class Scene:
     clear: list[Callable[[], object]] = field(default_factory=list)  # when all is done
     may_be_silent: bool = False  # nobody is left to say a word
 
-    def start(self, *, single: bool = True, env: dict[str, str] | None = None) -> Run:
+    def start(self, *, single: bool = True) -> Run:
         # As a flow's task runs it, or as a person does.
         single = single and self.dice.random() < 0.5
         words = ["repro", *(["--single-item"] if single else []), self.stage]
-        run = Run(self.root, words, site=self.root.with_suffix(".site"), env=env)
+        run = Run(self.root, words, site=self.root.with_suffix(".site"))
         self.runs.append(run)
         return run
 
@@ -286,33 +286,14 @@ def two_at_once(scene: Scene) -> str | None:
     return f"a second dvc repro {point[1]}"
 
 
-SHIFT = """
-import time
-_back = {back}
-_time, _time_ns = time.time, time.time_ns
-time.time = lambda: _time() - _back
-time.time_ns = lambda: _time_ns() - _back * 10**9
-for _name in ("gmtime", "localtime"):
-    def _shifted(seconds=None, _call=getattr(time, _name)):
-        return _call(time.time() if seconds is None else seconds)
-    setattr(time, _name, _shifted)
-"""
-
-
 def clock_back(scene: Scene) -> str | None:
-    """Files are of the future, and every process's clock is behind, in mid-pipeline.
-
-    The kernel's own clock stays: it is everyone's on the machine.
-    """
+    """All files are of the future, as after a clock that was ahead was set right."""
     days = scene.dice.choice([1, 30, 20_000])
-    site = scene.root.with_suffix(".clock")
-    site.mkdir(exist_ok=True)
-    (site / "sitecustomize.py").write_text(SHIFT.format(back=days * DAY_S))
     ahead = time.time() + days * DAY_S
     for path in scene.root.rglob("*"):
         if ".git" not in path.parts and not path.is_symlink():
             os.utime(path, (ahead, ahead))
-    scene.begun(scene.start(env={"PYTHONPATH": str(site)}))
+    scene.begun(scene.start())
     scene.end()
     return f"the clock {days} days behind the files"
 
