@@ -23,7 +23,7 @@ from tests.plan import Plan
 SCHEDULE = "stages.cli schedule"
 
 
-def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = 240) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = 600) -> Any:
     """What a condition gives as soon as it gives something."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -338,6 +338,8 @@ def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
     text = artifacts(api, state.state_details.flow_run_id)["review"]
     assert "The gate failed: dice.mean" in text
     assert "gate.min.dice.mean" in text
+    picture = "data:image/png;base64," in text.split("\n\n")[1]
+    assert picture == (plan.root / "review.png").exists()
 
 
 STEP = """

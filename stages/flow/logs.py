@@ -26,6 +26,7 @@ def shorten_tracebacks() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # each request is a line
     for name in REPETITIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("prefect.flow_runs").addFilter(_is_news)
     logging.raiseExceptions = False  # for records that the server does not take
     loop: Any = services.critical_service_loop
     # It prints tracebacks, then raises what the caller logs.
@@ -42,7 +43,7 @@ def shorten_tracebacks() -> None:
         if record.name.startswith("prefect"):
             if error is None:  # Prefect logs "NoneType: None" where nothing was raised
                 record.exc_info = None
-            elif is_of_network(error) or isinstance(error, FailedRun):
+            elif is_of_network(error):
                 record.exc_info = None
                 message = textwrap.shorten(record.getMessage(), 240)
                 record.msg = f"{message} ({one_line(error)})"
@@ -51,6 +52,11 @@ def shorten_tracebacks() -> None:
 
     shortened.shortens = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(shortened)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for the exception by which Prefect's engine ends a run that failed."""
+    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
 
 
 def _silent(*_: object) -> None:

@@ -53,10 +53,14 @@ def publish(root: Path, result: PlanResult, *, kept: str = "") -> None:
 
 
 def publish_review(root: Path) -> None:
-    """Publishes `review.md`, which lies in this folder."""
+    """Publishes the review in this folder, as a pull request's comment shows it."""
+    headline, _, text = (root / "review.md").read_text("utf-8").partition("\n")
+    picture = root / "review.png"
+    if picture.is_file():
+        headline += f"\n\n{_embedded('png', picture.read_bytes())}"
     with _or_a_warning():
         create_markdown_artifact(
-            markdown=(root / "review.md").read_text("utf-8"),
+            markdown=f"{headline}\n{text}",
             key="review",
             description="What the new data changed, image by image",
         )
@@ -103,13 +107,7 @@ def _metrics(root: Path) -> list[dict[str, str]]:
 
 
 def compare(now: dict[str, Any], before: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Metrics now and before: the headline metric, and every other that changed.
-
-    Example:
-        >>> row = next(compare({"dice.mean": 0.96}, {"dice.mean": 0.95}))
-        >>> row["difference"], row["change"]
-        ('+0.0100', 'better')
-    """
+    """Metrics now and before: the headline metric, and every other that changed."""
     for name in sorted({*now, *before}, key=order):
         new, old = now.get(name), before.get(name)
         if new == old and name != f"{HEADLINE.name}.mean":
@@ -130,7 +128,7 @@ def compare(now: dict[str, Any], before: dict[str, Any]) -> Iterator[dict[str, s
 
 
 def _overlays(root: Path) -> str:
-    """Markdown that embeds the pictures, so that no server has to hand them out."""
+    """The worst images, in Markdown."""
     scores = pd.read_csv(root / paths.PER_IMAGE, dtype={"pair_id": str})
     scores = scores.sort_values(["dice", "pair_id"], na_position="first")
     parts = []
@@ -141,12 +139,16 @@ def _overlays(root: Path) -> str:
             continue
         quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         _, jpeg = cv2.imencode(".jpg", picture, quality)
-        data = base64.b64encode(jpeg.tobytes()).decode()
         title = str(row.pair_id).replace("`", "'")
         parts.append(
-            f"`{title}`: Dice {row.dice:.4f}\n\n"
-            f"![overlay](data:image/jpeg;base64,{data})\n"
+            f"`{title}`: Dice {row.dice:.4f}\n\n{_embedded('jpeg', jpeg.tobytes())}\n"
         )
         if len(parts) == WORST:
             break
     return "\n".join(parts) or "No overlays were made (`evaluate.overlays_worst`)."
+
+
+def _embedded(kind: str, data: bytes) -> str:
+    """Markdown that holds a picture, so that no server has to hand it out."""
+    text = base64.b64encode(data).decode()
+    return f"![overlays](data:image/{kind};base64,{text})"
