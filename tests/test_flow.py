@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -288,6 +287,7 @@ def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
         lambda: not processes_in(plan.root, "dvc"), what="processes ended", seconds=30
     )
     assert not processes_in(plan.root, "-m stages.train")
+    assert task_states(api, run.id)["train"] == "Interrupted"
     assert_unlocked(plan.root)
 
     # The next restores what was made before with as few epochs.
@@ -306,7 +306,7 @@ def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
     rows = {row["metric"]: row for row in YAML(typ="safe").load(found["metrics"])}
     assert rows["dice.mean"]["value"] == f"{metrics['dice']['mean']:.4f}"
     assert rows["dice.mean"]["last commit"] == rows["dice.mean"]["value"]
-    assert found["verdict"].splitlines()[1] == "gate passed: all 1 bounds are met"
+    assert found["verdict"].splitlines()[1] == "gate passed: 1 of 1 bounds are met"
     pictures = len(list(paths.OVERLAYS.glob("*.png")))
     assert found["worst-overlays"].count("data:image/jpeg;base64,") == min(pictures, 4)
     worst = files.read_json(paths.METRICS)["dice"]["min"]
@@ -502,6 +502,21 @@ def ingested(plan: Plan, revision: str) -> dict[str, Any]:
     return json.loads(dvc_files.stored(cache, name).read_text())
 
 
+def kept_branch(plan: Plan, api: Any, base: str, *, num_pairs: int) -> str:
+    """The branch of a refresh that found newer data; the working tree is as it was."""
+    from stages.flow import refresh
+
+    state = run_flow(refresh)
+    assert state.name == "Completed", state.message
+    assert task_states(api, state.state_details.flow_run_id) == {"ingest": "Executed"}
+    branch = re.search("branch (refresh/[a-z0-9-]+) holds the", state.message)[1]
+    assert ingested(plan, branch)["num_pairs"] == num_pairs
+    assert run_flow(refresh).message == f"nothing new: branch {branch} exists already"
+    assert plan.git("rev-parse", "HEAD") == base
+    assert plan.git("status", "--porcelain") == ""
+    return branch
+
+
 @pytest.mark.slow
 def test_refresh_keeps_newer_data_as_a_branch(tmp_path, tiny_values, api, monkeypatch):
     from stages.flow import pipeline, refresh
@@ -512,29 +527,19 @@ def test_refresh_keeps_newer_data_as_a_branch(tmp_path, tiny_values, api, monkey
     plan.run("dvc", "remote", "add", "--default", "store", "../store")
     base = plan.commit("ingest alone")
     monkeypatch.chdir(root)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
     versions = {(DATASET, 1): radiography_zip(tmp_path / "one", 4)}
     with KaggleStandIn(versions) as kaggle:
         for name, value in kaggle.environment(tmp_path / "home").items():
             monkeypatch.setenv(name, value)
-        begin = time.monotonic()
         state = run_flow(refresh)
         assert state.name == "Nothing new"
         assert state.message == f"nothing new: {DATASET} is still at version 1"
-        assert time.monotonic() - begin < 30
         assert not kaggle.asked("DownloadDataset")
 
         kaggle.archives[DATASET, 2] = radiography_zip(tmp_path / "two", 6)
-        state = run_flow(refresh)
-        assert state.name == "Completed", state.message
-        assert "branch refresh/v2 holds the result" in state.message
-        assert task_states(api, state.state_details.flow_run_id) == {
-            "ingest": "Executed"
-        }
-        assert run_flow(refresh).message == (
-            "nothing new: branch refresh/v2 exists already"
-        )
+        assert kept_branch(plan, api, base, num_pairs=6) == "refresh/v2"
 
         # Overrides: the pipeline beside the working tree, kept as an experiment.
         state = run_flow(pipeline, params={"ingest.limits": 2})
@@ -548,7 +553,6 @@ def test_refresh_keeps_newer_data_as_a_branch(tmp_path, tiny_values, api, monkey
         name = re.match("`dvc exp apply ([a-z-]+)`", state.message)[1]
 
     # The working tree is as it was; the branch has params, lock and metrics.
-    assert plan.git("rev-parse", "HEAD") == base
     assert plan.git("status", "--porcelain") == ""
     assert not (root / "dvc.lock").exists()
     assert len(plan.git("worktree", "list").splitlines()) == 1
@@ -560,11 +564,8 @@ def test_refresh_keeps_newer_data_as_a_branch(tmp_path, tiny_values, api, monkey
     assert [line.split()[:3] for line in lines.splitlines() if line[:2] == "+ "] == [
         ["+", "version:", "2"]
     ]
-    listed = plan.git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
-    listed = [name for name in listed if "/exec/" not in name]  # DVC's own
-    place = f"refs/exps/{base[:2]}/{base[2:]}"
-    assert listed == [f"{place}/{name}"]
-    assert ingested(plan, f"{place}/{name}")["num_pairs"] == 2
+    experiment = f"refs/exps/{base[:2]}/{base[2:]}/{name}"
+    assert ingested(plan, experiment)["num_pairs"] == 2
     assert [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
 
     # A merged branch is up to date without running anything.
@@ -586,25 +587,13 @@ def test_refresh_trains_on_a_folder_that_changed(
     radiography_tree(Path(folder), {"COVID": 4})
     assert plan.repro() == {"ingest": "run"}
     base = plan.commit("four pairs")
-    state = run_flow(refresh)
-    assert (state.name, state.message) == (
-        "Nothing new",
-        f"nothing new: {folder} is unchanged",
-    )
+    assert run_flow(refresh).message == f"nothing new: {folder} is unchanged"
 
     radiography_tree(Path(folder), {"COVID": 6})
-    state = run_flow(refresh)
-    assert state.name == "Completed", state.message
-    branch = re.search("branch (refresh/folder-[0-9a-f]{8}) holds", state.message)[1]
-    assert task_states(api, state.state_details.flow_run_id) == {"ingest": "Executed"}
-    assert ingested(plan, branch)["num_pairs"] == 6
-    assert run_flow(refresh).message == f"nothing new: branch {branch} exists already"
-    assert plan.git("rev-parse", "HEAD") == base
-    assert plan.git("status", "--porcelain") == ""
+    branch = kept_branch(plan, api, base, num_pairs=6)
 
     # Merged, the same folder is what the last commit was trained on.
     plan.git("merge", "-q", branch)
-    assert plan.repro() == {"ingest": "cached"}
     assert run_flow(refresh).message == f"nothing new: {folder} is unchanged"
 
 

@@ -24,12 +24,7 @@ class Update:
 
 
 def find(root: Path, params: IngestParams) -> Update:
-    """Asks the source that the last commit's params name, without a download.
-
-    Raises:
-        NetworkError: If Kaggle does not answer.
-        PipelineError: If Kaggle refuses, or the folder is missing.
-    """
+    """Asks the source that the last commit's params name, without a download."""
     for source in params.source:
         match source:
             case "kaggle":

@@ -40,11 +40,7 @@ def hold(run_id: str) -> None:
 
 
 def end_dead_runs() -> None:
-    """Marks unfinished runs of dead processes as crashed.
-
-    Raises:
-        httpx.HTTPError: If the server does not answer.
-    """
+    """Marks unfinished runs of dead processes as crashed."""
     for path in sorted(FOLDER.glob("*")):
         with path.open("r+") as file:
             try:

@@ -92,12 +92,9 @@ def _or_a_warning() -> Iterator[None]:
 def verdict(root: Path) -> str:
     """The gate's table as text, its outcome first."""
     found = [Check(**c) for c in files.read_json(root / paths.VERDICT)["checks"]]
-    num_failed = sum(not check.passed for check in found)
-    if num_failed:
-        head = f"gate FAILED: {num_failed} of {len(found)} bounds are not met"
-    else:
-        head = f"gate passed: all {len(found)} bounds are met"
-    return f"{head}\n{table(found)}"
+    num_met = sum(check.passed for check in found)
+    word = "passed" if num_met == len(found) else "FAILED"
+    return f"gate {word}: {num_met} of {len(found)} bounds are met\n{table(found)}"
 
 
 def _metrics(root: Path) -> list[dict[str, str]]:

@@ -64,34 +64,30 @@ class _Runner(Runner):
 
 
 def serve() -> None:
-    """Serves until interrupted; then the schedules pause.
-
-    Raises:
-        PipelineError: If `prefect.yaml` is missing or the server does not start.
-        NetworkError: If the server that the settings name does not answer.
-    """
+    """Serves until interrupted; then the schedules pause."""
     logs.shorten_tracebacks()
     os.environ[SERVING] = str(os.getpid())
     found = deployments(DEPLOYMENTS)
-    is_own = not PREFECT_API_URL.value()
+    is_own = not PREFECT_API_URL.value()  # else other machines may use it
     with server() as url, temporary_settings({PREFECT_API_URL: url}):
-        leftovers.end_dead_runs()
-        if is_own:
-            leftovers.end_unknown_runs(str(each.name) for each in found)
         # A thread has no settings of its own: it takes these along.
         context = contextvars.copy_context()
         args = (_end_dead_runs,)
         threading.Thread(target=context.run, args=args, daemon=True).start()
-        while _serve(found):
+        while _serve(found, is_first=is_own):
+            is_own = False
             logger.warning("Prefect's server does not answer; waiting for it")
             while _problem(url):
                 time.sleep(RESTART_S)
 
 
-def _serve(found: list[RunnerDeployment]) -> bool:
+def _serve(found: list[RunnerDeployment], *, is_first: bool) -> bool:
     """Serves until interrupted (False), or until the server stops answering (True)."""
     runner = _Runner()
     try:
+        leftovers.end_dead_runs()
+        if is_first:
+            leftovers.end_unknown_runs(str(each.name) for each in found)
         for deployment in found:
             runner.add_deployment(deployment)
         url = str(PREFECT_API_URL.value()).removesuffix("/api")
@@ -114,11 +110,7 @@ def _end_dead_runs() -> None:
 
 
 def deployments(path: Path) -> list[RunnerDeployment]:
-    """The deployments of a `prefect.yaml`, without their work pools.
-
-    Raises:
-        PipelineError: If the file is missing.
-    """
+    """The deployments of a `prefect.yaml`, without their work pools."""
     try:
         plan = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
     except FileNotFoundError:

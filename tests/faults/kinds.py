@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stages.core import dvc_files, files
 from tests.faults import clones, watch
 from tests.faults.clones import Base, Run
 
@@ -122,8 +123,7 @@ def disk_full(scene: Scene) -> str | None:
         used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
         free = int(share * cost.total_bytes) // disk.f_frsize * disk.f_frsize
         mount("-o", f"remount,size={used + free}", str(data))
-        run = scene.start()
-        scene.begun(run)
+        scene.start()
         scene.mend.append(lambda: mount("-o", f"remount,size={ROOMY}", str(data)))
         what = f"a disk with {free} bytes free"
     else:
@@ -152,7 +152,7 @@ def read_only(scene: Scene) -> str | None:
             folder.chmod(0o555)
         scene.mend.append(lambda: [folder.chmod(0o755) for folder in folders])
         what = "data/ without write permission"
-    scene.begun(scene.start())
+    scene.start()
     scene.end()
     return what
 
@@ -186,7 +186,7 @@ def _spoilt(
             what = spoil(path, scene.dice)
             if path.exists():
                 os.utime(path)
-            scene.begun(scene.start())
+            scene.start()
             scene.end()
             return f"{what} of {where} before the run"
         run = scene.start()
@@ -210,20 +210,15 @@ def cache_object(scene: Scene) -> str | None:
     """
     name = scene.dice.choice(_cached(scene.base, scene.stage))
     scene.damaged.append(name)
-    out = next(
-        out
-        for stage in scene.base.lock["stages"].values()
-        for out in stage.get("outs", [])
-        if out["path"] == name
-    )
-    path = scene.dice.choice(clones.cache_objects(scene.root, out["md5"]))
+    md5 = dvc_files.recorded_outs(scene.base.lock["stages"])[name]
+    path = scene.dice.choice(clones.cache_objects(scene.root, md5))
     bit = flip(path, scene.dice)
     edited = scene.dice.random() < 0.3
     if edited:
         path.chmod(0o644)
-    clones.files.remove(scene.root / name)
+    files.remove(scene.root / name)
     # Not a single item: DVC is to restore the input.
-    scene.begun(scene.start(single=False))
+    scene.start(single=False)
     scene.end()
     return f"{bit} of {name}'s cache object, {'writable' if edited else 'read-only'}"
 
@@ -293,7 +288,7 @@ def clock_back(scene: Scene) -> str | None:
     for path in scene.root.rglob("*"):
         if ".git" not in path.parts and not path.is_symlink():
             os.utime(path, (ahead, ahead))
-    scene.begun(scene.start())
+    scene.start()
     scene.end()
     return f"the clock {days} days behind the files"
 
