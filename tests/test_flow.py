@@ -99,7 +99,7 @@ def test_the_end_of_a_stage_is_one_sentence():
     dvc = "ERROR: failed to reproduce 's': failed to run: x, exited with {}\n"
     for printed, code, name, message in (
         (f"error: s: no\n a  b\n{dvc}", 1, "Failed", "s: no\n a  b"),
-        (f"I x: epoch 3 of 9\n{dvc}", 130, "Interrupted",
+        (f"epoch 4 of 9\nafter epoch 3 of 9\n{dvc}", 130, "Interrupted",
          "s: interrupted; the next run goes on from epoch 3"),
         (f"KeyboardInterrupt\n{dvc}", -2, "Interrupted",
          "s: interrupted; the next run repeats it"),

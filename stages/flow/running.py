@@ -40,7 +40,7 @@ EXITED = re.compile(r"exited with (-?\d+)")
 # A stage's sentence, with the table that may follow it, and DVC's.
 OWN_SENTENCE = re.compile(r"^error: (.*?)(?=^ERROR: |\Z)", re.MULTILINE | re.DOTALL)
 DVC_SENTENCE = re.compile(r"^ERROR: (.*)", re.MULTILINE)
-EPOCH = re.compile(r"epoch (\d+) of \d+")
+EPOCH = re.compile(r"after epoch (\d+) of \d+")
 
 
 @dataclass(frozen=True)
