@@ -184,6 +184,8 @@ def _refuse(image: ImageFile.ImageFile, max_pixels: int | None, bound: str) -> N
     if image.mode in ("I", "F"):
         kind = "of 32 bits or signed" if image.mode == "I" else "fractions"
         raise UnreadableImageError(f"its samples are {kind}, {_SAMPLES}")
+    if image.mode == "LAB":
+        raise UnreadableImageError("its colours are CIELAB; convert it to RGB or grey")
     if getattr(image, "is_animated", False):
         raise UnreadableImageError(
             "it has several pages or frames; store each one that is meant as a file"
@@ -191,8 +193,8 @@ def _refuse(image: ImageFile.ImageFile, max_pixels: int | None, bound: str) -> N
 
 
 def _decode(image: ImageFile.ImageFile, encoded: bytes) -> Pixels:
-    # OpenCV takes inks and CIELAB for colours; Pillow converts them.
-    is_plain = not image.has_transparency_data and image.mode not in ("CMYK", "LAB")
+    # OpenCV takes inks for colours; Pillow converts them.
+    is_plain = not image.has_transparency_data and image.mode != "CMYK"
     if isinstance(image, TiffImageFile) and is_plain:
         return _decode_tiff(image, encoded)
     image.load()

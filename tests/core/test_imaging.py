@@ -169,10 +169,10 @@ def test_other_colour_models_are_converted(kind, mode):
     assert np.abs(found[..., ::-1].astype(int) - [200, 100, 50]).max() <= 3
 
 
-def test_cielab_is_converted():
+def test_cielab_is_refused():
     lab = Image.frombytes("LAB", (7, 5), COLOUR.tobytes())
-    found = read(saved(lab, format="tiff")).pixels
-    assert np.array_equal(found[..., ::-1], np.asarray(lab.convert("RGB")))
+    with pytest.raises(UnreadableImageError, match="CIELAB"):
+        read(saved(lab, format="tiff"))
 
 
 def test_an_mpo_file_is_read_by_its_first_picture():
