@@ -13,7 +13,7 @@ from typing import Any
 from stages.core import files, input_check, paths, tables
 from stages.core.errors import PipelineError, run
 from stages.core.params import GateParams, flatten, load_params
-from stages.scoring.metrics import number
+from stages.scoring.metrics import INTERVAL, number
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,14 @@ def gate(
     facts = [asdict(check) for check in found]
     files.write_json(verdict, {"passed": not failed, "checks": facts})
     if failed:
+        no_interval = [
+            c.metric for c in failed if c.value is None and c.metric.endswith(INTERVAL)
+        ]
+        reason = f" ({no_interval[0]} needs 2 groups of images)" if no_interval else ""
         raise PipelineError(
-            f"gate: {len(failed)} of {len(found)} bounds in params.yaml are not met, "
-            f"so nothing is exported ({paths.EXPORT}, if it exists, holds the former "
-            f"model); see {paths.OVERLAYS} for why",
+            f"gate: {len(failed)} of {len(found)} bounds in params.yaml are not met"
+            f"{reason}, so nothing is exported ({paths.EXPORT}, if it exists, holds "
+            f"the former model); see {paths.OVERLAYS} for why",
             details=table(found),
         )
     logger.info("gate passed\n%s", table(found))

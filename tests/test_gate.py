@@ -1,10 +1,13 @@
 import json
 
+import pandas as pd
 import pytest
 
 from stages.core import files, paths
 from stages.core.errors import PipelineError
 from stages.gate import gate
+from stages.scoring.metrics import METRICS
+from stages.scoring.scores import summarise
 
 
 @pytest.fixture
@@ -66,6 +69,18 @@ def test_what_falls_short_fails_with_the_table(
     assert " ".join(row) in " ".join(message.split())
     # The reviewer sees what failed: the verdict is there all the same.
     assert verdict()["passed"] is False
+
+
+def test_an_interval_of_one_group_is_undefined_and_fails(tiny_params):
+    images = pd.DataFrame({"pair_id": ["a", "b"], "class_name": "A", "group": "a"})
+    images[list(METRICS)] = 0.9
+    found = summarise(images, tiny_params().evaluate)
+    files.write_json(paths.METRICS, found)
+    written = files.read_json(paths.METRICS)["dice"]
+    assert (written["mean"], written["ci_low"], written["ci_high"]) == (0.9, None, None)
+    expected = r"1 of 2 .* are not met \(dice\.ci_low needs 2 groups of images\), so"
+    with pytest.raises(PipelineError, match=expected):
+        gate(params(tiny_params, {"dice.mean": 0.9, "dice.ci_low": 0.0}))
 
 
 def test_missing_metrics_say_what_makes_them(tiny_params):

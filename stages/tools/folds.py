@@ -113,7 +113,7 @@ def _cells(name: str, images: pd.DataFrame) -> tuple[str, ...]:
         name,
         str(len(images)),
         f"{dice.mean():.4f}",
-        f"{low:.4f} to {high:.4f}",
+        f"{low:.4f} to {high:.4f}" if np.isfinite(low) else "undefined",
         f"{dice.quantile(0.05):.4f}",
         f"{dice.min():.4f}",
     )
