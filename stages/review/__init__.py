@@ -11,16 +11,16 @@ from pathlib import Path
 from stages.core import files
 from stages.core.errors import PipelineError
 from stages.review.changes import Changes, changes
-from stages.review.comparison import BETTER, WORSE, Comparison, compare
+from stages.review.comparison import HIGHER, LOWER, Comparison, compare
 from stages.review.history import Point, history
 from stages.review.notes import Note, notes
 from stages.review.panels import Panel, draw, montage
 from stages.review.revision import Revision, pull, revisions
 from stages.review.run_results import CACHED, RunResults, load
-from stages.review.table import Row, common_rows, metric_rows, part_rows
+from stages.review.table import Row, common_rows, metric_rows, part_rows, unmarked
 from stages.review.verdict import Verdict, verdict
 
-LISTED = 6  # regressions, and gains
+LISTED = 6  # largest drops of Dice, and gains
 PICTURED = 200  # changed images, the most changed first
 
 
@@ -37,7 +37,7 @@ class Review:
     metrics: list[Row]
     common: list[Row]  # only where the sides scored different images
     parts: dict[str, list[Row]]  # by class and by site
-    worst: list[str]  # pair ids, worst regression first
+    worst: list[str]  # pair ids, largest drop of Dice first
     best: list[str]
     panels: dict[str, Panel]
     num_unpictured: int  # changed images left without a panel
@@ -102,10 +102,12 @@ def review(base: Revision, head: Revision) -> Review:
     before, after = load(base), load(head)
     comparison = compare(before, after)
     what = changes(before, after)
-    images = comparison.images[comparison.images["became"].isin([WORSE, BETTER])]
+    judged = verdict(after, comparison, what)
+    rows = list if judged.judges else unmarked
+    images = comparison.images[comparison.images["became"].isin([LOWER, HIGHER])]
     ranked = images.sort_values("dice_difference", kind="stable")
-    worst = list(ranked.loc[ranked["became"] == WORSE, "pair_id"][:LISTED])
-    best = list(ranked.loc[ranked["became"] == BETTER, "pair_id"][::-1][:LISTED])
+    worst = list(ranked.loc[ranked["became"] == LOWER, "pair_id"][:LISTED])
+    best = list(ranked.loc[ranked["became"] == HIGHER, "pair_id"][::-1][:LISTED])
     by_size = ranked["dice_difference"].abs().sort_values(kind="stable").index[::-1]
     changed = images.loc[by_size, "pair_id"]
     pictured = list(dict.fromkeys([*worst, *best, *changed]))[:PICTURED]
@@ -114,12 +116,12 @@ def review(base: Revision, head: Revision) -> Review:
         head=after,
         comparison=comparison,
         changes=what,
-        verdict=verdict(after, comparison, what),
+        verdict=judged,
         notes=notes(before, after, comparison, what),
-        metrics=metric_rows(before, after, comparison),
-        common=[] if comparison.same_images else common_rows(comparison),
+        metrics=rows(metric_rows(before, after, comparison)),
+        common=[] if comparison.same_images else rows(common_rows(comparison)),
         parts={
-            part: part_rows(part, before, after, comparison)
+            part: rows(part_rows(part, before, after, comparison))
             for part in comparison.parts
         },
         worst=worst,

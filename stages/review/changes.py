@@ -61,13 +61,14 @@ def changes(base: RunResults, head: RunResults) -> Changes:
         if name == paths.PLAN.name or (readers and not made):
             code[name] = list(dict.fromkeys(readers))
     inputs = [_own_inputs(e) for e in (base, head)]
+    same_data = same_out(base, head, paths.INGESTED)
     return Changes(
         params=differing(base.params, head.params),
         data=_data(base, head),
         code=code,
         reruns=_reruns(base, head),
         stale={"base": stale(base), "head": stale(head)},
-        same_inputs=bool(inputs[0]) and inputs[0] == inputs[1],
+        same_inputs=same_data and bool(inputs[0]) and inputs[0] == inputs[1],
         same_model=same_out(base, head, paths.MODEL),
         same_machine=same_out(base, head, paths.BUILD),
         machine=differing(base.build, head.build) if base.build and head.build else [],
@@ -117,7 +118,7 @@ def _reruns(base: RunResults, head: RunResults) -> list[Rerun]:
             outs = [dvc_files.recorded(entry, "outs") for entry in entries]
             differs = outs[0] != outs[1]
             if why or differs:
-                found.append(Rerun(stage, why or ["outputs alone"], differs))
+                found.append(Rerun(stage, why or ["no input changed"], differs))
     return found
 
 

@@ -14,10 +14,10 @@ RESAMPLES = 10_000
 SEED = 20
 TOLERANCE = 0.001  # of Dice: a smaller difference of an image counts as none
 
-# What became of an image.
-BETTER, WORSE, EQUAL, UNDEFINED = "better", "worse", "equal", "undefined"
+# What became of the Dice of an image.
+LOWER, HIGHER, EQUAL, UNDEFINED = "lower", "higher", "equal", "undefined"
 ONLY_BASE, ONLY_HEAD, OTHER_IMAGE = "only in base", "only in head", "other picture"
-BECAME = (WORSE, BETTER, EQUAL, UNDEFINED, OTHER_IMAGE, ONLY_BASE, ONLY_HEAD)
+BECAME = (LOWER, HIGHER, EQUAL, UNDEFINED, OTHER_IMAGE, ONLY_BASE, ONLY_HEAD)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Difference:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return bool(self.low > 0 or self.high < 0)
 
 
@@ -52,7 +52,7 @@ class Comparison:
     @property
     def num_common(self) -> int:
         """Number of images that both sides scored."""
-        return sum(self.counts[name] for name in (BETTER, WORSE, EQUAL, UNDEFINED))
+        return sum(self.counts[name] for name in (HIGHER, LOWER, EQUAL, UNDEFINED))
 
     @property
     def is_same(self) -> bool:
@@ -139,7 +139,7 @@ def _images(
         merged[name] = merged[f"{name}_head"].fillna(merged[f"{name}_base"])
     merged["is_headline"] = merged["is_headline"].astype(bool)
     names = merged["pair_id"]
-    merged["group"] = names.map(groups).fillna(names)
+    merged["group"] = [groups.get(name, name) for name in names]
     merged["in_both"] = (merged["place"] == "both") & ~names.isin(others)
     for name in METRICS:
         if name not in base or name not in head:
@@ -158,8 +158,8 @@ def _images(
             is_equal,
             difference > 0,
         ],
-        [ONLY_BASE, ONLY_HEAD, OTHER_IMAGE, UNDEFINED, EQUAL, BETTER],
-        default=WORSE,
+        [ONLY_BASE, ONLY_HEAD, OTHER_IMAGE, UNDEFINED, EQUAL, HIGHER],
+        default=LOWER,
     )
     order = sorted(merged.index, key=lambda i: natural_key(str(names[i])))
     return merged.loc[order].reset_index(drop=True)

@@ -10,9 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from stages.core.charts import COLOURS, figure, svg
 from stages.review.comparison import (
-    BETTER,
     EQUAL,
-    WORSE,
+    HIGHER,
+    LOWER,
     Comparison,
     Difference,
 )
@@ -20,7 +20,7 @@ from stages.review.history import Point
 from stages.review.run_results import RunResults
 from stages.scoring.metrics import HEADLINE, number
 
-_IMAGES = {EQUAL: "even", BETTER: "better", WORSE: "worse"}
+_IMAGES = {EQUAL: "even", HIGHER: "better", LOWER: "worse"}
 # Told apart by dash and marker too, not by colour alone.
 _SIDES: dict[str, dict[str, Any]] = {
     "base": {"linestyle": "--", "marker": "o"},
@@ -59,8 +59,11 @@ def charts(
     return found + _gradients(base, head)
 
 
-def interval_bar(difference: Difference, kind: str) -> Markup:
+def interval_bar(difference: Difference) -> Markup:
     """The interval of a difference against 0, as a small picture."""
+    kind = "even"
+    if difference.is_shown:
+        kind = "better" if difference.mean > 0 else "worse"
     drawn, axes = figure(width=4.6, height=0.6)
     ends = (difference.low, difference.high)
     reach = 1.15 * max(*map(abs, ends), 1e-6)

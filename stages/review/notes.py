@@ -7,6 +7,7 @@ from stages.review.changes import Changes
 from stages.review.comparison import OTHER_IMAGE, Comparison
 from stages.review.revision import num_commits_only_in
 from stages.review.run_results import RunResults
+from stages.review.table import ABSENT
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def notes(
         )
     if not changes.same_model and not changes.same_machine:
         facts = ", ".join(
-            f"{c.name} {c.base} → {c.head}" for c in changes.machine[:6]
+            f"{c.name} {c.base or ABSENT} → {c.head or ABSENT}"
+            for c in changes.machine[:6]
         ) or (f"{paths.BUILD} differs")
         warnings.append(
             f"The models were trained on different machines ({facts}), which alone "

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from stages.core.charts import STYLE
 from stages.review import Review
-from stages.review.comparison import BECAME, BETTER, EQUAL, RESAMPLES, TOLERANCE, WORSE
+from stages.review.comparison import BECAME, EQUAL, HIGHER, LOWER, RESAMPLES, TOLERANCE
 from stages.review.curves import charts, history_chart, interval_bar
 from stages.review.table import model_rows
 from stages.review.text import code, escaped, visible
@@ -25,8 +25,8 @@ def headline(review: Review) -> str:
     """The verdict in a line of plain text."""
     counts = review.comparison.counts
     return (
-        f"{review.verdict.kind.title}: {review.verdict.sentence}; {counts[WORSE]} "
-        f"worse, {counts[BETTER]} better, {counts[EQUAL]} equal"
+        f"{review.verdict.kind.title}: {review.verdict.sentence}; Dice per image: "
+        f"{counts[LOWER]} lower, {counts[HIGHER]} higher, {counts[EQUAL]} equal"
     )
 
 
@@ -57,7 +57,7 @@ def page(review: Review) -> str:
         drawn.append(history_chart(review.history, mean))
     bar = None
     if difference is not None and math.isfinite(difference.low):
-        bar = interval_bar(difference, review.verdict.kind.colour)
+        bar = interval_bar(difference)
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
     template = _templates().get_template("page.html.jinja")
@@ -67,8 +67,8 @@ def page(review: Review) -> str:
         interval_bar=bar,
         failed=[c for c in review.head.checks or [] if not c.passed],
         galleries=[
-            ("Worst regressions", "worse", review.worst),
-            ("Best gains", "better", review.best),
+            ("Largest drops", "lower", review.worst),
+            ("Largest gains", "higher", review.best),
         ],
         rows=rows,
         by_id={row["pair_id"]: row for row in rows},

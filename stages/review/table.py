@@ -34,7 +34,7 @@ class Row:
     difference: str  # "" where none may be given
     interval: str  # of the mean of paired differences
     mark: str  # "better", "worse", "same", "new", "removed" or ""
-    is_shown: bool  # whether the interval leaves out 0
+    is_shown: bool  # whether the interval excludes 0
     checks: Sequence[Check]  # the head's, of this metric
     num_images: str = ""  # of a class or site
 
@@ -121,6 +121,15 @@ def part_rows(
     return rows
 
 
+def unmarked(rows: Sequence[Row]) -> list[Row]:
+    """The rows without a word of better or worse, where the headline judges neither."""
+    words = ("better", "worse")
+    return [
+        replace(row, mark="", is_shown=False) if row.mark in words else row
+        for row in rows
+    ]
+
+
 def model_rows(base: RunResults, head: RunResults) -> list[list[str]]:
     """Name, base and head of the last epoch's numbers and of the exported files'."""
     sides = []
@@ -148,7 +157,7 @@ def ends(name: str, difference: Difference) -> str:
 def _interval(name: str, difference: Difference) -> str:
     """The interval, marked where few groups gave it; or why there is none."""
     if math.isnan(difference.low):
-        return "one group only"
+        return "undefined (1 group)"
     text, num = ends(name, difference), difference.num_groups
     return f"{text} ({num} groups)" if num < FEW_GROUPS else text
 

@@ -1,36 +1,43 @@
-"""The headline: the first of nine statements that holds, with one glyph and colour."""
+"""The headline: the first statement that holds, with one glyph and one colour."""
 
 import math
 from dataclasses import dataclass
 from enum import Enum
 
 from stages.core import paths
+from stages.gate import Check
 from stages.review.changes import Changes
 from stages.review.comparison import Comparison, Difference
 from stages.review.run_results import RunResults
 from stages.review.table import ends
-from stages.scoring.metrics import HEADLINE, number, signed
+from stages.scoring.metrics import HEADLINE, number, order, signed
 from stages.scoring.seed_noise import SeedNoise
 
 MIN_GROUPS = 5  # the least for which the interval's coverage was simulated
+LISTED = 6  # bounds that are not met
 
 
 class Kind(Enum):
-    """What the headline states, the gravest first: title, glyph and colour."""
+    """What the headline states, the gravest first.
 
-    GATE_FAILED = ("The gate failed", "❌", "worse")
-    STALE = ("Stale results", "⚠️", "none")
-    NOT_COMPARABLE = ("Nothing to compare", "⚪", "none")
-    FEW_GROUPS = ("Too few groups to say", "⚪", "none")
-    SAME_MODEL = ("The same model", "⚪", "even")
-    SAME_INPUTS = ("The same inputs", "⚪", "even")
-    BETTER = ("Better", "🟢", "better")
-    WORSE = ("Worse", "🔴", "worse")
-    NO_DIFFERENCE = ("No difference shown", "⚪", "even")
+    Title, glyph, colour, and whether the metrics and images below may be called better
+    or worse.
+    """
 
-    def __init__(self, title: str, glyph: str, colour: str) -> None:
+    GATE_FAILED = ("The gate failed", "❌", "worse", False)
+    STALE = ("Stale results", "⚠️", "none", False)
+    NOT_COMPARABLE = ("Nothing to compare", "⚪", "none", False)
+    FEW_GROUPS = ("Too few groups to say", "⚪", "none", False)
+    SAME_MODEL = ("The same model", "⚪", "even", False)
+    SAME_INPUTS = ("The same inputs", "⚪", "even", False)
+    WITHIN_NOISE = ("No difference shown", "⚪", "even", False)
+    BETTER = ("Better", "🟢", "better", True)
+    WORSE = ("Worse", "🔴", "worse", True)
+    NO_DIFFERENCE = ("No difference shown", "⚪", "even", True)
+
+    def __init__(self, title: str, glyph: str, colour: str, judges: bool) -> None:
         """Takes the words of each member."""
-        self.title, self.glyph, self.colour = title, glyph, colour
+        self.title, self.glyph, self.colour, self.judges = title, glyph, colour, judges
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class Verdict:
     kind: Kind
     sentence: str
     noise: float | None  # None where it was not measured on data like these
+    judges: bool  # whether differences may be called better or worse
 
     @property
     def has_drifted(self) -> bool:
@@ -50,30 +58,18 @@ class Verdict:
 def verdict(head: RunResults, comparison: Comparison, changes: Changes) -> Verdict:
     """States what a reviewer must know first."""
     noise = _noise(head)
-    kind, sentence = _statement(head, comparison, changes, noise)
-    return Verdict(kind, sentence, noise)
+    kind, sentence = _statement(comparison, changes, noise)
+    judges = kind.judges
+    if failed := [check for check in head.checks or [] if not check.passed]:
+        kind, sentence = Kind.GATE_FAILED, f"{_bounds(failed)}; {_moved(comparison)}"
+    return Verdict(kind, sentence, noise, judges)
 
 
 def _statement(
-    head: RunResults,
-    comparison: Comparison,
-    changes: Changes,
-    noise: float | None,
+    comparison: Comparison, changes: Changes, noise: float | None
 ) -> tuple[Kind, str]:
-    difference = comparison.differences.get(HEADLINE.name)
-    moved = _moved(difference)
-    for name, of_site in comparison.parts["site"].items():
-        if of_site.is_shown:
-            moved += f"; site {name}: {_moved(of_site)}"
-    failed = [check for check in head.checks or [] if not check.passed]
-    if failed:
-        signs = {"min": "<", "max": ">"}
-        bounds = [
-            f"{c.metric} {number(c.metric, c.value)} {signs[c.kind]} {c.bound:g}"
-            for c in failed[:3]
-        ]
-        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-        return Kind.GATE_FAILED, f"{', '.join(bounds)}{more}; {moved}"
+    """The statement behind a gate that passed."""
+    moved, difference = _moved(comparison), comparison.differences.get(HEADLINE.name)
     for role in ("head", "base"):
         for stage, reasons in changes.stale[role].items():
             return Kind.STALE, f"{stage} of the {role}: {reasons[0]}"
@@ -89,25 +85,46 @@ def _statement(
     is_rebuild = changes.same_inputs and not changes.same_model
     if is_rebuild and (noise is None or within_noise):
         where = "here again" if changes.same_machine else "on another machine"
-        return Kind.SAME_INPUTS, f"built {where}, which is no change; {moved}"
-    if not difference.is_shown:
-        return Kind.NO_DIFFERENCE, f"{moved}: the interval holds 0"
-    if within_noise:
-        return Kind.NO_DIFFERENCE, (
-            f"{moved}: another seed alone moves it by up to {number('dice', noise)}"
-        )
+        return Kind.SAME_INPUTS, f"built {where}, not a change; {moved}"
     if not changes.same_model and not changes.same_machine and noise is None:
-        return Kind.NO_DIFFERENCE, (
-            f"{moved}: the sides were built on different machines, and how far that "
-            "moves it is not measured; --rebuild compares like with like"
+        return Kind.WITHIN_NOISE, (
+            f"{moved}: different machines built the two sides, and how far that moves "
+            "Dice is not measured; --rebuild builds the base here"
+        )
+    if not difference.is_shown:
+        return Kind.NO_DIFFERENCE, f"{moved}: the interval includes 0"
+    if within_noise:
+        return Kind.WITHIN_NOISE, (
+            f"{moved}: another seed alone moves it by up to {number('dice', noise)}"
         )
     return (Kind.BETTER if difference.mean > 0 else Kind.WORSE), moved
 
 
-def _moved(difference: Difference | None) -> str:
-    """`mean Dice +0.0043 (95 % interval +0.0010 to +0.0086)`."""
+def _bounds(failed: list[Check]) -> str:
+    """The bounds that are not met, as `dice.mean 0.9123 < 0.95`."""
+    signs = {"min": "<", "max": ">"}
+    texts = [
+        f"{c.metric} {number(c.metric, c.value)} {signs[c.kind]} {c.bound:g}"
+        for c in sorted(failed, key=lambda check: order(check.metric))
+    ]
+    more = [f"{len(texts) - LISTED} more"] if len(texts) > LISTED else []
+    return ", ".join(texts[:LISTED] + more)
+
+
+def _moved(comparison: Comparison) -> str:
+    """`mean Dice +0.0043 (95 % interval +0.0010 to +0.0086)`, and sites that moved."""
+    difference = comparison.differences.get(HEADLINE.name)
     if difference is None:
         return f"no {HEADLINE.title} to compare"
+    sites = [
+        f"; site {name}: {_text(of_site)}"
+        for name, of_site in comparison.parts["site"].items()
+        if of_site.is_shown
+    ]
+    return "".join([_text(difference), *sites])
+
+
+def _text(difference: Difference) -> str:
     text = f"mean {HEADLINE.title} {signed(HEADLINE.name, difference.mean)}"
     if math.isnan(difference.low):
         return text

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from stages.review.comparison import BETTER, EQUAL, WORSE
+from stages.review.comparison import EQUAL, HIGHER, LOWER
 from stages.review.curves import charts
 
 
@@ -26,7 +26,7 @@ def side(loss: list[float], norms: list[float]) -> SimpleNamespace:
 IMAGES = pd.DataFrame(
     {
         "pair_id": ["a", "b", "c", "d", "e"],
-        "became": [WORSE, BETTER, EQUAL, EQUAL, "only in head"],
+        "became": [LOWER, HIGHER, EQUAL, EQUAL, "only in head"],
         "dice_base": [0.9, 0.8, 0.7, 0.6, None],
         "dice_head": [0.5, 0.9, 0.7, 0.6, 0.4],
         "dice_difference": [-0.4, 0.1, 0.0, 0.0, None],

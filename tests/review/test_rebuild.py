@@ -32,7 +32,7 @@ def test_the_same_inputs_built_elsewhere_are_no_change(finished, tmp_path, monke
     assert found.changes.same_inputs
     assert not found.changes.same_model
     assert found.verdict.kind is Kind.SAME_INPUTS
-    assert "on another machine, which is no change" in found.verdict.sentence
+    assert "on another machine, not a change" in found.verdict.sentence
     assert any(change.name == "onednn" for change in found.changes.machine)
     assert "The models were trained on different machines" in str(found.notes)
 
