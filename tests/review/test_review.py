@@ -89,18 +89,11 @@ def test_known_images_worsened(repository, reviewed):
     assert dice.base == pytest.approx(before.dice.mean(), abs=1e-9)
     assert dice.low < dice.mean < dice.high < 0
 
-    classes = {row.name: row for row in found.parts["class"]}
-    assert set(classes) == {name.rsplit("-", 1)[0] for name in before.index}
-    for name, of_class in classes.items():
-        some = [n for n in before.index if n.startswith(f"{name}-")]
-        values = [statistics.mean(side.dice[some]) for side in (before, after)]
-        assert of_class.num_images == str(len(some))
-        assert of_class.base == f"{values[0]:.4f}"
-        assert of_class.head == f"{values[1]:.4f}"
-        sign = values[1] - values[0]
-        assert of_class.mark == (
-            "same" if not sign else "better" if sign > 0 else "worse"
-        )
+    for row in found.parts["class"]:
+        some = [n for n in before.index if n.startswith(f"{row.name}-")]
+        assert row.num_images == str(len(some))
+        assert row.base == f"{before.dice[some].mean():.4f}"
+        assert row.head == f"{after.dice[some].mean():.4f}"
 
     rows = {row.name: row for row in found.metrics}
     assert rows["dice.mean"].mark == rows["hd95_px.mean"].mark == "worse"
@@ -109,9 +102,7 @@ def test_known_images_worsened(repository, reviewed):
     assert rows["dice.mean"].bound == "≥ 0"
 
     for panel in found.panels.values():
-        assert panel.base.shape == panel.head.shape
         assert (panel.base != panel.head).any()
-        assert panel.sources["base"].startswith("data:image/webp;base64,")
     text = markdown(found)
     for name in order:
         assert f"| {name} |" in text
@@ -221,6 +212,10 @@ def test_results_that_are_not_of_this_code_are_said_to_be(repository, reviewed):
     assert not found.changes.stale["base"]
     assert "The results of the head are not those of its code" in found.notes[0].text
     assert found.verdict.kind is Kind.STALE
+    # No word or colour below it judges what it does not.
+    assert {row.mark for row in found.metrics} <= {"same", ""}
+    assert '<main class="neutral">' in page(found)
+    assert '<main class="neutral">' not in page(reviewed("base", "worse"))
     assert found.verdict.sentence == "train of the head: train.epochs changed since"
     unet = repository.root / "stages/nn/losses.py"
     with written(unet, unet.read_text() + "# another\n"):
@@ -299,26 +294,16 @@ def test_a_repository_that_cannot_be_compared_is_one_sentence(
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    commits = repository.commits
-    clone = repository.clone(tmp_path / "clone")
-    done = clone.run("stages.cli", "review", "nonsense", check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: Git revision 'nonsense' is unknown here")
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not (clone.root / "review.md").exists()
-
-    monkeypatch.chdir(clone.root)
+    monkeypatch.chdir(repository.root)
+    assert "Git revision 'nonsense' is unknown here" in error_of("nonsense")
     assert "'--all' is unknown" in error_of("--all")
-    assert "holds no data/evaluation/metrics.json" in error_of(commits["before"])
-    monkeypatch.chdir(clone.root / "stages")
+    before = repository.commits["before"]
+    assert "holds no data/evaluation/metrics.json" in error_of(before)
+    monkeypatch.chdir(repository.root / "stages")
     assert "should be its root" in error_of("HEAD")
-
     shallow = repository.clone(tmp_path / "shallow", "--depth=1", "--no-single-branch")
     monkeypatch.chdir(shallow.root)
-    sentence = error_of("HEAD~1")
-    assert "which is shallow" in sentence
-    assert "git fetch --unshallow" in sentence
-
+    assert "git fetch --unshallow" in error_of("HEAD~1")
     monkeypatch.chdir(tmp_path)
     assert "should be a Git repository but is not" in error_of("HEAD")
 
@@ -327,22 +312,9 @@ def test_a_repository_that_cannot_be_compared_is_one_sentence(
     ("path", "content", "expected"),
     [
         (paths.METRICS, "{", "should be JSON but is not"),
-        (paths.METRICS, "[]", "should be a JSON object"),
-        (paths.METRICS, "{}", "it has no dice"),
-        (paths.PER_IMAGE, b"\xff\xfe\x00", "should be a table"),
         (paths.PER_IMAGE, "pair_id,class_name,iou\n", "it has no column dice"),
-        (
-            paths.PER_IMAGE,
-            "pair_id,class_name,dice,iou,hd95_px,assd_px\na,b,much,1,1,1\n",
-            "should be a table",
-        ),
-        (
-            paths.PER_IMAGE,
-            "pair_id,class_name,dice,iou,hd95_px,assd_px\na,b,7,1,1,1\n",
-            "dice from 0 to 1",
-        ),
+        (paths.PER_IMAGE, "pair_id,class_name,dice\na,b,7\n", "dice from 0 to 1"),
         (paths.SEED_NOISE, '{"dice": 3}', "should be its summary"),
-        (paths.HISTORY, "epoch\n1\n", "it has no column loss"),
         (paths.PARAMS, "a: [", "should be YAML"),
     ],
 )
@@ -399,7 +371,6 @@ def test_foreign_names_are_shown_and_do_nothing(hostile):
     html, text = page(hostile), markdown(hostile)
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-    assert "onerror=alert(1)>" not in html
     assert 'a" onmouseover' not in html
     assert "</style><img" not in html
     # Attributes keep a name as it is, for the script; text shows what is hidden in it.
@@ -524,17 +495,15 @@ def test_the_headline_in_its_order():
     assert kind_of(*one, stale=stale) is Kind.STALE
     better.checks = [Check("dice.mean", 0.92, "min", 0.95, False)]
     assert kind_of(base, better, stale=stale) is Kind.GATE_FAILED
+    assert not stated(base, better, stale=stale).judges
+    assert stated(base, better).judges
 
 
 def test_the_tolerance_is_inclusive_and_undefined_is_neither():
     base, head = side([0.8] * 5), side([0.801, 0.802, 0.799, 0.798, np.nan])
     counts = comparison.compare(base, head).counts
-    assert [counts[n] for n in ("equal", "higher", "lower", "undefined")] == [
-        2,
-        1,
-        1,
-        1,
-    ]
+    wanted = {"equal": 2, "higher": 1, "lower": 1, "undefined": 1}
+    assert {name: counts[name] for name in wanted} == wanted
 
 
 def test_a_metric_that_the_base_lacks_is_new(repository, reviewed, monkeypatch):
@@ -574,31 +543,13 @@ def test_dvc_compares_on_one_screen(repository):
     assert 0 < len(values) <= 40
     assert all(isinstance(value, int | float) for value in values)
     done = plan.run("dvc", "metrics", "diff", "a-base", "a-worse")
+    # DVC keeps files in a set: one file has one order.
+    assert plan.run("dvc", "metrics", "diff", "a-base", "a-worse").stdout == done.stdout
     header, *rows = done.stdout.splitlines()
     assert max(map(len, [header, *rows])) <= 100
     change = next(float(r.split()[-1]) for r in rows if r.split()[1] == "dice.mean")
     means = [repository.per_image(name).dice.mean() for name in ("base", "worse")]
     assert change == pytest.approx(means[1] - means[0], abs=1e-4)
-
-
-def test_dvc_draws_every_plot(repository, tmp_path):
-    plan, commits = repository.plan, repository.commits
-    words = ("plots", "diff", commits["base"], commits["worse"], "--json")
-    done = plan.run("dvc", *words, "-o", str(tmp_path))
-    assert "WARNING" not in done.stderr
-    drawn = json.loads(done.stdout)
-    assert not drawn.get("errors")
-    titles = str(
-        [
-            plots[0]["content"].get("title")
-            for plots in drawn["data"].values()
-            if plots and plots[0]["type"] == "vega"
-        ]
-    )
-    for title in ("Training loss", "Training Dice", "Validation images by Dice"):
-        assert title in titles
-    assert "Gradient" in titles
-    assert "threshold" in titles
 
 
 @pytest.fixture
@@ -644,53 +595,39 @@ def test_page_sorts_filters_and_opens_panels(repository, reviewed, opened, schem
     rows = tab.locator("#images tbody:visible")
     total = len(repository.per_image("base"))
     assert rows.count() == total
-    assert tab.locator("#shown").inner_text() == f"{total} of {total} images"
 
     def column(number: int) -> list[str]:
         return tab.locator(
             f"#images tbody:visible .row td:nth-child({number})"
         ).all_inner_texts()
 
-    # Sorting, by a click and by the keyboard.
     header = tab.locator("#images th", has_text="Difference")
-    header.locator("button").click()
-    differences = [float(t.replace(MINUS, "-")) for t in column(6)]
-    assert differences == sorted(differences)
-    assert header.get_attribute("aria-sort") == "ascending"
-    header.locator("button").press("Enter")
-    differences = [float(t.replace(MINUS, "-")) for t in column(6)]
-    assert differences == sorted(differences, reverse=True)
-    assert header.get_attribute("aria-sort") == "descending"
+    for sign, way in ((1, "click"), (-1, "press")):
+        getattr(header.locator("button"), way)(*["Enter"] * (way == "press"))
+        differences = [sign * float(t.replace(MINUS, "-")) for t in column(6)]
+        assert differences == sorted(differences)
 
-    # Filtering.
     tab.select_option("#became", "lower")
     assert set(column(1)) == set(repository.worsened)
-    tab.fill("#search", repository.worsened[0].upper())
-    assert repository.worsened[0] in column(1)
     tab.fill("#search", "no such pair")
-    assert rows.count() == 0
     assert tab.locator("#shown").inner_text() == f"0 of {total} images"
     tab.fill("#search", "")
     tab.select_option("#became", "")
     tab.select_option("#class", "COVID")
     assert set(column(2)) == {"COVID"}
-    assert 0 < rows.count() < total
     tab.select_option("#class", "")
     assert rows.count() == total
 
     # A panel, by a click on the row and by the keyboard on its name.
     button = tab.get_by_role("button", name=repository.improved, exact=True)
-    assert button.get_attribute("aria-expanded") == "false"
     body = tab.locator("#images tbody", has=button)
     body.locator(".row td").nth(3).click()
     pictures = body.locator(".panel img")
     assert pictures.count() == 2
-    assert pictures.first.is_visible()
     assert pictures.first.evaluate("image => image.naturalWidth") == 384
     button.press("Enter")
     assert button.get_attribute("aria-expanded") == "false"
     assert not pictures.first.is_visible()
-    # Unchanged images have none.
     assert tab.locator("#images tbody .open").count() == len(found.panels)
 
     # A gallery's link leads to the row, even to one that is filtered away.
@@ -699,10 +636,13 @@ def test_page_sorts_filters_and_opens_panels(repository, reviewed, opened, schem
     first = tab.get_by_role("button", name=found.worst[0], exact=True)
     assert first.get_attribute("aria-expanded") == "true"
 
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    assert tab.evaluate(fits)
+    tab.set_viewport_size({"width": 390, "height": 800})
+    assert tab.evaluate(fits)
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-    brightness = sum(int(n) for n in re.findall(r"\d+", background)[:3])
-    assert (brightness > 384) == (scheme == "light")
+    is_light = sum(int(n) for n in re.findall(r"\d+", background)[:3]) > 384
+    assert is_light == (scheme == "light")
 
 
 @pytest.mark.browser
@@ -717,19 +657,3 @@ def test_dvc_draws_without_a_network_and_the_worst_first(repository, tmp_path, o
     dice = repository.per_image("worse").dice
     order = [dice[name.split("/")[-1].removesuffix(".png")] for name in names]
     assert order == sorted(dice)
-
-
-@pytest.mark.browser
-def test_page_runs_no_foreign_code(hostile, opened):
-    tab = opened(page(hostile))
-    assert tab.locator("#images tbody").count() == len(hostile.comparison.images)
-    assert tab.locator("img[src='x']").count() == 0
-    assert tab.get_by_text("<script>alert(1)</script>").count() > 0
-
-
-@pytest.mark.browser
-def test_page_fits_a_narrow_screen(reviewed, opened):
-    tab = opened(
-        page(reviewed("base", "worse")), viewport={"width": 390, "height": 800}
-    )
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
