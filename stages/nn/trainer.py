@@ -118,13 +118,23 @@ class Trainer:
             one call that nothing else waits for, and returns the mean loss and Dice
             of each, (K, 2).
         """
-        images, masks = tf.constant(pairs.images), tf.constant(pairs.masks)
+        # TensorFlow gathers no uint8 on a GPU, so eight pixels at a time.
+        images, masks = (
+            tf.constant(pixels.reshape(len(pairs), -1).view(np.int64))
+            for pixels in (pairs.images, pairs.masks)
+        )
 
         def step(plan: Any) -> tf.Tensor:
             rows, draw, rate = plan
+            taken = (
+                tf.reshape(
+                    tf.bitcast(tf.gather(held, rows), tf.uint8),
+                    (self.params.batch_size, *pixels.shape[1:]),
+                )
+                for held, pixels in ((images, pairs.images), (masks, pairs.masks))
+            )
             batch = dataset.augment(
-                tf.gather(images, rows),
-                tf.gather(masks, rows),
+                *taken,
                 seed=draw,
                 params=self.params.augmentation,
                 warp=dataset.warp_by_ops,
