@@ -10,7 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, with_overrides
 
 MADE = ("data/", ".dvc/cache", ".dvc/tmp", "dvc.lock")
 
@@ -68,7 +68,10 @@ class Plan:
         return Plan.at(root)
 
     def write_params(self, values: dict[str, Any]) -> None:
-        """Replaces params.yaml."""
+        """Replaces params.yaml, with a folder of weights that DVC can hash."""
+        if "train" in values:
+            place = {"train.initial_weights": "data/initial_weights"}
+            values = with_overrides(values, place)
         with (self.root / "params.yaml").open("w", encoding="utf-8") as file:
             YAML().dump(values, file)
 

@@ -82,7 +82,6 @@ def make_inputs(root: Path, values: dict) -> Params:
         paths.METRICS: {
             "dice": statistics, "iou": statistics, "hd95_px": {"mean": 2.5},
             "assd_px": {"mean": None}, "num_images": 3, "num_undefined": 1,
-            "num_without_foreground": 0,
             "by_class": {CLASS: {"num_images": 3, "dice": statistics}},
         },
         paths.QUALITY_REPORT: {

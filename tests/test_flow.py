@@ -488,7 +488,8 @@ def ingest_alone(
     plan = Plan(root, tiny_values)
     # With the comments and the indents of the shipped file, so that a diff is one line.
     text = (ROOT / "params.yaml").read_text("utf-8")
-    (root / "params.yaml").write_text(text_with_values(text, TINY | values), "utf-8")
+    changed = TINY | {"train.initial_weights": "data/initial_weights"} | values
+    (root / "params.yaml").write_text(text_with_values(text, changed), "utf-8")
     stages = YAML(typ="safe").load((root / "dvc.yaml").read_text("utf-8"))["stages"]
     with (root / "dvc.yaml").open("w", encoding="utf-8") as file:
         YAML().dump({"stages": {"ingest": stages["ingest"]}}, file)

@@ -11,7 +11,7 @@ def show(epochs, curves):
     report = Report([1.0] * epochs, [], curves)
     for epoch in range(epochs):
         for _ in range(3):
-            report.step(epoch, 3)
+            report.step(epoch, 3, 1)
         report.epoch({"epoch": epoch + 1, "loss": 1 / (epoch + 1), "dice": 0.5})
     report.close()
 

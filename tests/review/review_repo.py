@@ -50,7 +50,6 @@ class ReviewRepository:
             TINY
             | {
                 "ingest.phantom.pairs": 20,
-                "train.initial_weights": "data/initial_weights",
                 "split.validation_fraction": 0.5,
                 "split.seed": 3,  # holds out 10 images of all classes
             },
