@@ -657,3 +657,11 @@ def test_dvc_draws_without_a_network_and_the_worst_first(repository, tmp_path, o
     dice = repository.per_image("worse").dice
     order = [dice[name.split("/")[-1].removesuffix(".png")] for name in names]
     assert order == sorted(dice)
+
+
+@pytest.mark.browser
+def test_page_runs_no_foreign_code(hostile, opened):
+    tab = opened(page(hostile))
+    assert tab.locator("#images tbody").count() == len(hostile.comparison.images)
+    assert tab.locator("img[src='x']").count() == 0
+    assert tab.get_by_text("<script>alert(1)</script>").count() > 0
