@@ -222,6 +222,8 @@ def read_shard(
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[pq.ParquetFile]:
     """Opens a shard; errors, also while it is read, become one sentence."""
+    from pyarrow.dataset import dataset  # imports pandas
+
     try:
         # The defaults would load all images of a shard at once, several times.
         with pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
@@ -230,6 +232,8 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
                     f"{path} is a Parquet file but not one of ingest's shards; "
                     "remove it and run `dvc repro ingest`"
                 )
+            # Refuses an unknown codec, at which `_is_compressed` would end the process.
+            dataset(path, format="parquet", exclude_invalid_files=True)
             if _is_compressed(file.metadata):
                 # A few bytes could decompress to gigabytes.
                 raise PipelineError(

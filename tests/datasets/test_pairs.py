@@ -92,7 +92,9 @@ def test_read_pairs_finds_some_and_names_a_missing_one(tmp_path):
         list(read_pairs(["COVID-9"], tmp_path))
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text", "another table", "missing"])
+@pytest.mark.parametrize(
+    "damage", ["empty", "cut", "text", "another table", "codec", "missing"]
+)
 def test_a_damaged_shard_is_one_sentence_that_names_it(tmp_path, damage):
     write_shards((pair(n) for n in range(3)), tmp_path, shard_pairs=9)
     path = shard_paths(tmp_path)[0]
@@ -106,6 +108,11 @@ def test_a_damaged_shard_is_one_sentence_that_names_it(tmp_path, damage):
             path.write_bytes(b"no parquet at all")
         case "another table":
             pd.DataFrame({"a": [1]}).to_parquet(path)
+        case "codec":
+            # A column's metadata: the end of its path, then its codec as a Thrift enum.
+            spoilt = content.replace(b"problem\x15\x00", b"problem\x15\x10")
+            assert spoilt != content
+            path.write_bytes(spoilt)
         case "missing":
             path.unlink()
     with pytest.raises(PipelineError, match=r"COVID-00000\.parquet") as caught:
