@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def pytest_collection_modifyitems(
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def browser():
     """Chromium without a window; it asks the network nothing of its own."""
     from playwright.sync_api import sync_playwright
 
@@ -101,14 +100,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def isolated(tmp_path, monkeypatch):
     """Nobody writes to the real `data/` by accident."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
-def shipped_values() -> dict[str, Any]:
+def shipped_values():
     """The shipped `params.yaml`, as values."""
     return YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text("utf-8"))
 
@@ -140,15 +139,13 @@ TINY = {
 
 
 @pytest.fixture
-def tiny_values(shipped_values: dict[str, Any]) -> dict[str, Any]:
+def tiny_values(shipped_values):
     """The shipped params shrunk: 12 phantoms, 32 px, 1 epoch, 4 filters."""
     return with_overrides(shipped_values, TINY)
 
 
 @pytest.fixture
-def tiny_params(
-    tiny_values: dict[str, Any],
-) -> Callable[..., Params]:
+def tiny_params(tiny_values):
     """Builds tiny params: `tiny_params(**{"split.folds": 3})`."""
 
     def build(**overrides: Any) -> Params:
@@ -158,7 +155,7 @@ def tiny_params(
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory):
     """A repository in which the plan has run, on 36 phantoms; only to be copied.
 
     Made once for all workers of `make test`: whoever comes second waits for the first.

@@ -135,7 +135,7 @@ def run_stage(folder: Path, **env: str) -> subprocess.Popen:
 
 
 @pytest.fixture(scope="module")
-def values(shipped_values) -> dict:
+def values(shipped_values):
     export = {
         "export.parity_images": 3,
         "train.architecture": "unet",
@@ -147,7 +147,7 @@ def values(shipped_values) -> dict:
 
 
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory, values) -> tuple[Path, Path]:
+def twice(tmp_path_factory, values):
     """Two folders with the same inputs, exported by two processes at once."""
     first = tmp_path_factory.mktemp("export") / "first"
     make_inputs(first, values)
@@ -163,14 +163,14 @@ def twice(tmp_path_factory, values) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def exported(twice, monkeypatch) -> Path:
+def exported(twice, monkeypatch):
     """The folder of the first export, which the test runs in and leaves as it is."""
     monkeypatch.chdir(twice[0])
     return twice[0] / paths.EXPORT
 
 
 @pytest.fixture
-def inputs(twice, tmp_path, monkeypatch) -> Path:
+def inputs(twice, tmp_path, monkeypatch):
     """A copy of the inputs, before any export."""
     folder = tmp_path / "inputs"
     shutil.copytree(twice[0], folder)

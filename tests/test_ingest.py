@@ -5,7 +5,6 @@ import resource
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,14 @@ from ruamel.yaml import YAML
 
 from benchmarks import processes
 from stages.core import files, paths
-from stages.core.params import IngestParams, Params
+from stages.core.params import IngestParams
 from stages.datasets.pairs import read_shard, shard_paths
 from stages.ingest import ingest
 from tests.conftest import ROOT, TINY, lungs, png, radiography_tree, with_overrides
 
-Build = Callable[..., IngestParams]
-
 
 @pytest.fixture
-def ingest_params(tiny_params: Callable[..., Params]) -> Build:
+def ingest_params(tiny_params):
     def build(**overrides: Any) -> IngestParams:
         values = {f"ingest.{key}": value for key, value in overrides.items()}
         return tiny_params(**values).ingest
@@ -34,7 +31,7 @@ def ingest_params(tiny_params: Callable[..., Params]) -> Build:
 
 
 @pytest.fixture
-def from_folder(ingest_params: Build, tmp_path: Path) -> Build:
+def from_folder(ingest_params, tmp_path):
     return lambda **overrides: ingest_params(
         source="folder", folder=str(tmp_path / "in"), **overrides
     )
@@ -65,9 +62,7 @@ def run_stage(
 
 
 class TestShards:
-    def test_a_row_holds_what_the_files_hold(
-        self, tmp_path: Path, from_folder: Build
-    ) -> None:
+    def test_a_row_holds_what_the_files_hold(self, tmp_path, from_folder):
         radiography_tree(tmp_path / "in", {"COVID": 5, "Normal": 2})
         assert ingest(from_folder()) == paths.INGESTED
         assert [shard.name for shard in shard_paths()] == [
@@ -82,9 +77,7 @@ class TestShards:
             assert row.mask == (tmp_path / "in" / row.mask_path).read_bytes()
 
     @pytest.mark.parametrize("source", ["phantom", "folder"])
-    def test_the_same_bytes_each_time(
-        self, tmp_path: Path, from_folder: Build, source: str
-    ) -> None:
+    def test_the_same_bytes_each_time(self, tmp_path, from_folder, source):
         radiography_tree(tmp_path / "in")
         params = from_folder().model_copy(update={"source": [source]})
         hashes = []
@@ -94,9 +87,7 @@ class TestShards:
             hashes.append((files.sha256(out), files.sha256(summary)))
         assert hashes[0] == hashes[1]
 
-    def test_nothing_of_an_earlier_run_survives(
-        self, tmp_path: Path, from_folder: Build
-    ) -> None:
+    def test_nothing_of_an_earlier_run_survives(self, tmp_path, from_folder):
         radiography_tree(tmp_path / "in")
         ingest(from_folder())
         ingest(from_folder(classes=["Normal"]))
@@ -110,7 +101,7 @@ class TestShards:
 
 
 class TestSummary:
-    def test_it_counts(self, tmp_path: Path, from_folder: Build) -> None:
+    def test_it_counts(self, tmp_path, from_folder):
         top = radiography_tree(tmp_path / "in", {"COVID": 5, "Normal": 2})
         (top / "COVID" / "masks" / "COVID-1.png").unlink()
         (top / "COVID" / "images" / "COVID-2.png").unlink()
@@ -138,9 +129,7 @@ class TestSummary:
     [["ingest"], pytest.param(["ingest", "validate"], marks=pytest.mark.nightly)],
     ids=lambda names: names[-1],
 )
-def test_images_are_never_in_memory_all_at_once(
-    stages: list[str], tmp_path: Path
-) -> None:
+def test_images_are_never_in_memory_all_at_once(stages, tmp_path):
     """What grows with the pairs is their names; a stage tells its own peak."""
     noise = np.random.default_rng(0).integers(0, 256, (299, 299), np.uint8)
     image, mask = png(noise), png(lungs(mask_size=256)[1])
@@ -178,12 +167,8 @@ class TestCommand:
         ],
     )
     def test_a_mistake_is_one_sentence(
-        self,
-        tmp_path: Path,
-        tiny_values: dict[str, Any],
-        overrides: dict[str, Any],
-        sentence: str,
-    ) -> None:
+        self, tmp_path, tiny_values, overrides, sentence
+    ):
         radiography_tree(tmp_path / "data" / "incoming", {"COVID": 1})
         values = with_overrides(tiny_values, {"ingest.source": "folder", **overrides})
         done = run_stage(values, tmp_path)
@@ -194,9 +179,7 @@ class TestCommand:
         assert not (tmp_path / "data" / "ingested").exists()
         assert not (tmp_path / "data" / "ingested.json").exists()
 
-    def test_a_full_disk_keeps_what_was_there(
-        self, tmp_path: Path, tiny_values: dict[str, Any], from_folder: Build
-    ) -> None:
+    def test_a_full_disk_keeps_what_was_there(self, tmp_path, tiny_values, from_folder):
         radiography_tree(tmp_path / "in", {"COVID": 4})
         ingest(from_folder())
         before = files.sha256(tmp_path / "data")

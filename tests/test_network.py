@@ -79,7 +79,7 @@ NIGHTLY = {
 
 
 @pytest.fixture(scope="module")
-def checkout(finished, tmp_path_factory) -> Path:
+def checkout(finished, tmp_path_factory):
     """A finished run, a film, labelled data, and the programs of the model card."""
     from stages.export import card
 

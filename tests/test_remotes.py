@@ -2,9 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -18,9 +16,7 @@ BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
-def ingested(
-    tmp_path_factory: pytest.TempPathFactory, shipped_values: dict[str, Any]
-) -> Plan:
+def ingested(tmp_path_factory, shipped_values):
     """A repository in which ingest has run."""
     values = with_overrides(shipped_values, TINY)
     plan = Plan(tmp_path_factory.mktemp("plan"), values)
@@ -30,7 +26,7 @@ def ingested(
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(monkeypatch):
     """An S3 server on loopback with one bucket; its address."""
     import boto3
 
@@ -73,9 +69,7 @@ def make_pull(plan: Plan) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_folder_brings_outputs_to_a_fresh_clone(
-    ingested: Plan, tmp_path: Path
-) -> None:
+def test_a_folder_brings_outputs_to_a_fresh_clone(ingested, tmp_path):
     store = tmp_path / "store"
     page = (ROOT / "docs/howto/remotes.md").read_text("utf-8")
     assert "dvc remote add -d store /mnt/store" in page
@@ -97,9 +91,7 @@ def test_a_folder_brings_outputs_to_a_fresh_clone(
 
 
 @pytest.mark.slow
-def test_s3_brings_outputs_to_a_fresh_clone(
-    ingested: Plan, tmp_path: Path, bucket: str
-) -> None:
+def test_s3_brings_outputs_to_a_fresh_clone(ingested, tmp_path, bucket):
     configure(ingested, "s3://store/lungs", endpointurl=bucket)
     ingested.run("dvc", "push", "--run-cache")
 
@@ -115,9 +107,7 @@ def test_s3_brings_outputs_to_a_fresh_clone(
 
 
 @pytest.mark.slow
-def test_a_remote_that_is_not_there_is_one_sentence(
-    ingested: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_remote_that_is_not_there_is_one_sentence(ingested, tmp_path, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "loopback")
     other = clone(ingested, tmp_path / "clone")

@@ -51,21 +51,21 @@ class TestHostileModels:
     @pytest.mark.parametrize(
         "kind", ["Lambda", "TFSMLayer", "TorchModuleWrapper", "StringLookup"]
     )
-    def test_layers_that_run_code_or_read_files_are_refused(self, kind: str) -> None:
+    def test_layers_that_run_code_or_read_files_are_refused(self, kind):
         """Whatever Keras itself thinks of them by now."""
         self._model({"class_name": kind, "config": {"vocabulary": "/etc/passwd"}})
         with pytest.raises(PipelineError, match=f"cannot be loaded .*{kind}"):
             load_model(Path("unet.keras"))
 
     @pytest.mark.parametrize("module", ["os", "builtins", "subprocess", "stages.train"])
-    def test_objects_of_other_modules_are_refused(self, module: str) -> None:
+    def test_objects_of_other_modules_are_refused(self, module):
         config = {"path": "it-ran", "name": "it-ran", "args": ["it-ran"]}
         self._model({"module": module, "class_name": "mkdir", "config": config})
         with pytest.raises(PipelineError, match="cannot be loaded"):
             load_model(Path("unet.keras"))
         assert not it_ran()
 
-    def test_a_model_that_unpacks_to_more_than_it_is(self) -> None:
+    def test_a_model_that_unpacks_to_more_than_it_is(self):
         """Keras stores a model's members; packed, zeros have no end."""
         with zipfile.ZipFile("unet.keras", "w", zipfile.ZIP_DEFLATED) as file:
             file.writestr("config.json", "{}")
@@ -75,7 +75,7 @@ class TestHostileModels:
             load_model(Path("unet.keras"))
 
     @pytest.mark.parametrize("name", ["unet.keras", "unet.h5"])
-    def test_hdf5_is_no_model_here(self, name: str) -> None:
+    def test_hdf5_is_no_model_here(self, name):
         """Its older format holds pickled code, which safe mode has overlooked."""
         import h5py
 
@@ -100,7 +100,7 @@ class TestHostileModels:
 
 
 class TestHostileParquet:
-    def test_a_pickled_type_is_never_made(self) -> None:
+    def test_a_pickled_type_is_never_made(self):
         """Arrow once unpickled a column's type on reading it."""
         extension = {
             b"ARROW:extension:name": b"arrow.py_extension_type",
@@ -118,7 +118,7 @@ class TestHostileParquet:
             assert not list(pairs.read_shard(Path("a.parquet")))
         assert not it_ran()
 
-    def test_what_is_packed_is_refused(self) -> None:
+    def test_what_is_packed_is_refused(self):
         """One value again and again, packed: a thousandth of its size."""
         rows = 64
         columns = {
@@ -141,7 +141,7 @@ class TestHostileParquet:
 
 
 class TestHostileCheckpoint:
-    def test_a_pickled_array_is_not_loaded(self) -> None:
+    def test_a_pickled_array_is_not_loaded(self):
         from stages.nn.checkpoint import Checkpoint
 
         np.savez("checkpoint.npz", head=np.array([Payload()], object))
@@ -149,7 +149,7 @@ class TestHostileCheckpoint:
         assert not it_ran()
 
 
-def test_params_make_no_objects() -> None:
+def test_params_make_no_objects():
     text = (ROOT / "params.yaml").read_text("utf-8")
     hostile = text.replace("limit: 0 ", "limit: !!python/name:os.system x ", 1)
     assert hostile != text
@@ -185,7 +185,7 @@ def naming(files: Iterable[Path]) -> list[Path]:
     return [path for path in files if any(w in path.read_bytes() for w in words)]
 
 
-def test_only_the_shards_keep_metadata(tmp_path, tiny_params, caplog, capfd) -> None:
+def test_only_the_shards_keep_metadata(tmp_path, tiny_params, caplog, capfd):
     folder = tmp_path / "theirs"
     params = tiny_params(**{"ingest.source": "folder", "ingest.folder": str(folder)})
     for number, pair in enumerate(phantom.pairs(params.ingest)):
@@ -211,7 +211,7 @@ def test_only_the_shards_keep_metadata(tmp_path, tiny_params, caplog, capfd) -> 
     assert "1987:03" not in said
 
 
-def test_a_kaggle_token_is_nowhere_after_a_run(tmp_path, tiny_values) -> None:
+def test_a_kaggle_token_is_nowhere_after_a_run(tmp_path, tiny_values):
     """Under DVC, with every log on, through a failure that is tried again."""
     keys = {"KAGGLE_KEY": "planted-key-0123", "KAGGLE_USERNAME": "planted-user"}
     root, home = tmp_path / "repository", tmp_path / "home"

@@ -36,7 +36,7 @@ def model(shipped_values):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, model) -> Path:
+def folder(tmp_path_factory, model):
     """An exported network and three films."""
     folder = tmp_path_factory.mktemp("snippets")
     core, epsilon = without_standardisation(folded(model))

@@ -1,7 +1,6 @@
 """Are both sides free of each other's patients and copies, balanced and repeatable?"""
 
 import json
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -10,11 +9,8 @@ import pytest
 from stages import split as stage
 from stages.core import paths
 from stages.core.errors import PipelineError
-from stages.core.params import Params
 from stages.datasets.pairs import natural_key, read_splits
 from stages.split import split
-
-Build = Callable[..., Params]
 
 
 def hashes(count: int, seed: int = 0) -> list[str]:
@@ -50,7 +46,7 @@ def write(table: pd.DataFrame) -> None:
     table.to_parquet(paths.QUALITY_PAIRS)
 
 
-def sides(build: Build, table: pd.DataFrame, **overrides) -> pd.Series:
+def sides(build, table: pd.DataFrame, **overrides) -> pd.Series:
     """Splits a quality table; the side of each pair, by id."""
     write(table)
     params = build(**{f"split.{name}": value for name, value in overrides.items()})
@@ -67,7 +63,7 @@ def put(table: pd.DataFrame, pair_id: str, **values) -> None:
         table.loc[table["pair_id"] == pair_id, column] = value
 
 
-def test_holds_out_about_the_fraction(tiny_params: Build) -> None:
+def test_holds_out_about_the_fraction(tiny_params):
     table = quality({"COVID": 600, "Normal": 400})
     found = sides(tiny_params, table, validation_fraction=0.2)
     assert sorted(found.index, key=natural_key) == list(found.index)
@@ -80,21 +76,21 @@ def test_holds_out_about_the_fraction(tiny_params: Build) -> None:
     assert summary()["by_class"]["COVID"]["num_groups"] == 600
 
 
-def test_table_has_the_columns_of_the_contract(tiny_params: Build) -> None:
+def test_table_has_the_columns_of_the_contract(tiny_params):
     sides(tiny_params, quality({"COVID": 5}))
     lines = paths.SPLIT_PAIRS.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "pair_id,class_name,group,split"
     assert lines[1].startswith("COVID-1,COVID,COVID-1,")
 
 
-def test_rejected_pairs_stay_out(tiny_params: Build) -> None:
+def test_rejected_pairs_stay_out(tiny_params):
     table = quality({"COVID": 10})
     put(table, "COVID-3", accepted=False, image_phash=None, image_sha256=None)
     assert "COVID-3" not in sides(tiny_params, table).index
     assert summary()["num_pairs"] == 9
 
 
-def test_any_order_gives_the_same_bytes(tiny_params: Build) -> None:
+def test_any_order_gives_the_same_bytes(tiny_params):
     table = quality({"COVID": 12, "Normal": 9})
     put(table, "COVID-10", image_sha256="one")
     put(table, "COVID-2", image_sha256="one")
@@ -109,7 +105,7 @@ def test_any_order_gives_the_same_bytes(tiny_params: Build) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_what_belongs_together_is_on_one_side(tiny_params: Build, seed: int) -> None:
+def test_what_belongs_together_is_on_one_side(tiny_params, seed):
     table = quality({"COVID": 12})
     phash = table.set_index("pair_id")["image_phash"]
     # An exact copy; a near copy of the copy; and a patient of all three's kin.
@@ -137,9 +133,7 @@ def test_what_belongs_together_is_on_one_side(tiny_params: Build, seed: int) -> 
     "mode",
     [{"validation_fraction": 0.2}, *({"folds": 3, "fold": fold} for fold in range(3))],
 )
-def test_what_is_held_out_stays_so_when_the_data_double(
-    tiny_params: Build, mode: dict[str, float]
-) -> None:
+def test_what_is_held_out_stays_so_when_the_data_double(tiny_params, mode):
     """New pairs come between the old ones, and some join two groups into one."""
     large = quality({"COVID": 160, "Normal": 60})
     phash = large.set_index("pair_id")["image_phash"]
@@ -166,7 +160,7 @@ def test_what_is_held_out_stays_so_when_the_data_double(
     assert moved.str.startswith("COVID").all()
 
 
-def test_each_pair_is_held_out_in_exactly_one_fold(tiny_params: Build) -> None:
+def test_each_pair_is_held_out_in_exactly_one_fold(tiny_params):
     table = quality({"COVID": 23, "Normal": 17})
     put(table, "COVID-4", image_sha256="one")
     put(table, "COVID-9", image_sha256="one")
@@ -186,16 +180,14 @@ def test_each_pair_is_held_out_in_exactly_one_fold(tiny_params: Build) -> None:
         ({"A": 1}, {"folds": 9, "fold": 8}, "fold 8 of 9 leaves no pair.*fewer folds"),
     ],
 )
-def test_an_empty_side_is_one_sentence(
-    tiny_params: Build, classes, overrides, expected
-) -> None:
+def test_an_empty_side_is_one_sentence(tiny_params, classes, overrides, expected):
     with pytest.raises(PipelineError, match=expected):
         sides(tiny_params, quality(classes), **overrides)
     assert not paths.SPLIT_PAIRS.exists()
     assert not paths.SPLIT_SUMMARY.exists()
 
 
-def test_one_patient_id_for_all_is_named(tiny_params: Build) -> None:
+def test_one_patient_id_for_all_is_named(tiny_params):
     table = quality({"A": 20})
     table["group"] = "ANONYMOUS"
     with pytest.raises(
@@ -204,7 +196,7 @@ def test_one_patient_id_for_all_is_named(tiny_params: Build) -> None:
         sides(tiny_params, table)
 
 
-def test_a_group_that_decides_the_split_is_named(tiny_params: Build, caplog) -> None:
+def test_a_group_that_decides_the_split_is_named(tiny_params, caplog):
     table = quality({"A": 20})
     table.loc[:13, "group"] = "ANONYMOUS"
     sides(tiny_params, table)
@@ -212,7 +204,7 @@ def test_a_group_that_decides_the_split_is_named(tiny_params: Build, caplog) -> 
     assert "share one patient id" in caplog.text
 
 
-def test_missing_and_corrupt_tables_are_one_sentence(tiny_params: Build) -> None:
+def test_missing_and_corrupt_tables_are_one_sentence(tiny_params):
     with pytest.raises(PipelineError, match=r"pairs\.parquet is missing; run"):
         split(tiny_params().split)
     paths.QUALITY_PAIRS.parent.mkdir(parents=True)
@@ -228,9 +220,7 @@ def test_missing_and_corrupt_tables_are_one_sentence(tiny_params: Build) -> None
 
 
 @pytest.mark.parametrize("bits", [0, 24, 64, 120])
-def test_near_copies_are_all_found_across_blocks(
-    monkeypatch: pytest.MonkeyPatch, bits: int
-) -> None:
+def test_near_copies_are_all_found_across_blocks(monkeypatch, bits):
     monkeypatch.setattr(stage, "_BLOCK", 32)
     generator = np.random.default_rng(5)
     table = generator.integers(0, 2**64, (150, 4), np.uint64)
@@ -253,9 +243,7 @@ def test_near_copies_are_all_found_across_blocks(
     assert expected or bits == 0
 
 
-def test_thousands_of_near_copies_of_one_picture_are_counted_not_kept(
-    tiny_params: Build,
-) -> None:
+def test_thousands_of_near_copies_of_one_picture_are_counted_not_kept(tiny_params):
     table = quality({"A": 10, "B": 1500})
     same = table["class_name"] == "B"
     table.loc[same, "image_phash"] = "0f" * 32
@@ -283,7 +271,7 @@ class TestGivenSides:
             ),
         ],
     )
-    def test_are_kept(self, tiny_params: Build, held_out: str, expected) -> None:
+    def test_are_kept(self, tiny_params, held_out, expected):
         table = given({"A": 4}, "ttvx")
         found = sides(
             tiny_params, table, use_official_split=True, official_held_out=held_out
@@ -306,8 +294,8 @@ class TestGivenSides:
         ],
     )
     def test_copies_on_two_sides_are_left_out_of_the_less_sheltered(
-        self, tiny_params: Build, caplog, held_out: str, expected
-    ) -> None:
+        self, tiny_params, caplog, held_out, expected
+    ):
         # A-2 and A-3 (a patient) and A-6 are one group through an exact copy.
         table = given({"A": 6}, "ttvtvx")
         table.loc[1, "image_sha256"] = table.loc[5, "image_sha256"]
@@ -324,21 +312,19 @@ class TestGivenSides:
         assert facts["num_left_out"] == len(listed)
         assert f"{len(listed)} pairs are left out" in caplog.text
 
-    def test_a_pair_without_a_side_is_named(self, tiny_params: Build) -> None:
+    def test_a_pair_without_a_side_is_named(self, tiny_params):
         with pytest.raises(PipelineError, match=r"1 of 3 accepted pairs .* 'A-2'; set"):
             sides(tiny_params, given({"A": 3}, "t-v"), use_official_split=True)
         assert not paths.SPLIT_PAIRS.exists()
 
     @pytest.mark.parametrize(("marks", "side"), [("xx", "train"), ("tx", "validation")])
-    def test_an_empty_side_is_one_sentence(
-        self, tiny_params: Build, marks: str, side: str
-    ) -> None:
+    def test_an_empty_side_is_one_sentence(self, tiny_params, marks, side):
         with pytest.raises(
             PipelineError, match=f"leaves no pair for {side}: .*another side"
         ):
             sides(tiny_params, given({"A": 2}, marks), use_official_split=True)
 
-    def test_folds_are_refused(self, tiny_params: Build) -> None:
+    def test_folds_are_refused(self, tiny_params):
         with pytest.raises(PipelineError, match="use_official_split needs folds 0"):
             tiny_params(**{"split.use_official_split": True, "split.folds": 3})
 
@@ -347,13 +333,11 @@ class TestHeldOutSites:
     """Sites are the classes here: A and B are trained on, C is held out."""
 
     @pytest.fixture
-    def table(self) -> pd.DataFrame:
+    def table(self):
         table = quality({"A": 20, "B": 20, "C": 10})
         return table.assign(site=table["class_name"])
 
-    def test_are_scored_whole_and_never_trained_on(
-        self, tiny_params: Build, table: pd.DataFrame
-    ) -> None:
+    def test_are_scored_whole_and_never_trained_on(self, tiny_params, table):
         before = sides(tiny_params, table[table["site"] != "C"])
         found = sides(tiny_params, table, hold_out_sites=["C"])
         assert (found[found.index.str.startswith("C")] == "validation").all()
@@ -362,9 +346,7 @@ class TestHeldOutSites:
         assert summary()["by_site"]["C"]["num_train"] == 0
         assert summary()["num_left_out"] == 0
 
-    def test_their_copies_are_left_out_of_training(
-        self, tiny_params: Build, table: pd.DataFrame, caplog
-    ) -> None:
+    def test_their_copies_are_left_out_of_training(self, tiny_params, table, caplog):
         table.loc[20:33, "group"] = "ANONYMOUS"  # so large a group is warned of
         before = sides(tiny_params, table[table["site"] != "C"])
         train, held_out = (before.index[before == side] for side in sorted(set(before)))
@@ -380,9 +362,7 @@ class TestHeldOutSites:
         assert "2 pairs are left out" in caplog.text
         assert "14 of 38 pairs form one group" in caplog.text
 
-    def test_go_with_an_official_split(
-        self, tiny_params: Build, table: pd.DataFrame
-    ) -> None:
+    def test_go_with_an_official_split(self, tiny_params, table):
         table["given_split"] = (["train"] * 15 + ["validation"] * 5) * 2 + [""] * 10
         sides(tiny_params, table, hold_out_sites=["C"], use_official_split=True)
         assert summary()["by_site"]["A"]["num_validation"] == 5
@@ -399,26 +379,22 @@ class TestHeldOutSites:
         ],
     )
     def test_a_name_that_does_not_fit_is_one_sentence(
-        self, tiny_params: Build, table: pd.DataFrame, names, sentence: str
-    ) -> None:
+        self, tiny_params, table, names, sentence
+    ):
         with pytest.raises(PipelineError, match=sentence):
             sides(tiny_params, table, hold_out_sites=names)
         with pytest.raises(PipelineError, match="have no sites, which ingest"):
             sides(tiny_params, table.assign(site=""), hold_out_sites=names)
         assert not paths.SPLIT_PAIRS.exists()
 
-    def test_one_site_under_two_names_is_one_sentence(
-        self, tiny_params: Build, table: pd.DataFrame
-    ) -> None:
+    def test_one_site_under_two_names_is_one_sentence(self, tiny_params, table):
         table.loc[20:38, "image_phash"] = table.loc[:18, "image_phash"].to_numpy()
         with pytest.raises(
             PipelineError, match="'A' and 'B' are one site under two names"
         ):
             sides(tiny_params, table)
 
-    def test_copies_of_all_training_pairs_are_one_sentence(
-        self, tiny_params: Build
-    ) -> None:
+    def test_copies_of_all_training_pairs_are_one_sentence(self, tiny_params):
         table = quality({"B": 4, "C": 8})
         table["site"] = table["class_name"]
         table.loc[4:7, "image_phash"] = table.loc[:3, "image_phash"].to_numpy()

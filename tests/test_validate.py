@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -17,12 +16,11 @@ from PIL import Image
 
 from stages.core import imaging, paths
 from stages.core.errors import PipelineError
-from stages.core.params import Params, parse_params
+from stages.core.params import parse_params
 from stages.datasets.pairs import Pair, write_shards
 from stages.validate import QUALITY_SCHEMA, facts, validate
 from tests.conftest import TINY, lungs, png, with_overrides
 
-Build = Callable[..., Params]
 HOSTILE = """<script>alert("1")</script>&'; DROP"""
 
 
@@ -137,9 +135,7 @@ TWIN = "used twice"
 
 
 @pytest.fixture(scope="module")
-def judged(
-    tmp_path_factory: pytest.TempPathFactory, shipped_values: dict[str, Any]
-) -> dict[str, Any]:
+def judged(tmp_path_factory, shipped_values):
     """All kinds of pairs in one data set, judged once; a table and what was written."""
     values = with_overrides(
         with_overrides(shipped_values, TINY),
@@ -170,7 +166,7 @@ def row_of(judged: dict[str, Any], name: str) -> pd.Series:
 
 
 @pytest.mark.parametrize("name", REJECTED)
-def test_is_rejected_with_its_reason(judged, name: str) -> None:
+def test_is_rejected_with_its_reason(judged, name):
     row = row_of(judged, name)
     assert not row["accepted"]
     assert REJECTED[name][1] in row["reason"]
@@ -178,7 +174,7 @@ def test_is_rejected_with_its_reason(judged, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NOTED)
-def test_is_accepted_with_a_note(judged, name: str) -> None:
+def test_is_accepted_with_a_note(judged, name):
     row = row_of(judged, name)
     assert row["accepted"]
     assert row["reason"] == ""
@@ -186,7 +182,7 @@ def test_is_accepted_with_a_note(judged, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_is_accepted_plainly(judged, name: str) -> None:
+def test_is_accepted_plainly(judged, name):
     row = row_of(judged, name)
     assert row["accepted"]
     # The pictures are one picture, which is worth a note, and the only one.
@@ -194,14 +190,14 @@ def test_is_accepted_plainly(judged, name: str) -> None:
     assert "exact copy" in row["note"] or not row["note"]
 
 
-def test_a_repeated_id_rejects_both(judged) -> None:
+def test_a_repeated_id_rejects_both(judged):
     table = judged["table"]
     rows = table[table["pair_id"] == TWIN]
     assert rows["accepted"].tolist() == [False, False]
     assert rows["reason"].str.contains("'used twice' is used more than once").all()
 
 
-def test_facts_are_right(judged) -> None:
+def test_facts_are_right(judged):
     row = row_of(judged, "COVID-1")
     image, mask = lungs(1)
     assert row["image_shape"] == "40x40"
@@ -219,7 +215,7 @@ def test_facts_are_right(judged) -> None:
     assert row["image_sha256"] == sha256
 
 
-def test_pixels_make_the_hash_not_their_encoding(judged) -> None:
+def test_pixels_make_the_hash_not_their_encoding(judged):
     rows = [
         row_of(judged, name) for name in ("three equal channels", "palette", "tiff")
     ]
@@ -229,7 +225,7 @@ def test_pixels_make_the_hash_not_their_encoding(judged) -> None:
     assert row_of(judged, "COVID-2")["image_sha256"] != rows[0]["image_sha256"]
 
 
-def test_report_counts_and_names(judged) -> None:
+def test_report_counts_and_names(judged):
     report = judged["report"]
     rejected = len(REJECTED) + 2
     total = rejected + len(NOTED) + len(PLAIN) + 2
@@ -255,7 +251,7 @@ def test_report_counts_and_names(judged) -> None:
     assert 0 < report["accepted_statistics"]["foreground_fraction"]["median"] < 0.75
 
 
-def test_page_stands_alone_and_escapes_what_comes_from_the_data(judged) -> None:
+def test_page_stands_alone_and_escapes_what_comes_from_the_data(judged):
     page = judged["page"]
     assert "<script" not in page
     assert "&lt;script&gt;alert(" in page
@@ -265,7 +261,7 @@ def test_page_stands_alone_and_escapes_what_comes_from_the_data(judged) -> None:
     assert "url(" not in page.replace("url(#", "")
 
 
-def test_page_shows_offenders_and_reasons(judged) -> None:
+def test_page_shows_offenders_and_reasons(judged):
     page = judged["page"]
     figures = re.findall(r'<figure class="card">.*?</figure>', page, re.S)
     offenders = [figure for figure in figures if 'class="why"' in figure]
@@ -287,16 +283,14 @@ def test_page_shows_offenders_and_reasons(judged) -> None:
     assert "prefers-color-scheme: dark" in page
 
 
-def run(build: Build, pairs: list[Pair], **overrides: Any) -> pd.DataFrame:
+def run(build, pairs: list[Pair], **overrides) -> pd.DataFrame:
     """Validates the pairs; the table written."""
     write_shards(pairs, paths.INGESTED, shard_pairs=4)
     params = build(**{f"validate.{name}": value for name, value in overrides.items()})
     return pq.read_table(validate(params.validate_)).to_pandas()
 
 
-def test_too_many_rejected_and_too_few_accepted_fail_and_show_why(
-    tiny_params: Build,
-) -> None:
+def test_too_many_rejected_and_too_few_accepted_fail_and_show_why(tiny_params):
     paths.QUALITY_PAIRS.parent.mkdir(parents=True)
     paths.QUALITY_PAIRS.write_bytes(b"of an earlier run")
     broken = [pair(n, image=b"") for n in (1, 2)] + [pair(3, mask=png(MASK * 0))]
@@ -316,7 +310,7 @@ def test_too_many_rejected_and_too_few_accepted_fail_and_show_why(
     assert not paths.QUALITY_PAIRS.exists()
 
 
-def test_unknown_classes_are_rejected_and_copies_listed(tiny_params: Build) -> None:
+def test_unknown_classes_are_rejected_and_copies_listed(tiny_params):
     table = run(
         tiny_params,
         [pair(1), pair(2), pair(3, image=png(lungs(1)[0])), pair(4), pair(1, "Other")],
@@ -337,7 +331,7 @@ def test_unknown_classes_are_rejected_and_copies_listed(tiny_params: Build) -> N
     assert "! differ" in copies  # one image with two masks
 
 
-def test_same_data_same_bytes(tiny_params: Build) -> None:
+def test_same_data_same_bytes(tiny_params):
     pairs = [pair(n) for n in range(1, 6)] + [pair(6, mask=b"")]
     outputs = []
     for _ in range(2):
@@ -355,7 +349,7 @@ def test_same_data_same_bytes(tiny_params: Build) -> None:
     assert outputs[0] == outputs[1]
 
 
-def test_missing_shards_are_one_sentence(tiny_params: Build) -> None:
+def test_missing_shards_are_one_sentence(tiny_params):
     with pytest.raises(
         PipelineError, match="should hold Parquet shards but holds none"
     ):
@@ -376,7 +370,7 @@ def texture(seed: int) -> np.ndarray:
     return (128 + 80 * sum(layers)).clip(0, 255).astype(np.uint8)
 
 
-def test_phash_knows_a_picture_again() -> None:
+def test_phash_knows_a_picture_again():
     image = texture(1)
     jpeg = encode(".jpg", image, cv2.IMWRITE_JPEG_QUALITY, 75)
     assert bits_apart(image, cv2.add(image, 10)) <= 24
@@ -387,7 +381,7 @@ def test_phash_knows_a_picture_again() -> None:
     assert bits_apart(image, image[:, ::-1].copy()) > 80
 
 
-def test_phash_stays_what_it_is() -> None:
+def test_phash_stays_what_it_is():
     """Another hash would regroup every data set that was ever split."""
     x, y = np.meshgrid(np.arange(70), np.arange(60))
     picture = ((x * 7 + y * 13 + x * y // 16) % 256).astype(np.uint8)
@@ -397,8 +391,8 @@ def test_phash_stays_what_it_is() -> None:
 
 
 def test_another_value_may_be_foreground_but_nothing_lets_an_organ_be_missing(
-    tiny_params: Build,
-) -> None:
+    tiny_params,
+):
     labels = {"mask": png(MASK // 255)}
     table = run(
         tiny_params,

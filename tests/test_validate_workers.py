@@ -136,16 +136,14 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def dask(tmp_path_factory):
     found = Cluster(tmp_path_factory.mktemp("dask"))
     yield found
     found.stop()
 
 
 @pytest.mark.slow
-def test_a_cluster_finds_the_same_though_a_worker_is_killed(
-    dask: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_finds_the_same_though_a_worker_is_killed(dask, monkeypatch):
     ingest(40, pair(99, b"longer"))
     expected = measured()
     assert list(expected["pair_id"]) == [f"COVID-{n}" for n in (*range(40), 99)]
@@ -174,9 +172,7 @@ def test_a_cluster_finds_the_same_though_a_worker_is_killed(
 
 
 @pytest.mark.slow
-def test_a_shard_that_kills_workers_is_named(
-    dask: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shard_that_kills_workers_is_named(dask, monkeypatch):
     ingest(3, pair(99, b"poison"))
     monkeypatch.setenv(workers.ADDRESS, dask.address)
     crew = dask.workers(2)
@@ -191,9 +187,7 @@ def test_a_shard_that_kills_workers_is_named(
     ("address", "reason"),
     [("tcp://127.0.0.1:9", "Timed out"), ("carrier-pigeon://loft", "carrier-pigeon")],
 )
-def test_nobody_answers(
-    monkeypatch: pytest.MonkeyPatch, address: str, reason: str
-) -> None:
+def test_nobody_answers(monkeypatch, address, reason):
     ingest(2)
     monkeypatch.setenv(workers.ADDRESS, address)
     monkeypatch.setattr(cluster, "CONNECT_S", 0.3)
@@ -203,7 +197,7 @@ def test_nobody_answers(
     assert "unset DASK_SCHEDULER_ADDRESS" in str(caught.value)
 
 
-def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_is_missing(monkeypatch):
     ingest(2)
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert len(measured()) == 2  # who has no cluster needs no package
@@ -212,7 +206,7 @@ def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         measured()
 
 
-def test_a_worker_with_other_code_or_other_files_refuses() -> None:
+def test_a_worker_with_other_code_or_other_files_refuses():
     ingest(2)
     shard = pairs.shard_paths()[0].absolute()
     size = shard.stat().st_size

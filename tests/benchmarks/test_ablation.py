@@ -29,7 +29,7 @@ def result(levels: int, seed: int) -> SimpleNamespace:
 
 
 @pytest.fixture
-def done() -> dict:
+def done():
     return {
         run_name(levels, momentum, seed): result(levels, seed)
         for levels, momentum, seed in product(WEIGHTS, MOMENTA, SEEDS)

@@ -1,7 +1,5 @@
 """Does Great Expectations say which rows, silently, and never pass what it skipped?"""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
@@ -14,7 +12,7 @@ def between(**bounds: float):
     return library().expectations.ExpectColumnValuesToBeBetween(column="size", **bounds)
 
 
-def test_rows_are_positions_of_the_unexpected() -> None:
+def test_rows_are_positions_of_the_unexpected():
     verdicts = judge(
         TABLE,
         {"small": between(max_value=4), "any": between(min_value=0)},
@@ -28,15 +26,13 @@ def test_rows_are_positions_of_the_unexpected() -> None:
     assert verdicts["any"].rows == ()
 
 
-def test_what_cannot_be_judged_is_not_passed() -> None:
+def test_what_cannot_be_judged_is_not_passed():
     unknown = library().expectations.ExpectColumnValuesToBeUnique(column="no_such")
     with pytest.raises(RuntimeError, match="could not judge 'lost'"):
         judge(TABLE, {"lost": unknown}, title="sizes")
 
 
-def test_is_silent_and_leaves_nothing(
-    capfd: pytest.CaptureFixture[str], isolated: Path
-) -> None:
+def test_is_silent_and_leaves_nothing(capfd, isolated):
     judge(TABLE, {"small": between(max_value=4)}, title="sizes")
     assert capfd.readouterr() == ("", "")
     assert list(isolated.iterdir()) == []

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -11,14 +10,12 @@ import pytest
 
 from stages.core import paths
 from stages.core.errors import PipelineError
-from stages.core.params import Params
 from stages.datasets.pairs import read_shard, shard_paths
 from stages.datasets.sources import kaggle
 from stages.ingest import ingest
 from stages.validate import validate
 from tests.conftest import lungs, png, radiography_tree, two_sites
 
-Build = Callable[..., Params]
 SITES = {
     "ingest.source": "folder",
     "ingest.layout": "sites",
@@ -28,13 +25,11 @@ SITES = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     return two_sites(tmp_path / "in")
 
 
-def test_a_folder_and_a_zip_are_sites_by_their_own_names(
-    folder: Path, tiny_params: Build
-) -> None:
+def test_a_folder_and_a_zip_are_sites_by_their_own_names(folder, tiny_params):
     ingest(tiny_params(**SITES).ingest)
     names = [path.name for path in shard_paths()]
     assert names == [
@@ -53,9 +48,7 @@ def test_a_folder_and_a_zip_are_sites_by_their_own_names(
     assert facts["mask_definition_id"] == "lung-without-heart"
 
 
-def test_a_table_names_layout_target_classes_and_licence(
-    folder: Path, tiny_params: Build
-) -> None:
+def test_a_table_names_layout_target_classes_and_licence(folder, tiny_params):
     (folder / "sites.yaml").write_text(
         "north: {classes: [Normal], licence: CC0}\n"
         "south: {layout: pairs, target: lesion}\n"
@@ -70,9 +63,7 @@ def test_a_table_names_layout_target_classes_and_licence(
     assert facts["mask_definition_id"] == "lung-without-heart; lesion-as-drawn"
 
 
-def test_sources_go_together(
-    folder: Path, tiny_params: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sources_go_together(folder, tiny_params, monkeypatch):
     top = radiography_tree(folder.parent / "cached", {"COVID": 3})
     monkeypatch.setattr(kaggle, "fetch", lambda _: top)
     sources = {"ingest.source": ["kaggle", "folder", "phantom"]}
@@ -86,7 +77,7 @@ def test_sources_go_together(
         tiny_params(**sources)
 
 
-def test_shapes_are_judged_per_site(folder: Path, tiny_params: Build) -> None:
+def test_shapes_are_judged_per_site(folder, tiny_params):
     """The south's sizes are not listed: its masks must have their images' sizes."""
     for kind, pixels in zip(("images", "masks"), lungs(9, mask_size=40), strict=True):
         (folder / "north" / "COVID" / kind / "x.png").write_bytes(png(pixels))
@@ -158,8 +149,8 @@ def _images_at_the_top(folder: Path) -> None:
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(
-    folder: Path, tiny_params: Build, spoil: Callable[[Path], object], sentence: str
-) -> None:
+    folder, tiny_params, spoil, sentence
+):
     spoil(folder)
     with pytest.raises(PipelineError) as error:
         ingest(tiny_params(**SITES).ingest)
@@ -168,9 +159,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert not paths.INGESTED_SUMMARY.exists()
 
 
-def test_a_site_fails_by_its_own_rejections_and_inverted_masks(
-    folder: Path, tiny_params: Build
-) -> None:
+def test_a_site_fails_by_its_own_rejections_and_inverted_masks(folder, tiny_params):
     for path in (folder / "north").rglob("masks/*.png"):
         path.write_bytes(png(255 - cv2.imread(str(path))))
     for path in (folder / "north").rglob("images/COVID-*.png"):

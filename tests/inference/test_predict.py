@@ -21,12 +21,12 @@ GOOD = ["a/one", "a/two", "b/three"]
 
 
 @pytest.fixture
-def model(tmp_path) -> Path:
+def model(tmp_path):
     return dark_is_lung(tmp_path / "unet.onnx", SIZE)
 
 
 @pytest.fixture
-def images(tmp_path) -> Path:
+def images(tmp_path):
     """Three pictures whose dark parts are the lungs, of different sizes."""
     top = tmp_path / "images"
     for seed, name in enumerate(GOOD):

@@ -31,7 +31,7 @@ def write_pair(top: Path, class_name: str, number: int, image, mask) -> None:
 
 
 @pytest.fixture
-def data(tmp_path) -> Path:
+def data(tmp_path):
     """Two easy pairs and one of which nothing can be found, in two classes."""
     top = tmp_path / "COVID-19_Radiography_Dataset"
     for number, class_name in ((1, "COVID"), (2, "Normal")):

@@ -23,7 +23,7 @@ IMAGE = np.where(MASK, 40, 200).astype(np.uint8)
 
 
 @pytest.fixture
-def segment(tmp_path) -> Segmenter:
+def segment(tmp_path):
     return Segmenter(dark_is_lung(tmp_path / "unet.onnx", SIZE))
 
 

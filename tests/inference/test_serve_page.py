@@ -1,6 +1,5 @@
 import base64
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,11 +9,11 @@ from stages.core.params import parse_params
 from stages.datasets.sources import phantom
 from stages.inference.serve.engine import svg_path
 from tests.conftest import png
-from tests.inference.serving import Served, serving
+from tests.inference.serving import serving
 
 
 @pytest.fixture(scope="module")
-def film(shipped_values) -> bytes:
+def film(shipped_values):
     """A radiograph as the pipeline draws it, in PNG."""
     image = next(iter(phantom.pairs(parse_params(shipped_values).ingest))).image
     assert image is not None
@@ -22,7 +21,7 @@ def film(shipped_values) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def page_server(tmp_path_factory) -> Iterator[Served]:
+def page_server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     with serving(folder, max_bytes=2**20, max_pixels=2**20) as found:
         yield found

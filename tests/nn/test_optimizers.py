@@ -20,7 +20,7 @@ def first_update(tiny_params, name: str) -> np.ndarray:
     return (layer.kernel.numpy() - before).reshape(-1, 8)
 
 
-def test_muon_moves_a_kernel_as_far_in_every_direction(tiny_params) -> None:
+def test_muon_moves_a_kernel_as_far_in_every_direction(tiny_params):
     sizes = np.linalg.svd(
         first_update(tiny_params, "encoder_0_conv_1"), compute_uv=False
     )
@@ -29,5 +29,5 @@ def test_muon_moves_a_kernel_as_far_in_every_direction(tiny_params) -> None:
     assert sizes == pytest.approx(expected, rel=0.35)
 
 
-def test_heads_are_moved_by_adam(tiny_params) -> None:
+def test_heads_are_moved_by_adam(tiny_params):
     assert np.abs(first_update(tiny_params, "head_0")) == pytest.approx(RATE, rel=1e-3)

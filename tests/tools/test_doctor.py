@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 
 @pytest.fixture
-def checkout(tmp_path, tiny_values, monkeypatch) -> Path:
+def checkout(tmp_path, tiny_values, monkeypatch):
     """A repository with the project's plan and lock, and a small dvc.lock."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("requirements.lock", "dvc.yaml"):

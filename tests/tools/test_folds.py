@@ -59,7 +59,7 @@ write("data/splits/pairs.csv", "\\n".join([head, *sides, ""]))
 
 
 @pytest.fixture
-def plan(tmp_path, tiny_values, monkeypatch) -> Path:
+def plan(tmp_path, tiny_values, monkeypatch):
     """A repository with that plan, a verdict of another model, and full params."""
     root = tmp_path / "plan"
     root.mkdir()

@@ -62,7 +62,7 @@ def commit(plan: Plan, message: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, shipped_values) -> Plan:
+def made(tmp_path_factory, shipped_values):
     """The shipped plan with outputs that nothing was trained for."""
     bounds = {"gate.min": {"dice.mean": 0.9}, "gate.max": {}}
     folder = tmp_path_factory.mktemp("release") / "made"
@@ -76,7 +76,7 @@ def made(tmp_path_factory, shipped_values) -> Plan:
 
 
 @pytest.fixture
-def plan(made, tmp_path, monkeypatch) -> Plan:
+def plan(made, tmp_path, monkeypatch):
     """A copy to release from, which the test runs in."""
     copy = made.copy(tmp_path / "plan")
     monkeypatch.chdir(copy.root)

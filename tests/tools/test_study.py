@@ -20,7 +20,7 @@ def params_text() -> str:
 
 
 @pytest.mark.parametrize("name", studies.names())
-def test_a_study_sets_its_own_values_alone(name: str) -> None:
+def test_a_study_sets_its_own_values_alone(name):
     params = studies.load(name).params
     text = text_with_values(params_text(), params)
     yaml = YAML(typ="safe", pure=True)
@@ -28,7 +28,7 @@ def test_a_study_sets_its_own_values_alone(name: str) -> None:
     parse_text(text)
 
 
-def test_settings_are_yaml() -> None:
+def test_settings_are_yaml():
     assert study.parse_settings(["a.b=3", "c=[x, 1.5]", "d=a=b", "e=''"]) == {
         "a.b": 3,
         "c": ["x", 1.5],
@@ -46,9 +46,7 @@ def test_settings_are_yaml() -> None:
         ("article", ["train.epochs=0"], "train.epochs must be greater than 0"),
     ],
 )
-def test_a_mistake_changes_nothing(
-    name: str, settings: list[str], sentence: str, isolated: Path
-) -> None:
+def test_a_mistake_changes_nothing(name, settings, sentence, isolated):
     (isolated / "params.yaml").write_text(params_text(), "utf-8")
     with pytest.raises(PipelineError, match=sentence):
         study.study(name, settings)
@@ -56,7 +54,7 @@ def test_a_mistake_changes_nothing(
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def repository(tmp_path):
     """A plan of one quick stage that reads the project's params."""
     (tmp_path / "params.yaml").write_text(params_text(), "utf-8")
     stage = {"cmd": "cp params.yaml kept.yaml", "params": ["ingest", "train"]}
@@ -64,9 +62,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_ends_as_an_experiment_of_its_name(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_ends_as_an_experiment_of_its_name(repository, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     folder = "it's ${oc.env:SECRET} here.zip"
     (repository / folder).write_bytes(b"")

@@ -37,7 +37,6 @@ SMALL = {
     "gate.max": {},
     "export.parity_images": 3,
 }
-Run = Callable[[str], Path]
 
 
 # For each study: its tree, and what else is smaller there.
@@ -87,9 +86,7 @@ def params_of(name: str, shipped: dict[str, Any], **small: Any) -> Params:
 
 
 @pytest.fixture(scope="module")
-def run(
-    tmp_path_factory: pytest.TempPathFactory, shipped_values: dict[str, Any]
-) -> Run:
+def run(tmp_path_factory, shipped_values):
     """Takes a study from its tree to the gate, once; the folder it ran in."""
     done: dict[str, Path] = {}
 
@@ -113,9 +110,7 @@ def read(place: Path, path: Path) -> Any:
 
 @pytest.mark.parametrize("name", studies.names())
 class TestEach:
-    def test_sets_what_there_is_and_nothing_else(
-        self, name: str, shipped_values: dict[str, Any]
-    ) -> None:
+    def test_sets_what_there_is_and_nothing_else(self, name, shipped_values):
         params = params_of(name, shipped_values)
         assert studies.load(name).about
         assert params.ingest.source == ["kaggle"]
@@ -125,7 +120,7 @@ class TestEach:
         assert "ingest.kaggle.version" in studies.load(name).params
         assert "ingest.target" in studies.load(name).params
 
-    def test_goes_through_to_the_verdict(self, name: str, run: Run) -> None:
+    def test_goes_through_to_the_verdict(self, name, run):
         place = run(name)
         assert read(place, paths.VERDICT)["passed"]
         metrics = read(place, paths.METRICS)
@@ -140,7 +135,7 @@ class TestEach:
         )
 
 
-def test_covid_qu_ex_is_scored_on_its_own_test_side(run: Run) -> None:
+def test_covid_qu_ex_is_scored_on_its_own_test_side(run):
     place = run("covid_qu_ex")
     assert read(place, paths.INGESTED_SUMMARY)["target"] == "lung"
     table = pd.read_csv(place / paths.SPLIT_PAIRS)
@@ -151,7 +146,7 @@ def test_covid_qu_ex_is_scored_on_its_own_test_side(run: Run) -> None:
     assert "copy" not in set(table["pair_id"])
 
 
-def test_an_infection_is_measured_as_a_share_of_the_lungs(run: Run) -> None:
+def test_an_infection_is_measured_as_a_share_of_the_lungs(run):
     place = run("covid_qu_ex_infection")
     table = pd.read_csv(place / paths.PER_IMAGE)
     is_covid = table["class_name"] == "COVID-19"
@@ -166,20 +161,20 @@ def test_an_infection_is_measured_as_a_share_of_the_lungs(run: Run) -> None:
 class TestLgg:
     """Three channels and empty masks, through every stage."""
 
-    def test_empty_masks_are_accepted(self, run: Run) -> None:
+    def test_empty_masks_are_accepted(self, run):
         place = run("lgg_mri")
         facts = pq.read_table(place / paths.QUALITY_PAIRS).to_pandas()
         assert facts["accepted"].all()
         assert (facts["foreground_fraction"] == 0).sum() == 18
         assert set(facts["image_channels"]) == {3}
 
-    def test_patients_stay_whole(self, run: Run) -> None:
+    def test_patients_stay_whole(self, run):
         table = pd.read_csv(run("lgg_mri") / paths.SPLIT_PAIRS)
         patients = table["pair_id"].str.rsplit("_", n=1).str[0]
         assert patients.nunique() == table["group"].nunique() == 6
         assert (table.groupby(patients)["split"].nunique() == 1).all()
 
-    def test_the_network_sees_three_channels_that_differ(self, run: Run) -> None:
+    def test_the_network_sees_three_channels_that_differ(self, run):
         place = run("lgg_mri")
         model = load_model(place / paths.MODEL)
         assert model.input_shape == (None, SIDE, SIDE, 3)
@@ -190,9 +185,7 @@ class TestLgg:
         other = model(image[..., ::-1], training=False)[0].numpy()
         assert not np.allclose(first, other)
 
-    def test_a_slice_without_tumour_counts_as_a_false_alarm_or_not(
-        self, run: Run
-    ) -> None:
+    def test_a_slice_without_tumour_counts_as_a_false_alarm_or_not(self, run):
         place = run("lgg_mri")
         table = pd.read_csv(place / paths.PER_IMAGE)
         predicted = pq.read_table(place / paths.PREDICTIONS).to_pandas()
@@ -221,9 +214,7 @@ class TestLgg:
         alarms = table["false_alarms"].dropna()
         assert metrics["false_alarms"]["mean"] == alarms.mean()
 
-    def test_every_format_answers_as_keras_does(
-        self, run: Run, shipped_values: dict[str, Any]
-    ) -> None:
+    def test_every_format_answers_as_keras_does(self, run, shipped_values):
         place = run("lgg_mri")
         params = params_of("lgg_mri", shipped_values, **SMALL, **TREES["lgg_mri"][1])
         shutil.copy(ROOT / "requirements.lock", place)

@@ -86,13 +86,13 @@ TREES = {
 }
 
 
-def test_every_layout_has_a_tree_here() -> None:
+def test_every_layout_has_a_tree_here():
     assert set(TREES) == set(layouts.names())
 
 
 @pytest.mark.parametrize("layout", TREES)
 class TestContract:
-    def test_pairs_its_tree_whole_for_every_target(self, layout: str) -> None:
+    def test_pairs_its_tree_whole_for_every_target(self, layout):
         names, expected = TREES[layout]
         about = layouts.load(layout).ABOUT
         assert about.dataset
@@ -110,14 +110,14 @@ class TestContract:
         first = next(iter(about.targets))
         assert wanted(layout, *names, target=first) == wanted(layout, *names)
 
-    def test_an_upper_case_ending_pairs(self, layout: str) -> None:
+    def test_an_upper_case_ending_pairs(self, layout):
         names, expected = TREES[layout]
         upper = [
             str(Path(name).with_suffix(Path(name).suffix.upper())) for name in names
         ]
         assert sum(entry.is_complete for entry in find(layout, *upper)) == expected
 
-    def test_orphans_are_found(self, layout: str) -> None:
+    def test_orphans_are_found(self, layout):
         names, expected = TREES[layout]
         whole = find(layout, *names)
         gone = {whole[0].mask_path, whole[1].image_path}
@@ -127,7 +127,7 @@ class TestContract:
         assert {e.image_path for e in orphans} == {whole[0].image_path, ""}
         assert {e.mask_path for e in orphans} == {"", whole[1].mask_path}
 
-    def test_a_composed_and_a_decomposed_name_pair(self, layout: str) -> None:
+    def test_a_composed_and_a_decomposed_name_pair(self, layout):
         names, _ = TREES[layout]
         whole = find(layout, *names)[0]
         stem = Path(whole.image_path).stem
@@ -143,14 +143,14 @@ class TestContract:
         changed = [e for e in find(layout, *renamed) if "é" in e.pair_id]
         assert [entry.is_complete for entry in changed] == [True]
 
-    def test_nothing_of_it_is_one_sentence(self, layout: str) -> None:
+    def test_nothing_of_it_is_one_sentence(self, layout):
         with pytest.raises(PipelineError) as error:
             wanted(layout, "notes.txt", "a\x1b[31m/b.png")
         assert layout in str(error.value)
         assert "\x1b" not in str(error.value)
         assert "\n" not in str(error.value)
 
-    def test_another_layout_is_recognised(self, layout: str) -> None:
+    def test_another_layout_is_recognised(self, layout):
         other = "lgg_mri" if layout != "lgg_mri" else "covid19_radiography"
         names, _ = TREES[layout]
         with pytest.raises(PipelineError, match=r"set ingest\.layout to "):
@@ -164,7 +164,7 @@ def _is_copy_of(name: str, gone: set[str]) -> bool:
     )
 
 
-def test_classes_and_pairs_come_in_natural_order_up_to_the_limit() -> None:
+def test_classes_and_pairs_come_in_natural_order_up_to_the_limit():
     names, _ = TREES["covid19_radiography"]
     found = wanted("covid19_radiography", *names)
     assert [entry.pair_id for entry in found[2:5]] == ["COVID-10", *LUNG_OPACITY[:2]]
@@ -172,7 +172,7 @@ def test_classes_and_pairs_come_in_natural_order_up_to_the_limit() -> None:
     assert [e.pair_id for e in found] == ["COVID-1", "COVID-2", *LUNG_OPACITY[:2]]
 
 
-def test_an_absent_class_or_target_names_those_that_are_there() -> None:
+def test_an_absent_class_or_target_names_those_that_are_there():
     names, _ = TREES["covid19_radiography"]
     with pytest.raises(PipelineError) as error:
         wanted("covid19_radiography", *names, classes=["COVID", "covid"])
@@ -182,7 +182,7 @@ def test_an_absent_class_or_target_names_those_that_are_there() -> None:
         wanted("covid_qu_ex", *TREES["covid_qu_ex"][0], target="spleen")
 
 
-def test_masks_of_lesions_may_be_empty() -> None:
+def test_masks_of_lesions_may_be_empty():
     assert {
         (name, target)
         for name in TREES
@@ -193,13 +193,13 @@ def test_masks_of_lesions_may_be_empty() -> None:
 
 class TestRadiography:
     @pytest.mark.parametrize("top", ["", "COVID-19_Radiography_Dataset/", "a/b/c/"])
-    def test_the_top_folder_may_be_missing_or_deeper(self, top: str) -> None:
+    def test_the_top_folder_may_be_missing_or_deeper(self, top):
         names = [f"{top}A/{kind}/1 (ü).png" for kind in ("images", "masks")]
         (pair,) = find("covid19_radiography", *names)
         assert (pair.pair_id, pair.class_name) == ("A-1 (ü)", "A")
         assert [pair.image_path, pair.mask_path] == names
 
-    def test_two_images_of_one_name_leave_one_without_a_mask(self) -> None:
+    def test_two_images_of_one_name_leave_one_without_a_mask(self):
         found = find(
             "covid19_radiography",
             "COVID/images/COVID-1.png",
@@ -211,7 +211,7 @@ class TestRadiography:
 
 
 class TestCovidQuEx:
-    def test_sides_of_its_own_split_are_kept(self) -> None:
+    def test_sides_of_its_own_split_are_kept(self):
         found = find("covid_qu_ex", *TREES["covid_qu_ex"][0])
         assert {entry.pair_id: entry.given_split for entry in found} == {
             f"{stem} ({number})": side
@@ -231,13 +231,13 @@ class TestCovidQuEx:
         lungs = [e.mask_path.replace("infection masks", "lung masks") for e in found]
         assert [e.region_path for e in found] == lungs
 
-    def test_the_tree_of_lungs_has_no_infection(self) -> None:
+    def test_the_tree_of_lungs_has_no_infection(self):
         names = [n for n in TREES["covid_qu_ex"][0] if n.startswith("Lung")]
         with pytest.raises(PipelineError) as error:
             wanted("covid_qu_ex", *names, target="infection")
         assert "set ingest.target to lung, which finds 9 pairs" in str(error.value)
 
-    def test_a_name_on_two_sides_stays_two_pairs(self) -> None:
+    def test_a_name_on_two_sides_stays_two_pairs(self):
         found = find(
             "covid_qu_ex",
             *(
@@ -253,7 +253,7 @@ class TestCovidQuEx:
 
 
 class TestLgg:
-    def test_the_patient_is_the_group(self) -> None:
+    def test_the_patient_is_the_group(self):
         found = find("lgg_mri", *TREES["lgg_mri"][0])
         assert {entry.group for entry in found} == {
             "TCGA_CS_4941_19960909",
@@ -267,7 +267,7 @@ class TestLgg:
 
 
 class TestPairs:
-    def test_subfolders_pair_by_their_path(self) -> None:
+    def test_subfolders_pair_by_their_path(self):
         found = find(
             "pairs", "images/x/1.png", "masks/x/1.tif", "images/y/1.png", "masks/1.png"
         )
@@ -278,7 +278,7 @@ class TestPairs:
         ]
         assert {entry.class_name for entry in found} == {"all"}
 
-    def test_every_format_pairs_with_any_other(self) -> None:
+    def test_every_format_pairs_with_any_other(self):
         found = find(
             "pairs",
             *(f"images/{n}" for n in ("a.png", "b.JPG", "c.tiff", "d.dcm", "e.DICOM")),
@@ -287,11 +287,11 @@ class TestPairs:
         assert len(found) == 5
         assert all(entry.is_complete for entry in found)
 
-    def test_the_folder_above_is_the_class(self) -> None:
+    def test_the_folder_above_is_the_class(self):
         found = find("pairs", "set/TB/images/1.png", "set/TB/masks/1.png")
         assert [(e.class_name, e.pair_id) for e in found] == [("TB", "TB-1")]
 
-    def test_a_table_names_group_and_class(self) -> None:
+    def test_a_table_names_group_and_class(self):
         table = "\ufeffimage,mask,group,class_name\nscans/a.png,m/a_seg.png,p1,TB\n\n"
         found = find(
             "pairs",
@@ -311,7 +311,7 @@ class TestPairs:
             )
         ]
 
-    def test_a_table_may_leave_out_a_side_or_name_what_is_not_there(self) -> None:
+    def test_a_table_may_leave_out_a_side_or_name_what_is_not_there(self):
         table = "mask,image\n,a.png\nb.png,\ngone.png,c.png\nd.png,../d.png\n"
         found = find(
             "pairs", "a.png", "b.png", "c.png", "d.png", pairs__csv=table.encode()
@@ -334,6 +334,6 @@ class TestPairs:
             (b"\xff\xfe\x00", "should be a table in UTF-8"),
         ],
     )
-    def test_a_bad_table_is_one_sentence(self, table: bytes, sentence: str) -> None:
+    def test_a_bad_table_is_one_sentence(self, table, sentence):
         with pytest.raises(PipelineError, match=sentence):
             find("pairs", "a.png", "b.png", pairs__csv=table)

@@ -2,8 +2,6 @@
 
 import io
 import logging
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,6 @@ from pydicom.uid import (
 )
 
 from stages.core import files, paths
-from stages.core.params import Params
 from stages.datasets import dicom as reader
 from stages.datasets.pairs import read_shard, shard_paths
 from stages.datasets.sources import folder
@@ -83,17 +80,17 @@ def stretched(values: np.ndarray) -> np.ndarray:
 
 
 class TestPicture:
-    def test_deep_greys_are_stretched_to_8_bits(self) -> None:
+    def test_deep_greys_are_stretched_to_8_bits(self):
         assert np.array_equal(shown(), stretched(DEEP))
 
-    def test_8_bits_stay_as_they_are(self) -> None:
+    def test_8_bits_stay_as_they_are(self):
         assert np.array_equal(shown(pixels=IMAGE), IMAGE)
 
-    def test_monochrome1_is_a_negative(self) -> None:
+    def test_monochrome1_is_a_negative(self):
         inverted = shown(pixels=255 - IMAGE, PhotometricInterpretation="MONOCHROME1")
         assert np.array_equal(inverted, IMAGE)
 
-    def test_a_window_cuts_and_is_taken_after_the_rescale(self) -> None:
+    def test_a_window_cuts_and_is_taken_after_the_rescale(self):
         # Rescaled, IMAGE is itself less 100: the window shows 100 to 150 of it.
         windowed = shown(
             pixels=IMAGE.astype(np.uint16),
@@ -108,7 +105,7 @@ class TestPicture:
         expected = (IMAGE[inside].astype(float) - 100) / 50 * 255
         assert np.abs(windowed[inside] - expected).max() <= 1
 
-    def test_the_first_window_with_a_width_counts(self) -> None:
+    def test_the_first_window_with_a_width_counts(self):
         first = shown(WindowCenter=[400, 300, 9], WindowWidth=[0, 200, 5])
         assert np.array_equal(first, shown(WindowCenter=300, WindowWidth=200))
         assert first.min() == 0
@@ -116,7 +113,7 @@ class TestPicture:
             unwindowed = shown(WindowCenter=99, WindowWidth=width)
             assert np.array_equal(unwindowed, stretched(DEEP))
 
-    def test_a_window_wider_than_the_image_is_not_stretched(self) -> None:
+    def test_a_window_wider_than_the_image_is_not_stretched(self):
         found = shown(WindowCenter=2048, WindowWidth=4096).astype(float)
         assert np.abs(found - DEEP / 4095 * 255).max() <= 1
 
@@ -128,9 +125,7 @@ class TestPicture:
         ],
     )
     @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
-    def test_padding_is_black_and_outside_the_stretch(
-        self, tags: dict[str, Any], kind: str
-    ) -> None:
+    def test_padding_is_black_and_outside_the_stretch(self, tags, kind):
         padded = DEEP.copy()
         padded[:, :9] = 3995 if len(tags) == 2 else 4000
         found = shown(pixels=padded, PhotometricInterpretation=kind, **tags)
@@ -139,26 +134,26 @@ class TestPicture:
         assert (found[:, :9] == 0).all()
         assert np.array_equal(found[:, 9:], wanted)
 
-    def test_a_lookup_table_is_obeyed(self) -> None:
+    def test_a_lookup_table_is_obeyed(self):
         table = Dataset()
         table.LUTDescriptor = [256, 0, 16]
         table.LUTData = (257 * np.arange(255, -1, -1)).astype("<u2").tobytes()
         found = shown(pixels=IMAGE, VOILUTSequence=[table])
         assert np.array_equal(found, 255 - IMAGE)
 
-    def test_a_matching_presentation_lut_inverts_once(self) -> None:
+    def test_a_matching_presentation_lut_inverts_once(self):
         tags = {"PresentationLUTShape": "INVERSE"}
         kind = {"PhotometricInterpretation": "MONOCHROME1"}
         assert np.array_equal(shown(pixels=IMAGE, **tags, **kind), 255 - IMAGE)
 
-    def test_colour_keeps_its_order(self) -> None:
+    def test_colour_keeps_its_order(self):
         colour = np.stack([IMAGE, IMAGE // 2, IMAGE // 4], axis=2)  # red first
         assert np.array_equal(shown(pixels=colour), colour[:, :, ::-1])
 
-    def test_what_can_be_decompressed_is(self) -> None:
+    def test_what_can_be_decompressed_is(self):
         assert np.array_equal(shown(syntax=RLELossless), stretched(DEEP))
 
-    def test_one_grey_is_no_division_by_zero(self) -> None:
+    def test_one_grey_is_no_division_by_zero(self):
         assert not shown(pixels=DEEP * 0 + 7).any()
 
 
@@ -178,7 +173,7 @@ class TestPicture:
         ({"Rows": len(DEEP) // 2}, "is a DICOM file of more frames than it declares"),
     ],
 )
-def test_what_is_not_read_is_one_phrase(options: dict[str, Any], phrase: str) -> None:
+def test_what_is_not_read_is_one_phrase(options, phrase):
     if "NumberOfFrames" in options:
         options = {**options, "Rows": 40, "Columns": 40, "SamplesPerPixel": 1}
         options["PhotometricInterpretation"] = "MONOCHROME2"
@@ -202,19 +197,17 @@ def test_what_is_not_read_is_one_phrase(options: dict[str, Any], phrase: str) ->
         ({"PixelSpacing": ["", ""]}, None),
     ],
 )
-def test_the_spacing_of_pixels_is_the_first_plausible_one(
-    tags: dict[str, Any], spacing: tuple[float, float] | None
-) -> None:
+def test_the_spacing_of_pixels_is_the_first_plausible_one(tags, spacing):
     assert reader.read(dicom(**tags)).spacing == spacing
 
 
-def test_text_for_a_spacing_is_none() -> None:
+def test_text_for_a_spacing_is_none():
     encoded = dicom(PixelSpacing=[0.25, 0.25]).replace(b"0.25\\0.25 ", b"0.25\\wide ")
     assert b"wide" in encoded
     assert reader.read(encoded).spacing is None
 
 
-def test_what_would_fill_the_memory_or_take_ages_is_not_decoded() -> None:
+def test_what_would_fill_the_memory_or_take_ages_is_not_decoded():
     deflated = dicom().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
     with pytest.raises(UnreadableError, match="is a deflated DICOM file"):
         reader.read(deflated)
@@ -228,7 +221,7 @@ def test_what_would_fill_the_memory_or_take_ages_is_not_decoded() -> None:
         reader.read(buffer.getvalue())
 
 
-def test_a_file_without_a_picture_or_cut_short_is_one_phrase() -> None:
+def test_a_file_without_a_picture_or_cut_short_is_one_phrase():
     whole = dicom()
     for end in (132, 200, 400, len(whole) - 100):
         with pytest.raises(UnreadableError, match="is a DICOM file"):
@@ -236,7 +229,7 @@ def test_a_file_without_a_picture_or_cut_short_is_one_phrase() -> None:
 
 
 @pytest.fixture
-def own(tmp_path: Path, tiny_params: Callable[..., Params]) -> Params:
+def own(tmp_path, tiny_params):
     """Five films of two patients, one of them without an id; the masks are TIFF."""
     for kind in ("images", "masks"):
         (tmp_path / "own" / kind).mkdir(parents=True)
@@ -254,7 +247,7 @@ def own(tmp_path: Path, tiny_params: Callable[..., Params]) -> Params:
     )
 
 
-def test_files_of_a_patient_are_a_group_and_name_nobody(own: Params) -> None:
+def test_files_of_a_patient_are_a_group_and_name_nobody(own):
     found = list(folder.pairs(own.ingest))
     assert [pair.group for pair in found] == [
         "film1",
@@ -267,9 +260,7 @@ def test_files_of_a_patient_are_a_group_and_name_nobody(own: Params) -> None:
     assert not any(pair.problem for pair in found)
 
 
-def test_nothing_that_ingest_writes_or_logs_names_the_patient(
-    own: Params, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_that_ingest_writes_or_logs_names_the_patient(own, tmp_path, caplog):
     # A broken date makes pydicom quote what it finds.
     path = tmp_path / "own" / "images" / "film1.dcm"
     spaced = dicom(PixelSpacing=[0.2, 0.1])
@@ -289,7 +280,7 @@ def test_nothing_that_ingest_writes_or_logs_names_the_patient(
 
 
 @pytest.mark.parametrize("name", ["film1", "1.2.840.10008.7"])
-def test_a_file_needs_no_suffix(own: Params, tmp_path: Path, name: str) -> None:
+def test_a_file_needs_no_suffix(own, tmp_path, name):
     folders = tmp_path / "own" / "images", tmp_path / "own" / "masks"
     (folders[0] / "film1.dcm").rename(folders[0] / name)
     (folders[1] / "film1.png").rename(folders[1] / f"{name}.png")
@@ -299,9 +290,7 @@ def test_a_file_needs_no_suffix(own: Params, tmp_path: Path, name: str) -> None:
     assert found[pair_id].mask
 
 
-def test_a_mask_that_is_dicom_and_a_broken_image_are_problems(
-    own: Params, tmp_path: Path
-) -> None:
+def test_a_mask_that_is_dicom_and_a_broken_image_are_problems(own, tmp_path):
     (tmp_path / "own" / "masks" / "film2.png").write_bytes(dicom(MASK))
     (tmp_path / "own" / "images" / "film3.dcm").write_bytes(dicom()[:300])
     problems = [pair.problem for pair in folder.pairs(own.ingest)]

@@ -6,7 +6,6 @@ import random
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,14 @@ import pytest
 
 from stages.core import paths
 from stages.core.errors import PipelineError
-from stages.core.params import IngestParams, Params
-from stages.datasets.pairs import Pair
+from stages.core.params import IngestParams
 from stages.datasets.sources import folder
 from stages.datasets.tree import check_for_dvc
 from tests.conftest import radiography_tree
 
-Members = list[tuple[str | zipfile.ZipInfo, bytes]]
-Read = Callable[..., list[Pair]]
-
 
 @pytest.fixture
-def ingest_params(tiny_params: Callable[..., Params]) -> Callable[..., IngestParams]:
+def ingest_params(tiny_params):
     def build(place: Path | str, **overrides: Any) -> IngestParams:
         values = {f"ingest.{key}": value for key, value in overrides.items()}
         values |= {"ingest.source": "folder", "ingest.folder": str(place)}
@@ -35,14 +30,14 @@ def ingest_params(tiny_params: Callable[..., Params]) -> Callable[..., IngestPar
 
 
 @pytest.fixture
-def read(ingest_params: Callable[..., IngestParams]) -> Read:
+def read(ingest_params):
     return lambda *place, **overrides: list(
         folder.pairs(ingest_params(*place, **overrides))
     )
 
 
 @pytest.fixture
-def refusal(read: Read) -> Callable[..., str]:
+def refusal(read):
     def refuse(*place: Path | str, **overrides: Any) -> str:
         with pytest.raises(PipelineError) as error:
             read(*place, **overrides)
@@ -53,7 +48,7 @@ def refusal(read: Read) -> Callable[..., str]:
 
 
 @pytest.fixture
-def top(tmp_path: Path) -> Path:
+def top(tmp_path):
     """A folder of one pair, COVID-1."""
     return radiography_tree(tmp_path / "in", {"COVID": 1})
 
@@ -75,7 +70,7 @@ def write_zip(target: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Pa
     return target
 
 
-def one_pair(stem: str = "COVID-1") -> Members:
+def one_pair(stem: str = "COVID-1") -> list[tuple[str, bytes]]:
     return [(f"COVID/{kind}/{stem}.png", kind.encode()) for kind in ("images", "masks")]
 
 
@@ -83,9 +78,7 @@ def one_pair(stem: str = "COVID-1") -> Members:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_zip_reads_as_its_folder_unaltered_and_in_order(
-    tmp_path: Path, read: Read, method: int
-) -> None:
+def test_a_zip_reads_as_its_folder_unaltered_and_in_order(tmp_path, read, method):
     top = radiography_tree(tmp_path / "in", {"COVID": 10, "Normal": 2})
     for film in (top / "COVID").rglob("COVID-10.png"):
         film.rename(film.with_name("Röntgen (1), 肺 \n x.png"))
@@ -104,9 +97,7 @@ def test_a_zip_reads_as_its_folder_unaltered_and_in_order(
     assert {path.name for path in tmp_path.iterdir()} == {"in", "a.zip"}  # not unpacked
 
 
-def test_what_lies_around_the_data_is_left_alone(
-    top: Path, read: Read, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_lies_around_the_data_is_left_alone(top, read, caplog):
     films = list((top / "COVID").rglob("*.png"))
     caches = (".Trash-1000", ".backup", "__MACOSX", "$RECYCLE", "@eaDir", "#recycle")
     hidden = [top / name for name in caches]
@@ -129,7 +120,7 @@ def test_what_lies_around_the_data_is_left_alone(
         assert f"left out {count} entries" in caplog.text
 
 
-def test_an_orphan_has_one_side_and_no_problem(tmp_path: Path, read: Read) -> None:
+def test_an_orphan_has_one_side_and_no_problem(tmp_path, read):
     top = radiography_tree(tmp_path, {"COVID": 3})
     (top / "COVID" / "masks" / "COVID-1.png").unlink()
     (top / "COVID" / "images" / "COVID-2.png").unlink()
@@ -145,7 +136,7 @@ def test_an_orphan_has_one_side_and_no_problem(tmp_path: Path, read: Read) -> No
 
 
 @pytest.mark.parametrize(("size", "is_read"), [(10_000, True), (10_001, False)])
-def test_too_large(tmp_path: Path, read: Read, size: int, is_read: bool) -> None:
+def test_too_large(tmp_path, read, size, is_read):
     top = radiography_tree(tmp_path / "in", {"COVID": 2})
     (top / "COVID" / "masks" / "COVID-1.png").write_bytes(bytes(size))
     for place in (top, zipped(top)):
@@ -158,7 +149,7 @@ def test_too_large(tmp_path: Path, read: Read, size: int, is_read: bool) -> None
         assert other.problem == ""
 
 
-def test_more_than_declared_is_not_inflated(tmp_path: Path, read: Read) -> None:
+def test_more_than_declared_is_not_inflated(tmp_path, read):
     members = one_pair() + one_pair("COVID-2")
     members[0] = members[0][0], bytes(5_000_000)
     archive = write_zip(tmp_path / "a.zip", *members)
@@ -169,7 +160,7 @@ def test_more_than_declared_is_not_inflated(tmp_path: Path, read: Read) -> None:
     assert bad.problem.startswith("image cannot be read from the zip (Bad CRC-32")
 
 
-def test_members_that_cannot_be_read(tmp_path: Path, read: Read) -> None:
+def test_members_that_cannot_be_read(tmp_path, read):
     packed = zipfile.ZipInfo("COVID/images/COVID-2.png")
     packed.compress_type = zipfile.ZIP_LZMA
     again = ("COVID/./images/COVID-3.png", b"other")
@@ -195,7 +186,7 @@ def test_members_that_cannot_be_read(tmp_path: Path, read: Read) -> None:
     assert once == ""
 
 
-def test_a_file_link_is_read_inside_the_folder_only(top: Path, read: Read) -> None:
+def test_a_file_link_is_read_inside_the_folder_only(top, read):
     image = top / "COVID" / "images" / "COVID-1.png"
     inside, secret = image.rename(top / "cached"), top.parent.parent / "token"
     secret.touch()
@@ -211,7 +202,7 @@ def test_a_file_link_is_read_inside_the_folder_only(top: Path, read: Read) -> No
         assert pair.image == (None if problem else inside.read_bytes())
 
 
-def test_a_table_that_names_a_missing_file(tmp_path: Path, read: Read) -> None:
+def test_a_table_that_names_a_missing_file(tmp_path, read):
     tree = tmp_path / "in" / "set"
     tree.mkdir(parents=True)
     (tree / "a.png").write_bytes(b"a")
@@ -236,9 +227,7 @@ def test_a_table_that_names_a_missing_file(tmp_path: Path, read: Read) -> None:
         ("linked", "is a link to a folder outside"),
     ],
 )
-def test_a_folder_is_refused(
-    tmp_path: Path, refusal: Callable[..., str], place: str, sentence: str
-) -> None:
+def test_a_folder_is_refused(tmp_path, refusal, place, sentence):
     os.mkfifo("pipe")
     for name in ("empty", "outer", "linked"):
         Path(name).mkdir()
@@ -248,7 +237,7 @@ def test_a_folder_is_refused(
     assert sentence in refusal(place)
 
 
-def test_links_inside_are_followed_once(top: Path, read: Read) -> None:
+def test_links_inside_are_followed_once(top, read):
     (top / "COVID" / "masks").rename(top / "drawn")
     (top / "COVID" / "masks").symlink_to("../drawn")
     (top / "COVID" / "up").symlink_to("..")
@@ -256,7 +245,7 @@ def test_links_inside_are_followed_once(top: Path, read: Read) -> None:
     assert pair.mask == (top / "drawn" / "COVID-1.png").read_bytes()
 
 
-def test_a_name_that_is_not_utf8(top: Path, refusal: Callable[..., str]) -> None:
+def test_a_name_that_is_not_utf8(top, refusal):
     Path(os.fsdecode(os.fsencode(top) + b"/caf\xe9.png")).write_bytes(b"x")
     assert "caf\\udce9.png' has a name that is not UTF-8" in refusal(top)
 
@@ -272,9 +261,7 @@ def test_a_name_that_is_not_utf8(top: Path, refusal: Callable[..., str]) -> None
         ),
     ],
 )
-def test_what_dvc_cannot_hash_is_named_before_it_tries(
-    spoil: Callable[[Path], None], problem: str
-) -> None:
+def test_what_dvc_cannot_hash_is_named_before_it_tries(spoil, problem):
     top = radiography_tree(paths.INCOMING, {"COVID": 1})
     check_for_dvc(paths.INCOMING)
     (top / ".hidden").mkdir()
@@ -289,9 +276,7 @@ def test_what_dvc_cannot_hash_is_named_before_it_tries(
 
 
 @pytest.mark.parametrize("data", [b"", b"Rar!\x1a\x07", b"PK\x03\x04" + bytes(40)])
-def test_other_files_are_no_zip(
-    tmp_path: Path, refusal: Callable[..., str], data: bytes
-) -> None:
+def test_other_files_are_no_zip(tmp_path, refusal, data):
     (tmp_path / "a.zip").write_bytes(data)
     assert "is not a zip or is damaged" in refusal(tmp_path / "a.zip")
 
@@ -299,14 +284,12 @@ def test_other_files_are_no_zip(
 @pytest.mark.parametrize(
     "name", ["../COVID-1.png", "a/../../b.png", "/etc/passwd", "..\\..\\a.png"]
 )
-def test_a_name_that_points_outside_a_zip(
-    tmp_path: Path, refusal: Callable[..., str], name: str
-) -> None:
+def test_a_name_that_points_outside_a_zip(tmp_path, refusal, name):
     archive = write_zip(tmp_path / "a.zip", *one_pair(), (name, b"x"))
     assert "a name that points outside the zip" in refusal(archive)
 
 
-def test_limits_of_zips(top: Path, refusal: Callable[..., str]) -> None:
+def test_limits_of_zips(top, refusal):
     (top / "COVID" / "images" / "bomb.png").write_bytes(bytes(20_000_000))
     archive = zipped(top)
     assert archive.stat().st_size < 50_000
@@ -316,7 +299,7 @@ def test_limits_of_zips(top: Path, refusal: Callable[..., str]) -> None:
     assert "more than ingest.max_zip_members (3)" in refusal(archive, max_zip_members=3)
 
 
-def test_any_damage_is_a_sentence_or_a_problem(tmp_path: Path, read: Read) -> None:
+def test_any_damage_is_a_sentence_or_a_problem(tmp_path, read):
     top = radiography_tree(tmp_path / "in", {"COVID": 2}, image_size=8, mask_size=8)
     archive = zipped(top)
     data = archive.read_bytes()

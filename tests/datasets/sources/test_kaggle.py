@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ruamel.yaml import YAML
 
 from stages.core import files, paths, studies
 from stages.core.errors import NetworkError, PipelineError
-from stages.core.params import IngestParams, Params, parse_params
+from stages.core.params import IngestParams, parse_params
 from stages.datasets.sources import kaggle
 from stages.ingest import ingest
 from tests import trees
@@ -36,7 +35,6 @@ VARIABLES = (
     "ALL_PROXY",
     "all_proxy",
 )
-Build = Callable[..., IngestParams]
 
 
 def zipped(top: Path, extra: bytes = b"") -> bytes:
@@ -49,7 +47,7 @@ def zipped(top: Path, extra: bytes = b"") -> bytes:
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path) -> Iterator[KaggleStandIn]:
+def stand_in(tmp_path):
     with KaggleStandIn() as server:
         radiography_tree(tmp_path / "theirs", {"COVID": 2, "Normal": 2})
         # Downloads are kept by the megabyte: this one is a few of them.
@@ -59,16 +57,14 @@ def stand_in(tmp_path: Path) -> Iterator[KaggleStandIn]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path):
     path = tmp_path / "home"
     path.mkdir()
     return path
 
 
 @pytest.fixture
-def pointed(
-    stand_in: KaggleStandIn, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> KaggleStandIn:
+def pointed(stand_in, home, monkeypatch):
     """This very process, pointed at the stand-in and without patience."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -79,7 +75,7 @@ def pointed(
 
 
 @pytest.fixture
-def ingest_params(tiny_params: Callable[..., Params]) -> Build:
+def ingest_params(tiny_params):
     def build(**overrides: Any) -> IngestParams:
         values = {f"ingest.{key}": value for key, value in overrides.items()}
         return tiny_params(**{"ingest.source": "kaggle", **values}).ingest
@@ -88,9 +84,7 @@ def ingest_params(tiny_params: Callable[..., Params]) -> Build:
 
 
 @pytest.fixture
-def run_stage(
-    tmp_path: Path, tiny_values: dict[str, Any]
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_stage(tmp_path, tiny_values):
     """Runs `python -m stages.ingest` in a process that knows its environment only."""
 
     def run(
@@ -116,12 +110,7 @@ def run_stage(
     return run
 
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def test_it_downloads_once_and_then_asks_nothing(
-    stand_in: KaggleStandIn, home: Path, tmp_path: Path, run_stage: Run
-) -> None:
+def test_it_downloads_once_and_then_asks_nothing(stand_in, home, tmp_path, run_stage):
     first = run_stage(stand_in.environment(home))
     assert first.returncode == 0, first.stderr
     before = files.sha256(tmp_path / "data")
@@ -148,9 +137,7 @@ def test_it_downloads_once_and_then_asks_nothing(
     assert files.sha256(tmp_path / "data") == before
 
 
-def test_a_full_disk_is_one_sentence(
-    stand_in: KaggleStandIn, home: Path, tmp_path: Path, run_stage: Run
-) -> None:
+def test_a_full_disk_is_one_sentence(stand_in, home, tmp_path, run_stage):
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 
@@ -164,8 +151,8 @@ def test_a_full_disk_is_one_sentence(
 
 @pytest.mark.parametrize("name", studies.names())
 def test_each_study_reads_its_archive_as_kaggle_serves_it(
-    name: str, pointed: KaggleStandIn, tmp_path: Path, shipped_values: dict[str, Any]
-) -> None:
+    name, pointed, tmp_path, shipped_values
+):
     study = studies.load(name)
     params = parse_params(with_overrides(shipped_values, dict(study.params))).ingest
     top = tmp_path / "theirs" / name
@@ -191,13 +178,8 @@ def test_each_study_reads_its_archive_as_kaggle_serves_it(
     ],
 )
 def test_saved_credentials_are_used(
-    pointed: KaggleStandIn,
-    home: Path,
-    ingest_params: Build,
-    monkeypatch: pytest.MonkeyPatch,
-    place: str,
-    text: str,
-) -> None:
+    pointed, home, ingest_params, monkeypatch, place, text
+):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     # Its default is settled when kagglehub is imported.
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(home / ".kaggle"))
@@ -220,14 +202,8 @@ def test_saved_credentials_are_used(
     ],
 )
 def test_missing_or_bad_credentials_are_one_sentence_that_does_not_show_them(
-    pointed: KaggleStandIn,
-    home: Path,
-    ingest_params: Build,
-    monkeypatch: pytest.MonkeyPatch,
-    token: str,
-    saved: str,
-    sentence: str,
-) -> None:
+    pointed, home, ingest_params, monkeypatch, token, saved, sentence
+):
     monkeypatch.setenv("KAGGLE_API_TOKEN", token)
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(home))
     if saved:
@@ -257,13 +233,8 @@ def test_missing_or_bad_credentials_are_one_sentence_that_does_not_show_them(
     ],
 )
 def test_it_tries_again_and_gives_up_in_one_sentence(
-    pointed: KaggleStandIn,
-    home: Path,
-    ingest_params: Build,
-    monkeypatch: pytest.MonkeyPatch,
-    failing: dict[str, Any],
-    sentence: str,
-) -> None:
+    pointed, home, ingest_params, monkeypatch, failing, sentence
+):
     if "silent_s" in failing:
         monkeypatch.setattr(kaggle, "TIMEOUT_S", (5.0, 0.05))
     for name, value in failing.items():
@@ -273,9 +244,7 @@ def test_it_tries_again_and_gives_up_in_one_sentence(
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
-def test_no_network_is_one_sentence(
-    pointed: KaggleStandIn, ingest_params: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_network_is_one_sentence(pointed, ingest_params, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with pytest.raises(NetworkError, match="the connection failed"):
@@ -283,9 +252,7 @@ def test_no_network_is_one_sentence(
 
 
 @pytest.mark.parametrize("status", [429, 502])
-def test_trouble_that_passes_is_got_over(
-    pointed: KaggleStandIn, ingest_params: Build, status: int
-) -> None:
+def test_trouble_that_passes_is_got_over(pointed, ingest_params, status):
     pointed.failures = [(status, {})] * 2
     pointed.corrupt = 1
     path = kaggle.fetch(ingest_params().kaggle)
@@ -293,8 +260,8 @@ def test_trouble_that_passes_is_got_over(
 
 
 def test_the_next_try_and_the_next_run_go_on_from_what_was_downloaded(
-    pointed: KaggleStandIn, ingest_params: Build
-) -> None:
+    pointed, ingest_params
+):
     # Each try asks for all, then for the rest of what it has.
     pointed.cut_after = [3 * MIB // 2, *(6 * [0])]
     with pytest.raises(PipelineError, match="it continues the download"):
@@ -308,9 +275,7 @@ def test_the_next_try_and_the_next_run_go_on_from_what_was_downloaded(
     assert ranges == [None, f"bytes={MIB}-"]
 
 
-def test_what_kagglehub_unpacked_earlier_is_read(
-    pointed: KaggleStandIn, home: Path, ingest_params: Build
-) -> None:
+def test_what_kagglehub_unpacked_earlier_is_read(pointed, home, ingest_params):
     cache = home / "cache" / "datasets" / DATASET
     radiography_tree(cache / "versions" / "5", {"COVID": 3})
     (cache / "5.complete").touch()
@@ -327,23 +292,19 @@ def test_what_kagglehub_unpacked_earlier_is_read(
     ],
 )
 def test_what_kaggle_refuses_is_asked_once(
-    pointed: KaggleStandIn,
-    ingest_params: Build,
-    changes: dict[str, Any],
-    needs_consent: bool,
-    sentence: str,
-) -> None:
+    pointed, ingest_params, changes, needs_consent, sentence
+):
     pointed.needs_consent = needs_consent
     with pytest.raises(PipelineError, match=sentence):
         kaggle.fetch(ingest_params(**changes).kaggle)
     assert len(pointed.requests) == 1
 
 
-def test_the_newest_version(pointed: KaggleStandIn, ingest_params: Build) -> None:
+def test_the_newest_version(pointed, ingest_params):
     assert kaggle.newest_version(ingest_params(**{"kaggle.version": 4}).kaggle) == 5
 
 
-def test_another_data_set_is_not_called_the_layouts(ingest_params: Build) -> None:
+def test_another_data_set_is_not_called_the_layouts(ingest_params):
     facts = kaggle.describe(ingest_params(**{"kaggle.dataset": "some/one"}))
     assert facts.dataset == "some/one"
     assert facts.licence == "see the data set's page"
