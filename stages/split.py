@@ -21,7 +21,7 @@ training pair that shares an image or a patient with them is left out.
 
 import logging
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ _COLUMNS = (
 _PROTECTION = ("train", "validation", "test", "site")
 _LISTED = 50  # pairs of duplicates that the summary names
 SAME_SITE = 0.9  # share of groups in common that makes two sites one
-_BLOCK = 512  # hashes compared with `_BLOCK` others at a time: what fits the cache
+_PAIRS = 1 << 20  # hashes compared at a time
 
 
 def split(
@@ -167,9 +167,8 @@ def _group(
         first, second = firsts[first], firsts[second]
         labels = _join(labels, first, second)
         num_near += len(first)
-        some = slice(_LISTED)  # a block's pairs come in order
-        listed += zip(first[some], second[some], distances[some], strict=True)
-        listed = sorted(listed)[:_LISTED]
+        listed = sorted([*listed, *zip(first, second, distances, strict=True)])
+        listed = listed[:_LISTED]
     ids = table["pair_id"]
     return labels, {
         "num_exact_copies": len(exact[0]),
@@ -209,7 +208,10 @@ def _join(labels: Labels, first: NDArray[np.intp], second: NDArray[np.intp]) -> 
 def _near(
     hashes: NDArray[np.uint64], bits: int
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]]:
-    """Yields all pairs of rows at most `bits` apart, block by block; memory is flat.
+    """Yields all pairs of rows at most `bits` apart, each once; memory is bounded.
+
+    Two such hashes differ in at most one bit of one of `bits // 2 + 1` bands, so that
+    only rows with such keys are compared: multi-index hashing.
 
     Args:
         hashes: (N, 4) words of 64 bits.
@@ -217,23 +219,64 @@ def _near(
 
     Yields:
         (M,) first, (M,) second and (M,) distance; first < second.
+
+    Source: Norouzi et al., 2012, https://arxiv.org/abs/1307.2982
     """
-    columns = np.ascontiguousarray(hashes.T)
-    for start in range(0, len(hashes), _BLOCK):
-        for other in range(start, len(hashes), _BLOCK):
-            left = columns[:, start : start + _BLOCK]
-            right = columns[:, other : other + _BLOCK]
-            # Two of the four words rule nearly all out.
-            apart = np.bitwise_count(left[0][:, None] ^ right[0][None])
-            apart += np.bitwise_count(left[1][:, None] ^ right[1][None])
-            close = apart <= bits
-            if start == other:
-                close = np.triu(close, 1)
-            first, second = np.nonzero(close)
-            distance = np.bitwise_count(left[:, first] ^ right[:, second]).sum(0)
+    # Neighbouring bits are alike: bands of scattered bits separate images better.
+    places = np.random.default_rng(0).permutation(64 * hashes.shape[1])
+    bands = np.array_split(places, max(bits // 2 + 1, 8))
+    masks = np.zeros((len(bands), hashes.shape[1]), np.uint64)
+    for number, band in enumerate(bands):
+        keys = np.zeros(len(hashes), np.uint64)
+        for bit, place in enumerate(band):
+            word, shift = place // 64, np.uint64(place % 64)
+            keys |= (hashes[:, word] >> shift & np.uint64(1)) << np.uint64(bit)
+            masks[number, word] |= np.uint64(1) << shift
+        for first, second in _similar(keys, len(band)):
+            differing = hashes[first] ^ hashes[second]
+            distance = np.bitwise_count(differing).sum(1)
             near = distance <= bits
+            in_earlier = np.bitwise_count(differing[near, None] & masks[:number]).sum(2)
+            near[near] = (in_earlier > 1).all(1)  # those were found before
             if near.any():
-                yield first[near] + start, second[near] + other, distance[near]
+                ends = np.sort([first[near], second[near]], axis=0)
+                yield ends[0], ends[1], distance[near]
+
+
+def _similar(
+    keys: NDArray[np.uint64], num_bits: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yields the pairs of rows whose keys differ in at most one of `num_bits` bits."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    rows = np.arange(len(keys))
+    yield from _expand(order, rows, rows + 1, np.searchsorted(keys, keys, "right"))
+    for bit in range(num_bits):
+        flip = np.uint64(1 << bit)
+        rows = np.flatnonzero(keys & flip)
+        wanted = keys[rows] ^ flip
+        starts, stops = (np.searchsorted(keys, wanted, s) for s in ("left", "right"))
+        yield from _expand(order, rows, starts, stops)
+
+
+def _expand(
+    order: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    starts: NDArray[np.intp],
+    stops: NDArray[np.intp],
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yields each row with each row from its start to before its stop, in `order`."""
+    counts = stops - starts
+    ends = np.cumsum(counts)
+    limits = np.arange(0, ends[-1:].sum() + _PAIRS, _PAIRS)
+    cuts = np.searchsorted(ends, limits, "right")
+    for low, high in pairwise(cuts):
+        some = counts[low:high]
+        offsets = np.repeat(starts[low:high] - np.cumsum(some) + some, some)
+        yield (
+            order[np.repeat(rows[low:high], some)],
+            order[offsets + np.arange(len(offsets))],
+        )
 
 
 def _sides(groups: pd.Series, keys: pd.Series, params: SplitParams) -> pd.Series:

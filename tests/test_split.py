@@ -220,8 +220,8 @@ def test_missing_and_corrupt_tables_are_one_sentence(tiny_params):
 
 
 @pytest.mark.parametrize("bits", [0, 24, 64, 120])
-def test_near_copies_are_all_found_across_blocks(monkeypatch, bits):
-    monkeypatch.setattr(stage, "_BLOCK", 32)
+def test_near_copies_are_all_found(monkeypatch, bits):
+    monkeypatch.setattr(stage, "_PAIRS", 32)
     generator = np.random.default_rng(5)
     table = generator.integers(0, 2**64, (150, 4), np.uint64)
     for row in range(0, 150, 3):  # near copies at all distances, far and close by
