@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness import Options
-from stages.core.imaging import decode_image, decode_mask, preprocess, soft_mask
+from stages.core.imaging import preprocess, soft_mask
 from stages.core.params import TrainParams
 from stages.datasets.pairs import Pair
 from stages.nn import dataset, losses, models, optimizers
@@ -44,9 +44,9 @@ def arrays_of(pairs: Sequence[Pair], params: TrainParams) -> dataset.Arrays:
     size = params.image_size
     images, masks = [], []
     for pair in pairs:
-        image, mask = pair.content()
-        images.append(preprocess(decode_image(image, params.image_channels), size))
-        masks.append(soft_mask(decode_mask(mask), size))
+        image, mask = pair.decoded(params.image_channels)
+        images.append(preprocess(image, size))
+        masks.append(soft_mask(mask, size))
     return dataset.Arrays(np.stack(images), np.stack(masks))
 
 

@@ -17,14 +17,12 @@ from tqdm import tqdm
 
 from stages.core import files, input_check, paths
 from stages.core.errors import PipelineError, run
-from stages.core.imaging import num_components
 from stages.core.params import EvaluateParams, load_params
 from stages.datasets.pairs import is_of_trained_site, read_pairs, read_splits
 from stages.nn.inference import load_model, predictor
 from stages.nn.runtime import configure_runtime
 from stages.scoring import scores
 from stages.scoring.metrics import number
-from stages.scoring.scores import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -74,34 +72,14 @@ def evaluate(
         )
     model = load_model(model_path)
     _, size, _, channels = model.input_shape
-    predicted = scores.predictions(
-        read_pairs(table["pair_id"], ingested),
+    pairs = read_pairs(table["pair_id"], ingested)
+    scored = scores.score_pairs(
+        tqdm(pairs, "evaluate", len(table), unit="image", disable=None),
         predictor(model, flip_tta=params.flip_tta),
+        params,
         image_size=size,
         channels=channels,
-        batch_size=params.batch_size,
     )
-    scored = Scores()
-    cut = 0
-    progress = tqdm(total=len(table), desc="evaluate", unit="image", disable=None)
-    with progress:
-        for pair_id, mask, prob, spacing, region in predicted:
-            scored.add(
-                *(pair_id, mask, prob, params.threshold, params.keep_components),
-                spacing=spacing,
-                region=region,
-            )
-            cut += bool(0 < params.keep_components < num_components(mask))
-            progress.update()
-    if cut:
-        logger.warning(
-            "%d of %d true masks have more than evaluate.keep_components (%d) regions, "
-            "which no prediction can have then; raise it, or set it to 0",
-            cut,
-            len(table),
-            params.keep_components,
-        )
-
     per_image = table.drop(columns="split").merge(
         pd.DataFrame(scored.rows), on="pair_id", validate="one_to_one"
     )

@@ -12,7 +12,7 @@ from benchmarks.harness import Options, Row, alternate
 from stages.core import imaging
 from stages.core.imaging import Float, Mask
 from stages.scoring.metrics import METRICS, Masks, dice
-from stages.scoring.scores import Scores
+from stages.scoring.scores import Predicted, Scores
 
 LONG = False
 SIDE = 256  # of the masks
@@ -30,9 +30,9 @@ def bench(options: Options) -> list[Row]:
     at_size = [(m, imaging.resize_prob(p, SIDE, SIDE) >= THRESHOLD) for m, p in cases]
 
     def whole() -> None:
-        scores = Scores()
+        scores = Scores(THRESHOLD)
         for number, (mask, prob) in enumerate(cases):
-            scores.add(str(number), mask, prob, THRESHOLD)
+            scores.add(Predicted(str(number), mask, prob))
 
     def metrics() -> None:
         for true, pred in at_size:

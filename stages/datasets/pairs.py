@@ -13,13 +13,20 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.core import paths
 from stages.core.errors import PipelineError
+from stages.core.imaging import (
+    Grey,
+    Mask,
+    UnreadableImageError,
+    decode_image,
+    decode_mask,
+)
 
 if TYPE_CHECKING:  # its import takes half a second, and ingest does without
     import pandas as pd
@@ -68,6 +75,21 @@ class Pair:
             )
         return self.image, self.mask
 
+    def decoded(self, channels: int) -> tuple[Grey, Mask]:
+        """The image, (H, W) or (H, W, 3), and the mask, each at its own size.
+
+        Raises:
+            PipelineError: If one is missing or cannot be decoded.
+        """
+        image, mask = self.content()
+        try:
+            return decode_image(image, channels), decode_mask(mask)
+        except UnreadableImageError as error:
+            raise PipelineError(
+                f"{self.pair_id}: accepted by validate but cannot be decoded "
+                f"({error}); run `dvc repro` so that both see the same data"
+            ) from None
+
 
 _TYPES = {str: pa.string(), bool: pa.bool_(), bytes | None: pa.binary()}
 SHARD_SCHEMA = pa.schema(
@@ -77,8 +99,8 @@ SHARD_SCHEMA = pa.schema(
         if field.type in _TYPES
     ]
 )
-# Of shards in which a pair has a spacing.
-SPACED_SCHEMA = SHARD_SCHEMA.append(pa.field("spacing", pa.list_(pa.float64(), 2)))
+# Columns of a shard in which any pair has a value.
+OPTIONAL = [pa.field("spacing", pa.list_(pa.float64(), 2))]
 SPLITS = ("train", "validation")
 _READ_BYTES = 1 << 20  # per column at a time
 
@@ -154,7 +176,8 @@ def _place(pair: Pair) -> tuple[str, str]:
 
 
 def _write_shard(rows: list[Pair], path: Path) -> None:
-    schema = SPACED_SCHEMA if any(row.spacing for row in rows) else SHARD_SCHEMA
+    used = (f for f in OPTIONAL if any(getattr(row, f.name) for row in rows))
+    schema = pa.schema([*SHARD_SCHEMA, *used])
     columns = {
         field.name: pa.array([getattr(row, field.name) for row in rows], field.type)
         for field in schema
@@ -215,8 +238,11 @@ def read_shard(
                 names = batch["pair_id"].to_pylist()
                 batch = batch.filter(pa.array([name in pair_ids for name in names]))
             for row in batch.to_pylist():
-                spacing = row.pop("spacing", None)
-                yield Pair(**row, spacing=spacing and tuple(spacing))
+                values: dict[str, Any] = {
+                    name: tuple(value) if isinstance(value, list) else value
+                    for name, value in row.items()
+                }
+                yield Pair(**values)
 
 
 @contextlib.contextmanager
@@ -227,7 +253,8 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         # The defaults would load all images of a shard at once, several times.
         with pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
-            if file.schema_arrow not in (SHARD_SCHEMA, SPACED_SCHEMA):
+            always = [field for field in file.schema_arrow if field not in OPTIONAL]
+            if always != list(SHARD_SCHEMA):
                 raise PipelineError(
                     f"{path} is a Parquet file but not one of ingest's shards; "
                     "remove it and run `dvc repro ingest`"

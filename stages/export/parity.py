@@ -12,9 +12,6 @@ from stages.core.imaging import (
     Float,
     Mask,
     Predictor,
-    UnreadableImageError,
-    decode_image,
-    decode_mask,
     preprocess,
     resize_prob,
     to_input,
@@ -67,15 +64,8 @@ def read(
         PipelineError: If a pair is missing or cannot be decoded.
     """
     for pair in read_pairs(pair_ids):
-        try:
-            image, mask = pair.content()
-            pixels = preprocess(decode_image(image, channels), size)
-            yield to_input(pixels[None]), decode_mask(mask)
-        except UnreadableImageError as error:
-            raise PipelineError(
-                f"{pair.pair_id}: accepted by validate but cannot be decoded "
-                f"({error}); run `dvc repro` so that both see the same data"
-            ) from None
+        image, mask = pair.decoded(channels)
+        yield to_input(preprocess(image, size)[None]), mask
 
 
 def reference(

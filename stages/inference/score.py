@@ -112,20 +112,13 @@ def score(
     meant = layouts.load(ingest.layout).ABOUT.definition(ingest.target)
     is_same = _is_same_definition(model, meant)
     reading = _Reading(folder, ingest)
-    scored = scores.Scores()
-    predicted = scores.predictions(
+    scored = scores.score_pairs(
         reading.readable(),
         model.predict,
+        evaluate,
         image_size=model.image_size,
         channels=model.image_channels,
-        batch_size=evaluate.batch_size,
     )
-    for pair_id, mask, prob, spacing, region in predicted:
-        scored.add(
-            *(pair_id, mask, prob, evaluate.threshold, evaluate.keep_components),
-            spacing=spacing,
-            region=region,
-        )
     if not scored.rows:
         raise PipelineError(
             f"{folder} holds {len(reading.problems)} pairs, but none can be read "

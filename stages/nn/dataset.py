@@ -14,14 +14,7 @@ from numpy.typing import NDArray
 
 from stages.core import paths
 from stages.core.errors import PipelineError
-from stages.core.imaging import (
-    Grey,
-    UnreadableImageError,
-    decode_image,
-    decode_mask,
-    preprocess,
-    soft_mask,
-)
+from stages.core.imaging import Grey, preprocess, soft_mask
 from stages.core.params import AugmentationParams, TrainParams
 from stages.datasets.pairs import Pair, read_shard, shard_paths
 
@@ -75,15 +68,9 @@ def load_arrays(
 
     def load(pair: Pair) -> None:
         place = places[pair.pair_id]
-        try:
-            image, mask = pair.content()
-            images[place] = preprocess(decode_image(image, channels), image_size)
-            masks[place] = soft_mask(decode_mask(mask), image_size)
-        except UnreadableImageError as error:
-            raise PipelineError(
-                f"{pair.pair_id}: accepted by validate but cannot be decoded "
-                f"({error}); run `dvc repro` so that both see the same data"
-            ) from None
+        image, mask = pair.decoded(channels)
+        images[place] = preprocess(image, image_size)
+        masks[place] = soft_mask(mask, image_size)
 
     found = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -7,7 +7,7 @@ leaves images whose truth is empty to the false alarms.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
 import cv2
@@ -131,49 +131,31 @@ def iou(masks: Masks) -> float:
     return common / union if union else float("nan")
 
 
-def hd95(masks: Masks) -> float:
+def hd95(distances: Distances) -> float:
     """95th-percentile symmetric Hausdorff distance between two mask outlines.
 
     The larger of the two directed 95th percentiles (linear interpolation).
 
     Returns:
-        Pixels, >= 0; NaN if either mask is empty.
+        In the distances' unit, >= 0; NaN if either mask is empty.
 
     Source: Huttenlocher et al., 1993; outline pixels as in MONAI.
     """
-    return _hd95(*masks.surface_distances)
-
-
-def hd95_mm(masks: Masks) -> float:
-    """`hd95_px` in millimetres, of images with a pixel spacing."""
-    return _hd95(*masks.surface_distances_mm)
-
-
-def _hd95(to_pred: NDArray[np.floating], to_true: NDArray[np.floating]) -> float:
-    if not len(to_pred):
+    if not len(distances[0]):
         return float("nan")
-    return float(max(np.percentile(to_pred, 95), np.percentile(to_true, 95)))
+    return float(max(np.percentile(way, 95) for way in distances))
 
 
-def assd(masks: Masks) -> float:
+def assd(distances: Distances) -> float:
     """Average symmetric surface distance: mean over the pixels of both outlines.
 
     Returns:
-        Pixels, >= 0; NaN if either mask is empty.
+        In the distances' unit, >= 0; NaN if either mask is empty.
     """
-    return _assd(*masks.surface_distances)
-
-
-def assd_mm(masks: Masks) -> float:
-    """`assd_px` in millimetres, of images with a pixel spacing."""
-    return _assd(*masks.surface_distances_mm)
-
-
-def _assd(to_pred: NDArray[np.floating], to_true: NDArray[np.floating]) -> float:
-    if not len(to_pred):
+    if not len(distances[0]):
         return float("nan")
-    total = float(to_pred.sum(dtype=np.float64) + to_true.sum(dtype=np.float64))
-    return total / (len(to_pred) + len(to_true))
+    total = sum(float(way.sum(dtype=np.float64)) for way in distances)
+    return total / sum(map(len, distances))
 
 
 def false_alarms(masks: Masks) -> float:
@@ -228,11 +210,12 @@ class Metric:
 
     name: str
     title: str  # for readers
-    unit: str  # "", px or mm
-    higher_is_better: bool
-    digits: int  # after the point, for readers
     score: Callable[[Masks], float]  # NaN where undefined
-    statistics: tuple[str, ...]  # of `STATISTICS` and `INTERVAL`
+    _: KW_ONLY
+    unit: str = ""  # px, mm, or "" for a share
+    higher_is_better: bool = False
+    digits: int = 4  # after the point, for readers
+    statistics: tuple[str, ...] = ("mean",)  # of `STATISTICS` and `INTERVAL`
     largest: float = math.inf  # possible value
     site_statistics: tuple[str, ...] = ()  # of each site apart
     class_statistics: tuple[str, ...] = ()  # likewise of each class
@@ -244,37 +227,63 @@ METRICS = {
     metric.name: metric
     for metric in (
         Metric(
-            *("dice", "Dice", "", True, 4, dice, _HEADLINE, 1.0),
+            "dice",
+            "Dice",
+            dice,
+            higher_is_better=True,
+            statistics=_HEADLINE,
+            largest=1.0,
             site_statistics=("mean", *INTERVAL, "p05"),
             class_statistics=("mean",),
         ),
-        Metric("iou", "IoU", "", True, 4, iou, ("mean",), 1.0),
+        Metric("iou", "IoU", iou, higher_is_better=True, largest=1.0),
         Metric(
-            *("hd95_px", "95th percentile of surface distance", "px", False, 2),
-            *(hd95, ("mean",)),
+            "hd95_px",
+            "95th percentile of surface distance",
+            lambda masks: hd95(masks.surface_distances),
+            unit="px",
+            digits=2,
             site_statistics=("mean",),
         ),
-        Metric("assd_px", "mean surface distance", "px", False, 2, assd, ("mean",)),
         Metric(
-            *("hd95_mm", "95th percentile of surface distance", "mm", False, 2),
-            *(hd95_mm, ("mean",)),
+            "assd_px",
+            "mean surface distance",
+            lambda masks: assd(masks.surface_distances),
+            unit="px",
+            digits=2,
+        ),
+        Metric(
+            "hd95_mm",
+            "95th percentile of surface distance",
+            lambda masks: hd95(masks.surface_distances_mm),
+            unit="mm",
+            digits=2,
             site_statistics=("mean",),
             is_optional=True,
         ),
         Metric(
-            *("assd_mm", "mean surface distance", "mm", False, 2, assd_mm, ("mean",)),
+            "assd_mm",
+            "mean surface distance",
+            lambda masks: assd(masks.surface_distances_mm),
+            unit="mm",
+            digits=2,
             is_optional=True,
         ),
         Metric(
-            *("false_alarms", "false alarms", "", False, 4, false_alarms),
-            *(("mean", *INTERVAL), 1.0),
+            "false_alarms",
+            "false alarms",
+            false_alarms,
+            statistics=("mean", *INTERVAL),
+            largest=1.0,
             site_statistics=("mean",),
             class_statistics=("mean",),
             is_optional=True,
         ),
         Metric(
-            *("severity_error", "error of the share of the region", "", False, 4),
-            *(severity_error, ("mean",), 1.0),
+            "severity_error",
+            "error of the share of the region",
+            severity_error,
+            largest=1.0,
             is_optional=True,
         ),
     )
@@ -325,10 +334,13 @@ def metric_of(name: str) -> Metric | None:
 
 def higher_is_better(name: str) -> bool | None:
     """Direction of a value of metrics.json; None where it has none."""
-    metric = metric_of(name)
-    if metric is None:
-        return OTHERS.get(name.split(".")[-1], (None, 0))[0]
-    return metric.higher_is_better
+    return _direction_and_digits(name)[0]
+
+
+def _direction_and_digits(name: str) -> tuple[bool | None, int]:
+    if metric := metric_of(name):
+        return metric.higher_is_better, metric.digits
+    return OTHERS.get(name.split(".")[-1], (None, 4))
 
 
 def order(name: str) -> tuple[bool, int, int, str]:
@@ -355,22 +367,15 @@ def number(name: str, value: object) -> str:
         return "undefined"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "not a number"
-    return f"{value:,.{_digits(name)}f}"
+    return f"{value:,.{_direction_and_digits(name)[1]}f}"
 
 
 def signed(name: str, value: float) -> str:
     """A difference for readers, with a true minus sign; 0 has no sign."""
-    text = f"{value:+,.{_digits(name)}f}"
+    text = f"{value:+,.{_direction_and_digits(name)[1]}f}"
     if not float(text.replace(",", "")):
         return text.lstrip("+-")
     return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _digits(name: str) -> int:
-    metric = metric_of(name)
-    if metric is not None:
-        return metric.digits
-    return OTHERS.get(name.split(".")[-1], (None, 4))[1]
 
 
 def confidence_interval(
@@ -418,9 +423,8 @@ def confidence_interval(
     pivots = np.concatenate([*studentised, [0.0]])
     low, high = np.percentile(pivots, [2.5, 97.5])
     reach = float(stdtrit(len(sums) - 1, 0.975))
-    return mean - max(reach, float(high)) * error, mean + max(
-        reach, -float(low)
-    ) * error
+    below, above = max(reach, float(high)), max(reach, -float(low))
+    return mean - below * error, mean + above * error
 
 
 def _mean_and_error(

@@ -4,9 +4,11 @@
 can be compared.
 """
 
+import logging
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from stages.core.imaging import (
     decode_image,
     decode_mask,
     encode_png,
+    num_components,
     preprocess,
     resize_mask,
     resize_prob,
@@ -50,54 +53,72 @@ from stages.scoring.metrics import (
 from stages.scoring.overlays import overlay
 from stages.scoring.postprocess import mask_of
 
+logger = logging.getLogger(__name__)
+
 THRESHOLDS = np.arange(1, 20) / 20
 # Columns of images with a spacing, and of those with a region.
 AREAS = ("area_true_cm2", "area_pred_cm2")
 SEVERITY = ("severity_true", "severity_pred")
 
 
-def predictions(
+@dataclass(frozen=True)
+class Predicted:
+    """A pair's true mask, and what the network says of its image."""
+
+    pair_id: str
+    mask: Mask  # of any size (H, W)
+    prob: Float  # of any size, resized to the mask's
+    spacing: Spacing | None = None  # of the mask's pixels
+    region: Mask | None = None  # (H, W), of which the foreground is a part
+
+
+def score_pairs(
     pairs: Iterable[Pair],
     predict: Predictor,
+    params: EvaluateParams,
     *,
     image_size: int,
     channels: int,
-    batch_size: int,
-) -> Iterator[tuple[str, Mask, Float, Spacing | None, Mask | None]]:
-    """Yields pair id, true mask, probability map, and the mask's spacing and region.
+) -> "Scores":
+    """Predicts pairs, a batch in memory at a time, and scores them.
 
-    A batch is in memory at a time.
+    Warns of true masks with more regions than `keep_components` lets a prediction have.
 
     Args:
-        pairs: The pairs to predict.
+        pairs: The pairs to score.
         predict: The network.
-        image_size: Side of its input, pixels.
+        params: The threshold, the regions to keep, and the size of a batch.
+        image_size: Side of the network's input, pixels.
         channels: Of its input, 1 or 3.
-        batch_size: Images a prediction step.
 
     Raises:
-        PipelineError: If a region cannot be decoded.
+        PipelineError: If a pair or its region cannot be decoded.
     """
-    waiting: list[tuple[NDArray[np.uint8], str, Mask, Spacing | None, Mask | None]] = []
-
-    def flush() -> Iterator[tuple[str, Mask, Float, Spacing | None, Mask | None]]:
-        probs = predict(to_input(np.stack([image for image, *_ in waiting])))
-        for (_, pair_id, mask, *others), prob in zip(waiting, probs, strict=True):
-            yield pair_id, mask, prob[:, :, 0], *others
-        waiting.clear()
-
-    for pair in pairs:
-        image_bytes, mask_bytes = pair.content()
-        image, mask = decode_image(image_bytes, channels), decode_mask(mask_bytes)
-        spacing = pair.spacing and resized_spacing(
-            pair.spacing, image.shape, mask.shape
+    scored = Scores(params.threshold, params.keep_components)
+    num_cut = 0
+    pairs = iter(pairs)
+    while batch := list(islice(pairs, params.batch_size)):
+        images, known = [], []
+        for pair in batch:
+            image, mask = pair.decoded(channels)
+            images.append(preprocess(image, image_size))
+            spacing = pair.spacing and resized_spacing(
+                pair.spacing, image.shape, mask.shape
+            )
+            known.append((pair.pair_id, mask, spacing, _region(pair, mask)))
+            num_cut += 0 < params.keep_components < num_components(mask)
+        probs = predict(to_input(np.stack(images)))
+        for (pair_id, mask, spacing, region), prob in zip(known, probs, strict=True):
+            scored.add(Predicted(pair_id, mask, prob[:, :, 0], spacing, region))
+    if num_cut:
+        logger.warning(
+            "%d of %d true masks have more than evaluate.keep_components (%d) regions, "
+            "which no prediction can have then; raise it, or set it to 0",
+            num_cut,
+            len(scored.rows),
+            params.keep_components,
         )
-        small = preprocess(image, image_size)
-        waiting.append((small, pair.pair_id, mask, spacing, _region(pair, mask)))
-        if len(waiting) == batch_size:
-            yield from flush()
-    if waiting:
-        yield from flush()
+    return scored
 
 
 def _region(pair: Pair, mask: Mask) -> Mask | None:
@@ -115,47 +136,38 @@ def _region(pair: Pair, mask: Mask) -> Mask | None:
 
 @dataclass
 class Scores:
-    """What is kept of each prediction: its metrics, its mask, its threshold curve."""
+    """What is kept of each prediction: its metrics, its mask, its threshold curve.
 
+    Masks are made as in `mask_of`; the threshold curve is of all regions.
+    """
+
+    threshold: float
+    keep_components: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     masks: dict[str, bytes] = field(default_factory=dict)
     curves: list[NDArray[np.float64]] = field(default_factory=list)
 
-    def add(
-        self,
-        pair_id: str,
-        mask_true: Mask,
-        prob: Float,
-        threshold: float,
-        keep_components: int = 0,
-        spacing: Spacing | None = None,
-        region: Mask | None = None,
-    ) -> None:
-        """Scores a probability map against a mask of any size.
-
-        Args:
-            pair_id: Whose.
-            mask_true: The mask.
-            prob: The network's answer, of any size.
-            threshold: As in `mask_of`.
-            keep_components: Likewise; the threshold curve is of all regions.
-            spacing: Of the mask's pixels, if known.
-            region: The organ that the foreground is a part of, shape of the mask.
-        """
-        prob = resize_prob(prob, *mask_true.shape)
-        mask_pred = mask_of(prob, threshold=threshold, keep_components=keep_components)
+    def add(self, predicted: Predicted) -> None:
+        """Scores a prediction at the true mask's size."""
+        prob = resize_prob(predicted.prob, *predicted.mask.shape)
+        mask_pred = mask_of(
+            prob, threshold=self.threshold, keep_components=self.keep_components
+        )
         masks = Masks(
-            mask_true=mask_true, mask_pred=mask_pred, spacing=spacing, region=region
+            mask_true=predicted.mask,
+            mask_pred=mask_pred,
+            spacing=predicted.spacing,
+            region=predicted.region,
         )
         values = {name: metric.score(masks) for name, metric in METRICS.items()}
-        if spacing:
-            areas = (size * math.prod(spacing) / 100 for size in masks.sizes)
+        if masks.spacing:
+            areas = (size * math.prod(masks.spacing) / 100 for size in masks.sizes)
             values |= dict(zip(AREAS, areas, strict=False))
-        if region is not None:
+        if masks.region is not None:
             values |= dict(zip(SEVERITY, severity(masks), strict=True))
-        self.rows.append({"pair_id": pair_id, **values})
-        self.masks[pair_id] = encode_png(mask_pred.astype(np.uint8) * 255)
-        self.curves.append(dice_at_thresholds(mask_true, prob))
+        self.rows.append({"pair_id": predicted.pair_id, **values})
+        self.masks[predicted.pair_id] = encode_png(mask_pred.astype(np.uint8) * 255)
+        self.curves.append(dice_at_thresholds(predicted.mask, prob))
 
     def threshold_curve(self, pair_ids: Container[str] | None = None) -> pd.DataFrame:
         """Mean Dice at each threshold, over the images named, by default over all."""

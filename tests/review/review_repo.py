@@ -19,7 +19,7 @@ from stages.core.params import parse_params
 from stages.datasets.pairs import read_pairs, read_splits
 from stages.gate import gate
 from stages.ingest import ingest
-from stages.scoring.scores import Scores, columns, summarise
+from stages.scoring.scores import Predicted, Scores, columns, summarise
 from stages.split import split
 from stages.validate import validate
 from tests.conftest import TINY, with_overrides
@@ -158,11 +158,11 @@ class ReviewRepository:
         params = parse_params(self.values)
         table = read_splits()
         table = table[table["split"] == "validation"].reset_index(drop=True)
-        scores = Scores()
+        scores = Scores(threshold=0.5)
         for pair in read_pairs(table["pair_id"]):
             truth = decode_mask(pair.content()[1])
             predicted = np.roll(truth, shift(pair.pair_id), axis=1)
-            scores.add(pair.pair_id, truth, predicted.astype(np.float32), 0.5)
+            scores.add(Predicted(pair.pair_id, truth, predicted.astype(np.float32)))
         per_image = table[["pair_id", "class_name", "group"]].merge(
             pd.DataFrame(scores.rows), on="pair_id"
         )

@@ -512,7 +512,9 @@ def test_a_metric_that_the_base_lacks_is_new(repository, reviewed, monkeypatch):
     def size_ratio(masks):
         return masks.sizes[1] / masks.sizes[0]
 
-    one = Metric("size_ratio", "size ratio", "", True, 3, size_ratio, ("mean",))
+    one = Metric(
+        "size_ratio", "size ratio", size_ratio, digits=3, higher_is_better=True
+    )
     monkeypatch.setitem(METRICS, one.name, one)
     repository.plan.git("checkout", "-q", repository.commits["worse"])
     table = pd.read_csv(repository.root / paths.PER_IMAGE).assign(size_ratio=0.5)

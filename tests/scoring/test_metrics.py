@@ -8,19 +8,13 @@ from stages.scoring.metrics import (
     METRICS,
     Masks,
     Metric,
-    assd,
-    assd_mm,
     confidence_interval,
-    dice,
-    hd95,
-    hd95_mm,
-    iou,
     metric_of,
     number,
     order,
     signed,
 )
-from stages.scoring.scores import Scores, summarise
+from stages.scoring.scores import Predicted, Scores, summarise
 
 
 def square(top: int, left: int, side: int = 8, size: int = 32) -> np.ndarray:
@@ -34,6 +28,10 @@ def masks(mask_true: np.ndarray, mask_pred: np.ndarray) -> Masks:
 
 
 EMPTY = np.zeros((32, 32), bool)
+dice, iou, hd95, assd, hd95_mm, assd_mm = (
+    METRICS[name].score
+    for name in ("dice", "iou", "hd95_px", "assd_px", "hd95_mm", "assd_mm")
+)
 
 
 def test_overlap_of_a_shifted_square():
@@ -154,11 +152,14 @@ def test_a_registered_metric_appears_in_every_summary(monkeypatch, tiny_params):
     def size_ratio(found: Masks) -> float:
         return found.sizes[1] / found.sizes[0]
 
-    one = Metric("size_ratio", "size ratio", "", False, 3, size_ratio, ("mean", "min"))
+    one = Metric(
+        "size_ratio", "size ratio", size_ratio, digits=3, statistics=("mean", "min")
+    )
     monkeypatch.setitem(METRICS, one.name, one)
-    scored = Scores()
+    scored = Scores(threshold=0.5)
     for name in "ab":
-        scored.add(name, square(3, 3), square(3, 3, side=4).astype(np.float32), 0.5)
+        prob = square(3, 3, side=4).astype(np.float32)
+        scored.add(Predicted(name, square(3, 3), prob))
     per_image = pd.DataFrame(scored.rows).assign(class_name="A", group=["a", "b"])
     metrics = summarise(per_image, tiny_params().evaluate)
     assert metrics["size_ratio"] == {"mean": 0.25, "min": 0.25}
