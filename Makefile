@@ -20,7 +20,7 @@ quoted = '$(subst ','\'',$(value $(1)))'
 option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu repro schedule pull push review experiments ablation folds study tensorboard serve release bench faults fuzz audit docs test lint format types lock clean
+.PHONY: help setup gpu repro schedule pull push review experiments folds study tensorboard serve release bench faults fuzz audit docs test lint format types lock clean
 
 help:  ## This list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,13 +88,9 @@ review: setup  ## Compare with a Git revision, image by image: make review BASE=
 	@# On a forge, the review is the job's summary too.
 	@if [ -n "$$GITHUB_STEP_SUMMARY" ]; then cat $(call quoted,OUT)/review.md >> "$$GITHUB_STEP_SUMMARY"; fi
 
-EPOCHS ?= 20
 FOLDS ?= 5
 # Where they write: below data/.work, unless OUT names another folder.
 SWEEP_OUT = $(if $(filter-out .,$(value OUT)),--out $(call quoted,OUT))
-ablation: setup  ## Does deep supervision help? 18 runs: make ablation DATA=set.zip EPOCHS=20
-	@$(BIN)/python -m benchmarks.ablation $(call option,,DATA) --epochs $(call quoted,EPOCHS) $(SWEEP_OUT)
-
 folds: setup  ## Cross-validation, each fold an experiment: make folds DATA=set.zip FOLDS=5 (or BY=site)
 	@$(BIN)/lungfield folds $(call option,,DATA) --folds $(call quoted,FOLDS) $(call option,--by,BY) $(SWEEP_OUT)
 
@@ -158,4 +154,4 @@ clean:  ## Remove half-written outputs and checkpoints (data/.work)
 
 # Exported, a variable would be expanded, and `$(shell ...)` in it run. At the end, since
 # `?=` takes an unexported name for a defined one.
-unexport BASE HEAD OUT STUDY SET VERSION STAGE DATA EPOCHS FOLDS JOBS SEED INPUTS BENCH
+unexport BASE HEAD OUT STUDY SET VERSION STAGE DATA FOLDS JOBS SEED INPUTS BENCH
