@@ -92,6 +92,7 @@ case "$*" in
   *" -X GET "*/pulls*) echo "$PULL" ;;
   *artifacts*) echo 42 ;;
   *git/ref/heads*) exit 1 ;;
+  *git/refs*) exit "${REFUSED:-0}" ;;
   *git/trees*|*git/commits*) echo 0123 ;;
   "pr comment"*) cat body.md > "$POSTED" ;;
 esac
@@ -157,6 +158,12 @@ def test_a_picture_is_shown_from_a_branch(post):
     assert body.startswith("## 🟢 Better\n")
     assert "refs/heads/review-pictures" in calls
     assert "state=success" in calls
+
+
+def test_without_its_picture_the_comment_is_posted_all_the_same(post, monkeypatch):
+    monkeypatch.setenv("REFUSED", "1")  # by a rule on branches
+    body, _ = post("## 🟢 Better\n", picture=b"\x89PNG\r\n\x1a\n" + bytes(40))
+    assert "review-pictures" not in body
 
 
 def test_another_file_is_no_picture(post):

@@ -48,11 +48,7 @@ class Verdict:
     sentence: str
     noise: float | None  # None where it was not measured on data like these
     judges: bool  # whether differences may be called better or worse
-
-    @property
-    def has_drifted(self) -> bool:
-        """Whether a rebuild of the same inputs should alarm somebody."""
-        return self.kind in (Kind.GATE_FAILED, Kind.BETTER, Kind.WORSE)
+    has_drifted: bool  # whether a rebuild of the same inputs should alarm somebody
 
 
 def verdict(head: RunResults, comparison: Comparison, changes: Changes) -> Verdict:
@@ -62,7 +58,13 @@ def verdict(head: RunResults, comparison: Comparison, changes: Changes) -> Verdi
     judges = kind.judges
     if failed := [check for check in head.checks or [] if not check.passed]:
         kind, sentence = Kind.GATE_FAILED, f"{_bounds(failed)}; {_moved(comparison)}"
-    return Verdict(kind, sentence, noise, judges)
+    has_drifted = kind in (Kind.GATE_FAILED, Kind.BETTER, Kind.WORSE)
+    if kind is Kind.SAME_INPUTS and noise is not None:
+        difference = comparison.differences[HEADLINE.name]
+        has_drifted = difference.is_shown and abs(difference.mean) > noise
+        if has_drifted:
+            sentence += f", more than another seed moves it ({number('dice', noise)})"
+    return Verdict(kind, sentence, noise, judges, has_drifted)
 
 
 def _statement(
@@ -82,8 +84,7 @@ def _statement(
     if changes.same_model and comparison.is_same:
         return Kind.SAME_MODEL, "byte for byte, and so are all scores"
     within_noise = noise is not None and abs(difference.mean) <= noise
-    is_rebuild = changes.same_inputs and not changes.same_model
-    if is_rebuild and (noise is None or within_noise):
+    if changes.same_inputs and not changes.same_model:
         where = "here again" if changes.same_machine else "on another machine"
         return Kind.SAME_INPUTS, f"built {where}, not a change; {moved}"
     if not changes.same_model and not changes.same_machine and noise is None:

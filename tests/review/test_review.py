@@ -481,7 +481,12 @@ def test_the_headline_in_its_order():
     assert kind_of(base, noisy, same_inputs=True) is Kind.SAME_INPUTS
     quiet = side(0.92 + 2 * SPREAD, noise={"1": 0.9, "2": 0.9001, "3": 0.9002})
     assert kind_of(base, quiet, same_machine=False) is Kind.BETTER
-    assert kind_of(base, quiet, same_inputs=True) is Kind.BETTER
+    # The same inputs are never better; a nightly build must still notice.
+    drifted = stated(base, quiet, same_inputs=True)
+    assert drifted.kind is Kind.SAME_INPUTS
+    assert "more than another seed moves it (0.0006)" in drifted.sentence
+    assert drifted.has_drifted
+    assert not stated(base, noisy, same_inputs=True).has_drifted
     # Few groups say nothing, stale results less, and a failed gate comes first.
     few = [
         side(dice[:4], ["a", "b", "c", "c"]) for dice in (0.9 + SPREAD, 0.92 + SPREAD)
