@@ -25,20 +25,27 @@ page=$(gh api "$repository/actions/runs/$RUN_ID/artifacts" \
   --jq '[.artifacts[] | select(.name == "review.html")][0].id // empty')
 page=$here/actions/runs/$RUN_ID${page:+/artifacts/$page}
 
-picture=
-if [ -f review.png ] && [ "$(head -c 8 review.png | base64)" = iVBORw0KGgo= ] &&
-  [ "$(stat -c %s review.png)" -lt 2000000 ]; then
+# Stores the picture on a branch and prints its Markdown.
+store_picture() {
   if ! gh api "$repository/git/ref/heads/$branch" > /dev/null 2>&1; then
     tree=$(gh api "$repository/git/trees" -f "tree[][path]=README.md" -f "tree[][mode]=100644" \
-      -f "tree[][type]=blob" -f "tree[][content]=Pictures of reviews, by commit" --jq .sha)
-    commit=$(gh api "$repository/git/commits" -f message="pictures of reviews" -f tree="$tree" --jq .sha)
-    gh api "$repository/git/refs" -f ref="refs/heads/$branch" -f sha="$commit" > /dev/null
+      -f "tree[][type]=blob" -f "tree[][content]=Pictures of reviews, by commit" --jq .sha) &&
+      commit=$(gh api "$repository/git/commits" -f message="pictures of reviews" -f tree="$tree" --jq .sha) &&
+      gh api "$repository/git/refs" -f ref="refs/heads/$branch" -f sha="$commit" > /dev/null || return
   fi
   base64 -w 0 review.png > picture
   # It is there already where this workflow runs again.
   gh api -X PUT "$repository/contents/$HEAD_SHA.png" -f branch="$branch" \
-    -f message="review of $HEAD_SHA" -F content=@picture > /dev/null || true
-  picture="[![changed images, base and head]($here/blob/$branch/$HEAD_SHA.png?raw=true)]($page)"
+    -f message="review of $HEAD_SHA" -F content=@picture > /dev/null ||
+    gh api "$repository/contents/$HEAD_SHA.png?ref=$branch" > /dev/null || return
+  echo "[![changed images, base and head]($here/blob/$branch/$HEAD_SHA.png?raw=true)]($page)"
+}
+
+picture=
+if [ -f review.png ] && [ "$(head -c 8 review.png | base64)" = iVBORw0KGgo= ] &&
+  [ "$(stat -c %s review.png)" -lt 2000000 ]; then
+  # Where the forge refuses the branch, the comment does without.
+  picture=$(store_picture) || true
 fi
 
 # No mention, by a zero-width space; whole characters.
