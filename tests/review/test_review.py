@@ -200,6 +200,27 @@ def test_a_gate_that_fails(repository, reviewed):
     back = reviewed("failing", "base")
     assert (back.base.gate, back.head.gate) == (False, True)
     assert back.verdict.kind is Kind.SAME_MODEL
+    # A better Dice makes up for nothing.
+    better = reviewed("worse", "failing")
+    assert better.comparison.differences["dice"].low > 0
+    assert better.verdict.kind is Kind.GATE_FAILED
+
+
+def test_neither_few_groups_nor_a_seeds_noise_judge(repository, reviewed):
+    few = reviewed("worse", "few")
+    assert few.verdict.kind is Kind.FEW_GROUPS
+    assert few.verdict.sentence.startswith("2 groups of images, at least 5 are needed")
+    repository.plan.git("checkout", "-q", repository.commits["worse"])
+    noise = {"1": 0.7, "2": 0.8, "3": 0.9}
+    facts = {"dataset": "phantoms", "num_images": len(few.base.per_image)}
+    with written(
+        repository.root / paths.SEED_NOISE, json.dumps(facts | {"dice": noise})
+    ):
+        found = reviewed("base", None)
+    assert found.verdict.kind is Kind.WITHIN_NOISE
+    assert "another seed alone moves it by up to 0.60" in found.verdict.sentence
+    for judged in (few, found):
+        assert {row.mark for row in judged.metrics} <= {"same", ""}
 
 
 def test_results_that_are_not_of_this_code_are_said_to_be(repository, reviewed):
