@@ -181,8 +181,7 @@ def inputs(twice, tmp_path, monkeypatch):
 
 
 def run_export(params: Params) -> Path:
-    threshold = params.evaluate.threshold
-    return export(params.export, train=params.train, threshold=threshold)
+    return export(params.export, train=params.train, evaluate=params.evaluate)
 
 
 @pytest.mark.slow
@@ -464,7 +463,6 @@ def test_multiply_adds_of_every_kind_of_kernel():
     x = layers.Dense(1)(x)  # 64 * 5 = 320
     model = keras.Model(image, x)
     assert size.multiply_adds(model) == 4608 + 1152 + 768 + 1728 + 2688 + 320
-    assert size.parameters(model) == model.count_params()
 
 
 @pytest.mark.slow

@@ -199,8 +199,7 @@ def test_only_the_shards_keep_metadata(tmp_path, tiny_params, caplog, capfd):
     with caplog.at_level(logging.DEBUG):
         run_to_verdict(params)
         shutil.copy(ROOT / paths.LOCK, ".")
-        threshold = params.evaluate.threshold
-        export(params.export, train=params.train, threshold=threshold)
+        export(params.export, train=params.train, evaluate=params.evaluate)
     written = {path for path in paths.DATA.rglob("*") if path.is_file()}
     shards = set(paths.INGESTED.iterdir())
     assert naming(shards)

@@ -41,11 +41,6 @@ PLAUSIBLE_MM = (0.001, 10.0)
 _DEFLATED = b"1.2.840.10008.1.2.1.99"  # its inflation has no bound in pydicom
 
 
-def is_dicom(encoded: bytes) -> bool:
-    """Whether bytes are a DICOM file, by content."""
-    return encoded[128:132] == b"DICM"
-
-
 @dataclass(frozen=True)
 class Film:
     """What is kept of a DICOM file.

@@ -17,7 +17,7 @@ import stages.nn  # noqa: F401  # before Keras: its start-up notices stay out of
 # isort: split
 from stages.core import files, paths, provenance
 from stages.core.errors import PipelineError
-from stages.core.params import ExportParams, TrainParams
+from stages.core.params import EvaluateParams, ExportParams, TrainParams
 from stages.datasets.pairs import is_of_trained_site, read_splits
 from stages.export import card, litert, onnx_file, parity, saved_model, size, variants
 from stages.export.network import folded, without_standardisation
@@ -34,9 +34,7 @@ def export(
     params: ExportParams,
     *,
     train: TrainParams,
-    threshold: float,
-    flip_tta: bool = False,
-    keep_components: int = 0,
+    evaluate: EvaluateParams,
     out: Path = paths.EXPORT,
 ) -> Path:
     """Writes all formats, or none.
@@ -45,9 +43,8 @@ def export(
         params: The `export` section.
         train: The `train` section, for the card and the provenance; the network itself
             is read from the model.
-        threshold: As in evaluate: pixels at least this probable are foreground.
-        flip_tta: As in evaluate; part of the exported network.
-        keep_components: As in evaluate; in the provenance, for `Segmenter`.
+        evaluate: The `evaluate` section, of which `flip_tta` is part of the network;
+            `Segmenter` finds `threshold` and `keep_components` in the provenance.
         out: Folder to write.
 
     Returns:
@@ -60,16 +57,13 @@ def export(
     for name in ("absl", "tensorflow", "tf2onnx"):
         logging.getLogger(name).setLevel(logging.WARNING)
     verdict = require_passed(paths.VERDICT)
+    used = evaluate.model_dump(include={"flip_tta", "keep_components", "threshold"})
+    flip_tta, threshold = evaluate.flip_tta, evaluate.threshold
     model = load_model(paths.MODEL)
     slim = folded(model)
     network = probabilities(slim, flip_tta=flip_tta)
     _, side, _, channels = network.input_shape
     data = files.read_json(paths.INGESTED_SUMMARY)
-    used = {
-        "keep_components": keep_components,
-        "flip_tta": flip_tta,
-        "threshold": threshold,
-    }
     table = read_splits(paths.SPLIT_PAIRS)
     facts = provenance.facts(
         data=data,
@@ -131,7 +125,7 @@ def export(
             formats[kind] = {**of_file(path), "dice_loss": loss}
         values = {
             "formats": formats,
-            "parameters": size.parameters(probabilities(model)),
+            "parameters": int(probabilities(model).count_params()),
             "multiply_adds": size.multiply_adds(
                 probabilities(model, flip_tta=flip_tta)
             ),

@@ -15,13 +15,7 @@ def main() -> None:
     # A GPU rounds convolutions to TF32: the formats are compared on the processor.
     tf.config.set_visible_devices([], "GPU")
     configure_runtime(params.train.threads)
-    export(
-        params.export,
-        train=params.train,
-        threshold=params.evaluate.threshold,
-        flip_tta=params.evaluate.flip_tta,
-        keep_components=params.evaluate.keep_components,
-    )
+    export(params.export, train=params.train, evaluate=params.evaluate)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,8 @@
-"""The size of a network: parameters and multiply-adds, from its layers."""
+"""The work of a network: its multiply-adds, from its layers."""
 
 import math
 
 import keras
-
-
-def parameters(network: keras.Model) -> int:
-    """The number of values in the network, batch-norm statistics included."""
-    return int(network.count_params())
 
 
 def multiply_adds(network: keras.Model) -> int:

@@ -69,13 +69,9 @@ class Cluster:
         return slice(self.host * size, (self.host + 1) * size)
 
     def agree(self, text: str = "") -> None:
-        """Waits until all hosts call it, and compares their texts.
+        """Waits until all hosts call it; raises PipelineError if their texts differ.
 
-        Args:
-            text: Everything that decides the training: params, code, data, checkpoint.
-
-        Raises:
-            PipelineError: If a host has another text.
+        The text describes everything that decides the training.
         """
         if self.num_hosts == 1:
             return
@@ -99,11 +95,7 @@ class Cluster:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Turns the loss of another host into one sentence.
-
-        Raises:
-            PipelineError: If a host was lost.
-        """
+        """Turns the loss of another host into a PipelineError."""
         try:
             yield
         except LOST as error:
@@ -135,10 +127,7 @@ class Cluster:
 
 @cache  # a process can join a cluster once
 def connect(batch_size: int) -> Cluster:
-    """Joins the cluster that `TF_CONFIG` names, or takes devices of this host.
-
-    Of one host, the most devices that cut a batch into equal parts of `LEAST_PART`
-    images or more.
+    """Joins the cluster that `TF_CONFIG` names, or takes `num_equal_shares` devices.
 
     With several hosts, call it before TensorFlow does any work; it returns when all of
     them are there.
@@ -163,7 +152,8 @@ def connect(batch_size: int) -> Cluster:
     else:
         listed = tf.config.list_logical_devices
         devices = [d.name for d in listed("GPU") or listed("CPU")]
-        seen, devices = len(devices), devices[: useful(len(devices), batch_size)]
+        seen = len(devices)
+        devices = devices[: num_equal_shares(seen, batch_size)]
         if len(devices) < seen:
             logger.info(
                 "%d of %d devices train: equal parts of train.batch_size %d are to "
@@ -181,11 +171,11 @@ def connect(batch_size: int) -> Cluster:
     return cluster
 
 
-def useful(devices: int, batch_size: int) -> int:
-    """How many of a host's devices share a batch."""
+def num_equal_shares(most: int, batch_size: int) -> int:
+    """The largest number of equal parts of a batch, each of `LEAST_PART` or more."""
     return max(
         count
-        for count in range(1, devices + 1)
+        for count in range(1, most + 1)
         if count == 1 or (batch_size % count == 0 and batch_size // count >= LEAST_PART)
     )
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from stages.core import paths
-from stages.core.errors import PipelineError
 from stages.core.imaging import Grey, preprocess, soft_mask
 from stages.core.params import AugmentationParams, TrainParams
-from stages.datasets.pairs import Pair, read_shard, shard_paths
+from stages.datasets.pairs import Pair, read_pairs
 
+ENCODED_PAIRS = 512  # in memory at a time
 # Images, masks and transforms (B, 2, 3) to moved images and masks, 0 to 255.
 Warp = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -51,13 +52,7 @@ def load_arrays(
     channels: int,
     ingested: Path = paths.INGESTED,
 ) -> Arrays:
-    """Decodes and preprocesses pairs on all cores, each once.
-
-    Args:
-        pair_ids: The pairs to load; the result is in this order.
-        image_size: Side of the network's input, pixels.
-        channels: 1 or 3.
-        ingested: The shards.
+    """Decodes and preprocesses pairs on all cores; the result is in their order.
 
     Raises:
         PipelineError: If a pair is missing or cannot be decoded.
@@ -72,16 +67,10 @@ def load_arrays(
         images[place] = preprocess(image, image_size)
         masks[place] = soft_mask(mask, image_size)
 
-    found = 0
+    pairs = read_pairs(places, ingested)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for shard in shard_paths(ingested):
-            found += len(list(pool.map(load, read_shard(shard, pair_ids=places))))
-    if found != len(places):
-        raise PipelineError(
-            f"{ingested} holds {found} of the {len(places)} pairs that "
-            f"{paths.SPLIT_PAIRS} names; run `dvc repro` so that both come from the "
-            "same data"
-        )
+        while list(pool.map(load, islice(pairs, ENCODED_PAIRS))):
+            pass
     return Arrays(images, masks)
 
 
@@ -136,11 +125,8 @@ def training_batches(
 ) -> Iterator[Any]:
     """All batches of a training from epoch `first` on, from 0, small images first.
 
-    Args:
-        arrays: All training pairs, the same on every host.
-        params: The `train` section.
-        first: The first epoch.
-        share: The rows of each batch to make; all by default.
+    `arrays` are all training pairs on every host, and `share` the rows of each batch
+    that this one makes.
 
     Yields:
         Images (B, S, S, C) and masks (B, S, S, 1), float32 in [0, 1].

@@ -80,7 +80,7 @@ class TestShare:
     [(1, 4, 1), (8, 8, 1), (8, 64, 8), (3, 16, 2), (7, 48, 6), (5, 64, 4)],
 )
 def test_devices_get_equal_parts_of_eight_images_or_more(devices, batch_size, taken):
-    assert cluster.useful(devices, batch_size) == taken
+    assert cluster.num_equal_shares(devices, batch_size) == taken
 
 
 def test_a_lost_host_is_one_sentence_and_alone_it_stays_an_error():

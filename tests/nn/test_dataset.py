@@ -3,7 +3,6 @@ import pytest
 import tensorflow as tf
 
 from stages.core import imaging
-from stages.core.errors import PipelineError
 from stages.core.params import AugmentationParams
 from stages.datasets.pairs import write_shards
 from stages.nn import dataset
@@ -44,14 +43,6 @@ def test_loads_in_the_order_asked_for(tmp_path):
         image, mask = lungs(seed)
         assert np.array_equal(loaded.images[place], imaging.preprocess(image, 32))
         assert np.array_equal(loaded.masks[place], imaging.soft_mask(mask > 127, 32))
-
-
-def test_a_pair_that_is_not_there_is_named_as_a_mismatch(tmp_path):
-    shards(tmp_path / "s")
-    with pytest.raises(PipelineError, match="holds 1 of the 2 pairs"):
-        dataset.load_arrays(
-            ["p1", "p9"], image_size=32, channels=1, ingested=tmp_path / "s"
-        )
 
 
 def test_every_pair_once_per_epoch_and_the_last_batch_is_full():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.core.errors import visible
-from stages.core.imaging import encode_png
+from stages.core.imaging import encode_png, format_of
 from stages.core.params import IngestParams
 from stages.datasets import dicom, layouts
 from stages.datasets.pairs import Pair
@@ -49,7 +49,7 @@ class Pairs:
             mask, mask_problem = self._read(pair.mask_path, "mask")
             region, region_problem = self._read(pair.region_path, "region")
             group, spacing = pair.group, None
-            if image is not None and dicom.is_dicom(image):
+            if image is not None and format_of(image) == "dicom":
                 try:
                     film = dicom.read(image)
                 except UnreadableError as reason:
@@ -58,7 +58,7 @@ class Pairs:
                     image, spacing = encode_png(film.pixels), film.spacing
                     if film.patient and not group:
                         group = groups.setdefault(film.patient, pair.pair_id)
-            if mask is not None and dicom.is_dicom(mask):
+            if mask is not None and format_of(mask) == "dicom":
                 mask = None
                 mask_problem = "mask is a DICOM file; store it as PNG or TIFF"
             problems = (image_problem, mask_problem, region_problem)

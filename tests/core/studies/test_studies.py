@@ -219,7 +219,7 @@ class TestLgg:
         params = params_of("lgg_mri", shipped_values, **SMALL, **TREES["lgg_mri"][1])
         shutil.copy(ROOT / "requirements.lock", place)
         with chdir(place):
-            export(params.export, train=params.train, threshold=0.5)
+            export(params.export, train=params.train, evaluate=params.evaluate)
         summary = read(place, paths.EXPORT_SUMMARY)
         assert summary["image_channels"] == 3
         assert set(summary["formats"]) == {"onnx", "saved_model", "litert"}
