@@ -236,7 +236,7 @@ class TestInitialWeights:
         )
         for one, other in zip(found, wanted, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6)
-        assert "begins with the weights of data/given.keras" in caplog.text
+        assert "initial weights: those of data/given.keras" in caplog.text
 
     @pytest.mark.parametrize(
         ("overrides", "sentence"),

@@ -1,6 +1,6 @@
 """`dvc repro` with nothing to do, beside the same DVC on seven empty stages.
 
-The plan of the last commit with so many pairs ingested from a zip and from a folder of
+The plan of the last commit with pairs ingested from a zip and from a folder of
 files; outputs of later stages are stand-ins of their usual number and size, since DVC
 looks at no content. Target: at most 1.2 times.
 """

@@ -109,7 +109,7 @@ class ReferenceRanges:
             word = "dark" if mean < self.mean[0] else "bright"
             found.append(f"very {word} (mean {mean:.0f} of 255)")
         if self.noun == "lung" and (how := orientation.unusual(greys)):
-            found.append(f"{how}, as it seems")
+            found.append(f"probably {how}")
         if self.is_grey and pixels.ndim == 3 and pixels.shape[2] >= 3:
             colour = to_channels(pixels, 3).astype(np.int16)
             if float((colour.max(2) - colour.min(2)).mean()) > MAX_COLOUR:

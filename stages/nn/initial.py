@@ -61,5 +61,5 @@ def read(params: TrainParams) -> list[np.ndarray]:
             "train.filters, train.image_channels and train.supervision_weights as in "
             "the training that made it"
         )
-    logger.info("training begins with the weights of %s", path)
+    logger.info("initial weights: those of %s", path)
     return given

@@ -15,7 +15,7 @@ from stages.validate.outcome import Outcome, copies, natural
 
 _TEMPLATE = Path(__file__).parent / "report.html.jinja"
 _ROWS = 200  # of a list of pairs; the table has them all
-# Accepted pairs at the ends of a distribution: where a bound is too loose, it shows.
+# Accepted pairs with extreme values show where a bound is too loose.
 _EXTREMES = (
     ("foreground_fraction", "min", "least foreground"),
     ("foreground_fraction", "max", "most foreground"),

@@ -40,8 +40,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-# A client reads no answer before it has sent its whole body: so many times the limit
-# is read, and discarded, to tell it.
+# A client reads no answer before it has sent its whole body: up to this many times the
+# limit is read and discarded, so that it receives the error.
 PATIENCE = 4
 _IMAGE_BODY = {
     "required": True,

@@ -153,10 +153,10 @@ const introduce = async () => {
   $("drawn").hidden = model.data.source !== "phantom";
   const { dataset, version, licence } = model.data;
   const rows = [
-    ["Learnt from", dataset],
+    ["Training data", dataset],
     ["Version", version],
     ["Licence", licence],
-    ["A mask is", model.mask_definition],
+    ["Mask definition", model.mask_definition],
     ["Input", `${model.image_size} × ${model.image_size} pixels, ${model.image_channels === 1 ? "grey" : "colour"}`],
     ["SHA-256", model.sha256],
   ];
