@@ -1,9 +1,9 @@
 """Scores the model on the held-out side of the split, image by image.
 
-Reads   data/model/unet.keras, data/ingested, data/splits/pairs.csv (validation rows)
-Writes  data/evaluation/: metrics.json, per_image.csv, threshold_curve.csv,
+Reads:  data/model/unet.keras, data/ingested, data/splits/pairs.csv (validation rows)
+Writes: data/evaluation/: metrics.json, per_image.csv, threshold_curve.csv,
         predictions.parquet (every predicted mask), overlays/
-Why     so that a number means one thing: each mask at its own size, then averaged
+Why:    each image is scored at its mask's own size, so that figures compare.
 """
 
 import logging
@@ -41,23 +41,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predicts every validation pair, scores it at its mask's own size, pictures some.
 
-    Never fails on a low score: that is `gate`'s to do.
-
-    Args:
-        params: The `evaluate` section.
-        model_path: A `.keras` file; its input shape decides the preprocessing.
-        ingested: Shards of pairs.
-        splits: Split table; its validation rows are scored.
-        metrics_path: Scalars, nested by name; images of sites that are held out whole
-            count in their site's alone.
-        per_image_path: One row per image.
-        threshold_path: Mean Dice against the probability threshold.
-        predictions_path: Every predicted mask as PNG, so that any image of any
-            revision can be looked at later.
-        overlays: One picture for each of the worst, the median and the best.
+    A low score is no error here: `gate` judges. The predicted masks are kept as PNG, so
+    that any image of any revision can be looked at later.
 
     Returns:
-        The metrics.
+        The metrics, nested by name; images of sites that are held out whole count in
+        their site's figures alone.
 
     Raises:
         PipelineError: If the model or the data cannot be read, or nothing is held out.

@@ -1,11 +1,11 @@
 """Trains a deeply supervised U-Net on the training side of the split.
 
-Reads   data/ingested, data/splits/pairs.csv (its train rows alone), and the model that
+Reads:  data/ingested, data/splits/pairs.csv (its train rows alone), and the model that
         train.initial_weights names, if any
-Writes  data/model/unet.keras, history.csv, gradients.csv, build.json; of several
+Writes: data/model/unet.keras, history.csv, gradients.csv, build.json; of several
         hosts, the chief alone
-Why     so that one command, one seed and one data set give one model, bit for bit,
-        and an interrupted training goes on after its last saved epoch
+Why:    the same seed and data give the same model, bit for bit, and an interrupted
+        training goes on after its last saved epoch.
 """
 
 import hashlib
@@ -47,19 +47,12 @@ def train(
     checkpoints: Path = paths.CHECKPOINTS,
     curves: Path = paths.TENSORBOARD,
 ) -> Path:
-    """Trains and saves the model.
+    """Trains and saves the model, which loads with Keras alone.
 
-    Args:
-        params: The `train` section.
-        ingested: Shards of pairs.
-        splits: Split table; its validation rows are never read.
-        model_path: The model; it loads with Keras alone.
-        history_path: One row per epoch: loss and Dice, trained and monitored.
-        gradients_path: Gradient norm of each part of the network from each head.
-        build_path: Versions, processor and devices that made the model.
-        checkpoints: Holds the state after some epochs until the end; several hosts
-            must see the same folder.
-        curves: TensorBoard's folder, with a folder per training in it.
+    `history_path` gets loss and Dice per epoch, `gradients_path` the gradient norm of
+    each part of the network from each head, `build_path` the versions, processor and
+    devices. `checkpoints` holds the state after some epochs until the end; several
+    hosts must see the same folder. `curves` is TensorBoard's.
 
     Returns:
         `model_path`.
@@ -122,10 +115,6 @@ def _load(
 
 def monitored(table: pd.DataFrame, params: TrainParams) -> tuple[list[str], list[str]]:
     """Draws the training and the monitored pair ids, whole groups, by seed.
-
-    Args:
-        table: The split table.
-        params: monitor_fraction, seed.
 
     Raises:
         PipelineError: If there are no training rows, or too few to monitor some.

@@ -30,11 +30,7 @@ _TURNS = ("", "turned by 90 degrees", "upside down", "turned by 90 degrees")
 
 
 def unusual(greys: Grey) -> str:
-    """Names the orientation of a film that is not upright, or "".
-
-    Args:
-        greys: (H, W) or (H, W, 3) uint8.
-    """
+    """Names the orientation of a film that is not upright, or ""."""
     weights = np.frombuffer(CHEST, np.int8).reshape(_THUMBNAIL, _THUMBNAIL) / SCALE
     film = thumbnail(greys)
     scores = np.array([(np.rot90(film, -turns) * weights).sum() for turns in range(4)])

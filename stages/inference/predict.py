@@ -153,15 +153,11 @@ def predict(
 
 
 def sources(wanted: Iterable[str], out: Path) -> list[Source]:
-    """Finds the images that a command line names, each once.
+    """Finds the images that files, folders and globs name, each once.
 
     Names are relative to the given folder, or to the common folder of all arguments;
-    the suffix is kept where two images would share a name. Hidden files and folders
-    are skipped.
-
-    Args:
-        wanted: Files, folders and globs.
-        out: The folder of the results, which are never inputs.
+    the suffix is kept where two images would share a name. Hidden files and folders,
+    and the results in `out`, are skipped.
 
     Raises:
         PipelineError: If an argument names no image.
@@ -295,6 +291,6 @@ def _text(name: Path) -> str:
 
 
 def _cell(name: str) -> str:
-    """A name that no terminal obeys and no spreadsheet takes for a formula."""
+    """A name without control characters, which no spreadsheet takes for a formula."""
     shown = visible(name).replace("\n", "\\n").replace("\t", "\\t")
     return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown

@@ -57,14 +57,9 @@ class ReferenceRanges:
     def of(
         cls, ranges: Mapping[str, Any], *, is_of_lungs: bool, is_grey: bool
     ) -> "ReferenceRanges | None":
-        """Widens the ranges of a training set.
+        """Widens the ranges of a training set, named as in the quality report.
 
-        Args:
-            ranges: Least and largest value of each fact, named as in the quality
-                report.
-            is_of_lungs: Whether the masks show lungs: two regions, and known ranges
-                where `ranges` has none.
-            is_grey: Whether colour is unusual.
+        Masks of lungs have two regions, and known ranges where `ranges` has none.
 
         Returns:
             None if a range is missing that is not known either.
@@ -92,12 +87,7 @@ class ReferenceRanges:
         )
 
     def of_image(self, pixels: Pixels, greys: Grey) -> list[str]:
-        """Names what is unusual about an image.
-
-        Args:
-            pixels: The decoded image, (H, W) or (H, W, C).
-            greys: The same as 8 bits, one or three channels.
-        """
+        """Names what is unusual about a decoded image and its 8-bit form."""
         found = []
         mean, contrast = (
             float(value[0, 0]) for value in cv2.meanStdDev(to_channels(greys))
@@ -117,12 +107,7 @@ class ReferenceRanges:
         return found
 
     def of_mask(self, predicted: Mask, confidence: float) -> list[str]:
-        """Names what is unusual about a predicted mask.
-
-        Args:
-            predicted: (H, W) bool.
-            confidence: Mean probability of the pixels in it; NaN if there are none.
-        """
+        """Names what is unusual about a predicted mask and its mean probability."""
         if not predicted.any():
             return [f"no {self.noun} found"] if self.area[0] > 0 else []
         found = []

@@ -81,19 +81,18 @@ def score(
     evaluate: EvaluateParams,
     threshold: float | None = None,
 ) -> dict[str, Any]:
-    """Predicts every readable pair of a data set and scores it.
+    """Predicts every readable pair of a directory or zip, and scores it.
 
     Args:
         model_path: See `open_model`.
         folder: Directory or zip.
         out: Folder to write; its metrics, table and overlays are replaced.
-        ingest: The layout, which classes, how many pairs, and bounds on files.
+        ingest: Layout, classes, number of pairs, and bounds on files.
         evaluate: Intervals, pictures, and the threshold of a model that has none.
-        threshold: Pixels at least this probable are foreground; None takes the
-            model's own.
+        threshold: None takes the model's own.
 
     Returns:
-        The metrics of `evaluate`, what was scored, and the number of skipped pairs.
+        The metrics of `evaluate`, the data, and the number of skipped pairs.
 
     Raises:
         PipelineError: If the model or the data cannot be used.
@@ -193,10 +192,7 @@ def _open_other_format(path: Path) -> Exported:
 
 
 def _is_same_definition(model: Exported, of_data: MaskDefinition) -> bool | None:
-    """Whether model and data define their masks alike, with a warning if not.
-
-    None if the model carries no definition.
-    """
+    """Whether model and data define their masks alike; warns if not or unknown."""
     if not model.mask_definition_id:
         logger.warning(
             "the model carries no mask definition; this data has %r", of_data.text
@@ -222,11 +218,7 @@ class _Reading:
     problems: list[str] = field(default_factory=list)
 
     def readable(self, only: set[str] | None = None) -> Iterator[Pair]:
-        """Yields the pairs that can be scored, and records their class and group.
-
-        Args:
-            only: Ids to yield; None yields all.
-        """
+        """Yields the pairs, or `only` some, that can be scored; records their rows."""
         pairs = pairs_in(self.folder, self.params)
         seen: set[str] = set()
         for pair in tqdm(

@@ -39,7 +39,7 @@ Image = str | Path | bytes | ArrayLike
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a model found in one image.
+    """The result of one image.
 
     Attributes:
         mask: (H, W) bool, the image's own size; True is foreground.
@@ -69,7 +69,7 @@ class Segmentation:
         return int(self.mask.sum()) * math.prod(self.spacing) / 100
 
     def measures(self) -> dict[str, Any]:
-        """What is told of it, fractions with six digits, under `predict`'s names."""
+        """The measures by the names of `predictions.csv`, fractions with six digits."""
         height, width = self.mask.shape
         confidence, area = self.mean_confidence, self.area_cm2
         return {
@@ -295,9 +295,7 @@ def _from_array(image: ArrayLike) -> Pixels:
 def load(path: Path, *, threads: int = 0) -> Exported:
     """Opens a file that `export` wrote with ONNX Runtime, on the CPU.
 
-    Args:
-        path: The file.
-        threads: Threads per prediction; 0 takes one per core.
+    `threads` is per prediction; 0 takes one per core.
 
     Raises:
         PipelineError: If it is missing, not an ONNX model, or not a network from

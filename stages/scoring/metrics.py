@@ -33,13 +33,7 @@ class Masks:
         spacing: Spacing | None = None,
         region: Mask | None = None,
     ) -> None:
-        """Takes both masks.
-
-        Args:
-            mask_true: Reference mask, shape (H, W), bool.
-            mask_pred: Predicted mask, same shape and dtype.
-            spacing: Of their pixels; None if unknown.
-            region: The organ that the foreground is a part of, likewise, if known.
+        """Takes both masks, (H, W) bool, and the region of which they are a part.
 
         Raises:
             ValueError: If shapes differ or a mask is not boolean.
@@ -159,20 +153,13 @@ def assd(distances: Distances) -> float:
 
 
 def false_alarms(masks: Masks) -> float:
-    """Foreground found where there is none: 1, or 0; the mean is a rate.
-
-    Returns:
-        NaN if the true mask is not empty.
-    """
+    """1 if foreground is found where there is none, else 0; NaN if there is some."""
     true, pred, _ = masks.sizes
     return float(pred > 0) if not true else float("nan")
 
 
 def severity(masks: Masks) -> tuple[float, float]:
-    """Share of the region that is foreground, in truth and as predicted.
-
-    Returns:
-        In [0, 1]; NaN without a region.
+    """Share of the region that is foreground, true and predicted; NaN without one.
 
     Source: Tahir et al., 2021 (the share of the lungs that is infected).
     """
@@ -430,12 +417,7 @@ def confidence_interval(
 def _mean_and_error(
     sums: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over images and its standard error, from sums and counts per group.
-
-    Args:
-        sums: (samples, groups).
-        counts: Of the same shape.
-    """
+    """Mean over images and its standard error, from (samples, groups)."""
     total, num = counts.sum(1), sums.shape[1]
     mean = sums.sum(1) / total
     residuals = sums - mean[:, None] * counts

@@ -136,7 +136,7 @@ def _region(pair: Pair, mask: Mask) -> Mask | None:
 
 @dataclass
 class Scores:
-    """What is kept of each prediction: its metrics, its mask, its threshold curve.
+    """Metrics, predicted mask and threshold curve of each scored image.
 
     Masks are made as in `mask_of`; the threshold curve is of all regions.
     """
@@ -198,18 +198,12 @@ def dice_at_thresholds(mask_true: Mask, prob: Float) -> NDArray[np.float64]:
 
 
 def summarise(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
-    """The scalars of metrics.json from the table of images.
+    """The scalars of metrics.json from the table of images, the headline first.
 
-    Args:
-        per_image: pair_id, class_name, group, and a column per metric, NaN where
-            undefined; maybe site and is_headline: other images count in their site's
-            figures alone.
-        params: bootstrap_resamples, bootstrap_seed.
-
-    Returns:
-        Nested by name, the headline first. `num_undefined` counts images with
-        foreground and any undefined metric: an empty prediction has no surface
-        distance, and must not improve a mean by that.
+    The table has pair_id, class_name, group and a column per metric, NaN where
+    undefined; with sites, also site and is_headline: other images count in their site's
+    figures alone. `num_undefined` counts images with foreground and any undefined
+    metric: an empty prediction has no surface distance, which must not improve a mean.
     """
     has_empty = FALSE_ALARMS.name in present(per_image)
     per_image = counted(per_image)
@@ -290,7 +284,7 @@ def columns(per_image: pd.DataFrame) -> list[str]:
 
 
 def pictured(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, str]:
-    """Which pairs get a picture, and as what: worst, median, best or false alarm.
+    """The pairs to picture, each as worst, median, best or false alarm.
 
     Ties are broken by pair id, so that the same scores picture the same pairs.
     """
@@ -317,14 +311,9 @@ def write_overlays(
     per_image: pd.DataFrame,
     masks: Mapping[str, bytes],
 ) -> None:
-    """One PNG a pictured pair, under the pair's name: the same file across runs.
+    """Writes one PNG per pair that `pictured` chose, under the pair's name.
 
-    Args:
-        folder: What to write.
-        pairs: The pairs to picture.
-        ranks: What `pictured` chose.
-        per_image: Their scores.
-        masks: Predicted masks as PNG, by pair id.
+    `masks` are the predicted ones as PNG, by pair id.
     """
     scores = per_image.set_index("pair_id")
     with files.replacing(folder) as partial:
@@ -346,7 +335,7 @@ def write_overlays(
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    """What metrics.json says, in one line."""
+    """The main figures of metrics.json in one line."""
     of = metrics[HEADLINE.name]
     mean, low, high, p05, least = (
         number(HEADLINE.name, of[name]) for name in ("mean", *INTERVAL, "p05", "min")
