@@ -26,9 +26,8 @@ _NEWER = {
 def keras_archive(path: Path) -> None:
     """Rewrites a `.keras` file in place: no date, no zip times, no memory addresses.
 
-    Keras writes the date it was saved, the members' times, and `shared_object_id`s
-    that are addresses; ids are numbered by first appearance instead. Defaults that
-    older versions of Keras do not know are left out.
+    `shared_object_id`s are addresses; they are numbered by first appearance instead.
+    Defaults that older versions of Keras do not know are left out.
     """
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in sorted(archive.namelist())}

@@ -77,12 +77,7 @@ matplotlib.rcParams.update(
 
 
 def figure(*, width: float = 4.0, height: float = 2.8) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes and no background.
-
-    Args:
-        width: Inches; a page shows an inch as about 100 pixels.
-        height: Inches.
-    """
+    """A figure in inches, each about 100 pixels on a page; it has no background."""
     made = Figure(figsize=(width, height), layout="constrained")
     made.patch.set_visible(False)
     axes = made.subplots()

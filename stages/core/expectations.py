@@ -20,15 +20,9 @@ class Verdict:
 def judge(
     table: pd.DataFrame, expectations: Mapping[str, Any], *, title: str
 ) -> dict[str, Verdict]:
-    """Judges a table; leaves nothing on disk, on the terminal or on the network.
+    """Judges a table by expectations of `library().expectations`, in their order.
 
-    Args:
-        table: Any table. Missing values break no expectation.
-        expectations: Names to expectations, made by `library().expectations`.
-        title: Name of the suite.
-
-    Returns:
-        A verdict under each name, in the order given.
+    Missing values break no expectation. Nothing is written to disk or to the network.
     """
     gx = library()
     from great_expectations.data_context.types.base import ProgressBarsConfig

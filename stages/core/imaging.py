@@ -242,17 +242,10 @@ def decode(encoded: bytes) -> Pixels:
 
 
 def to_channels(pixels: Pixels, channels: int = 1) -> Grey:
-    """Converts decoded pixels to 8 bits and to one or three channels.
+    """Converts decoded pixels to 8 bits and to (H, W) or, with 3 channels, (H, W, 3).
 
     16 bits are scaled by 1/257, alpha is dropped, colour becomes grey by the
     usual luma weights (Rec. 601), grey becomes colour by repetition.
-
-    Args:
-        pixels: (H, W) or (H, W, C), uint8 or uint16, blue first.
-        channels: 1 for (H, W), 3 for (H, W, 3).
-
-    Returns:
-        uint8 pixels.
     """
     if pixels.dtype == np.uint16:
         # Rounded; without the float copies that NumPy would make of the picture.
@@ -343,17 +336,10 @@ def resize_prob(prob: Float, height: int, width: int) -> Float:
 
 
 def preprocess(image: Grey, image_size: int) -> Grey:
-    """The one preprocessing: to the network's square, still uint8.
+    """The one preprocessing: (H, W) or (H, W, 3) uint8 to the network's (S, S, C).
 
     The network takes these values divided by 255 (`to_input`); any further
     normalisation is a layer of the network and so travels with it.
-
-    Args:
-        image: (H, W) or (H, W, 3) uint8.
-        image_size: Side of the network's input, pixels.
-
-    Returns:
-        (image_size, image_size, C) uint8.
     """
     resized = resize_image(image, image_size, image_size)
     return resized if resized.ndim == 3 else resized[:, :, None]
@@ -368,14 +354,7 @@ def soft_mask(mask: Mask, image_size: int) -> Grey:
     """The training target: share of foreground under each input pixel, 0 to 255.
 
     Area averaging keeps the outline's sub-pixel place, which a nearest resize
-    loses; never used for what is counted.
-
-    Args:
-        mask: (H, W) bool.
-        image_size: Side of the network's input, pixels.
-
-    Returns:
-        (image_size, image_size, 1) uint8.
+    loses. The result is (image_size, image_size, 1) uint8.
     """
     return resize_image(mask.astype(np.uint8) * 255, image_size, image_size)[:, :, None]
 

@@ -424,12 +424,8 @@ def _short(value: Any) -> str:
 def with_values(document: Any, values: Mapping[str, Any]) -> Any:
     """Sets params by their dotted names in a copy of what `params.yaml` holds.
 
-    Args:
-        document: What a YAML loader read; a round-trip loader's comments are kept.
-        values: Dotted names, such as `train.epochs`, to values.
-
-    Returns:
-        The copy, in which missing sections are made. It is not validated.
+    Missing sections are made, and comments of a round-trip loader kept. The copy is not
+    validated.
 
     Raises:
         PipelineError: If a name goes through a value that is not a section.
@@ -451,10 +447,6 @@ def with_values(document: Any, values: Mapping[str, Any]) -> Any:
 
 def text_with_values(text: str, values: Mapping[str, Any]) -> str:
     """Sets params by dotted name in the text of a `params.yaml`; keeps its comments.
-
-    Args:
-        text: The file's text.
-        values: Dotted names to values; none leave the text as it is.
 
     Raises:
         PipelineError: If the text is not YAML, a name is unknown, or a value is of the

@@ -15,9 +15,8 @@ from stages.core.errors import PipelineError
 def names(folder: Path, suffix: str = "") -> list[str]:
     """The names of the parts in a folder, sorted; imports nothing.
 
-    Args:
-        folder: Holds one module or package per part; a leading underscore hides one.
-        suffix: For parts that are files of another kind, such as `.yaml`.
+    Parts are modules, or files with a suffix such as `.yaml`; a leading underscore
+    hides a module.
     """
     if suffix:
         return sorted(path.stem for path in folder.glob(f"*{suffix}"))

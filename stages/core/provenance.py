@@ -1,4 +1,4 @@
-"""What an exported file is made of, carried inside the file itself.
+"""The origin of an exported file, stored inside the file itself.
 
 One JSON text under one key: ONNX has metadata for it, LiteRT a named buffer, and a
 SavedModel the folder `assets.extra`, which TensorFlow sets aside for it. There is no
@@ -48,10 +48,10 @@ def facts(
     """Collects what a file carries.
 
     Args:
-        data: What ingest says of the data.
+        data: The summary of ingest.
         inputs: Files under the names of `INPUTS`.
         params: Sections of `params.yaml`.
-        quality: What validate says of the data, for what is usual in it.
+        quality: The report of validate, for the ranges of the data.
         sites: Those that were trained on; none where the data have no sites.
 
     Raises:
@@ -116,10 +116,7 @@ def write_beside(folder: Path, facts: Facts) -> None:
 
 
 def read(path: Path) -> Facts:
-    """Reads the facts back from an exported file or folder alone.
-
-    Args:
-        path: `*.onnx`, `*.tflite` or a SavedModel's folder.
+    """Reads the facts back from `*.onnx`, `*.tflite` or a SavedModel's folder.
 
     Raises:
         PipelineError: If it is missing, of another kind, corrupt or without facts.

@@ -50,13 +50,9 @@ def committed(root: Path, path: Path) -> str | None:
 def checkout(root: Path, params: str, *, revision: str = "HEAD") -> Iterator[Path]:
     """Checks a commit out beside the working tree; yields the pipeline's folder there.
 
-    The worktree is removed at the end. A killed run leaves it, and the next run of the
-    same commit and params continues in it from its checkpoints.
-
-    Args:
-        root: The checkout that the user works in; it does not change.
-        params: The text of `params.yaml` in the worktree.
-        revision: The commit to check out.
+    `params` is the text of its `params.yaml`. The worktree is removed at the end. A
+    killed run leaves it, and the next run of the same commit and params continues in it
+    from its checkpoints.
 
     Raises:
         PipelineError: If another process runs the same commit and params.
@@ -99,12 +95,8 @@ def checkout(root: Path, params: str, *, revision: str = "HEAD") -> Iterator[Pat
 def keep(folder: Path, *, stages: Iterable[str], name: str, message: str) -> str:
     """Saves a worktree's params, lock and outputs as a DVC experiment.
 
-    Args:
-        folder: The folder that `checkout` yields.
-        stages: The stages that ran, or the last of them. DVC does not save a stage
-            whose outputs are missing.
-        name: The experiment's name.
-        message: Message of the experiment's commit.
+    `stages` are those that ran, or the last of them: DVC does not save a stage whose
+    outputs are missing.
 
     Returns:
         The experiment's commit.
