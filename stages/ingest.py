@@ -32,9 +32,6 @@ def ingest(
 ) -> Path:
     """Writes the pairs of the source as shards, and their counts as JSON.
 
-    File contents stay unaltered, except that DICOM images become PNG, because their
-    files identify patients.
-
     Returns:
         `out`, the folder of shards.
 

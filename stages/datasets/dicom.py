@@ -60,12 +60,8 @@ class Film:
 def read(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Film:
     """Decodes the picture of a DICOM file and drops everything else.
 
-    Args:
-        encoded: The whole file.
-        max_pixels: A file that declares more is refused before it is decoded.
-
     Raises:
-        UnreadableError: If this file cannot be read.
+        UnreadableError: If it cannot be read, or declares more than `max_pixels`.
     """
     import pydicom
     from pydicom.pixels import pixel_array

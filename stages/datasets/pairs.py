@@ -134,8 +134,7 @@ def write_shards(
         pairs: By site, then by class, then in natural order.
         folder: Where to write; created if missing.
         shard_pairs: Maximum number of rows per shard.
-        shard_bytes: Maximum bytes of images and masks per shard of several rows; None
-            sets no limit.
+        shard_bytes: Maximum bytes per shard of several rows; None sets no limit.
 
     Returns:
         The number of pairs written.
@@ -216,13 +215,9 @@ def num_rows(path: Path) -> int:
 def read_shard(
     path: Path, *, pair_ids: Container[str] | None = None, batch_pairs: int = 128
 ) -> Iterator[Pair]:
-    """Yields the pairs of a shard, in order.
+    """Yields the pairs of a shard in order, `batch_pairs` in memory at a time.
 
-    Args:
-        path: A shard that `write_shards` wrote.
-        pair_ids: The pairs to read; all by default. A shard with none of them is
-            skipped unread.
-        batch_pairs: Number of rows in memory at a time.
+    A shard with none of the wanted `pair_ids` is skipped unread.
 
     Raises:
         PipelineError: If the file is missing, corrupt or not a shard.
@@ -294,10 +289,6 @@ def read_pairs(
     pair_ids: Iterable[str], folder: Path = paths.INGESTED
 ) -> Iterator[Pair]:
     """Yields the given pairs, in shard order, a few in memory at a time.
-
-    Args:
-        pair_ids: The ids to find.
-        folder: The ingested shards.
 
     Raises:
         PipelineError: If a shard is corrupt, or an id is in none of them.

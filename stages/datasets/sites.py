@@ -194,7 +194,7 @@ def _entries(path: Path, known: Sequence[str]) -> dict[str, Entry]:
         raise PipelineError(f"{path} names no site; {there}, or remove it")
     for name in values:
         if name not in known:
-            raise PipelineError(f"{path} names {name!r}, which is no site; {there}")
+            raise PipelineError(f"{path} names {name!r}, which is not a site; {there}")
     try:
         return TypeAdapter(dict[str, Entry]).validate_python(values)
     except ValidationError as error:

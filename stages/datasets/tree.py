@@ -61,22 +61,14 @@ class Tree:
         return list(self.readers)
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file.
-
-        Raises:
-            UnreadableError: If this file, and only this file, cannot be read.
-        """
+        """The bytes of one file; UnreadableError if it cannot be read."""
         if name not in self.readers:
             raise UnreadableError("is named by a table but does not exist")
         return self.readers[name]()
 
 
 def open_tree(path: Path, params: IngestParams) -> Tree:
-    """Opens `ingest.folder`: a directory or a zip.
-
-    Args:
-        path: The directory or zip.
-        params: The limits on files and zips.
+    """Opens a directory or a zip, within the limits of params.
 
     Raises:
         PipelineError: If it does not exist or is neither a directory nor a usable zip.

@@ -27,7 +27,7 @@ QUALITY_SCHEMA = pa.schema(
         *facts.SCHEMA,
         pa.field("accepted", pa.bool_()),
         pa.field("reason", pa.string()),  # why it was rejected, "; " between reasons
-        pa.field("note", pa.string()),  # what is odd but no reason to reject
+        pa.field("note", pa.string()),  # unusual, but accepted
     ]
 )
 
@@ -40,24 +40,17 @@ def validate(
     report: Path = paths.QUALITY_REPORT,
     docs: Path = paths.QUALITY_DOCS,
 ) -> Path:
-    """Measures every pair and has Great Expectations say which are usable.
+    """Measures every pair and has Great Expectations judge which are usable.
 
     Images of 16 bits, with transparency, with a palette or under another format's
     name are accepted with a note if they decode: training reads them as 8-bit grey.
 
-    Args:
-        params: The bounds.
-        ingested: Shards that ingest wrote.
-        pairs: Table to write: facts, `accepted`, `reason` and `note` of each pair.
-        report: JSON to write: every expectation and what came of it.
-        docs: Folder to write, with an `index.html` to open.
-
     Returns:
-        `pairs`.
+        `pairs`, the table of facts with `accepted`, `reason` and `note`.
 
     Raises:
         PipelineError: If too many pairs are rejected or too few accepted; report and
-            pages are there to look at, the table is not, so nothing can go on.
+            page are written, the table is not.
     """
     files.remove(pairs)
     table = workers.measure(ingested, max_image_pixels=params.max_image_pixels)
@@ -87,7 +80,7 @@ def validate(
 
 
 def _sentence(outcome: Outcome, page: Path) -> str:
-    """What fell short, the commonest reasons, and where to look."""
+    """The missed bounds, the most frequent reasons, and the page to look at."""
     short = " and ".join(
         f"{check.found(outcome.totals)}, expected {check.expected}"
         for check in outcome.failed

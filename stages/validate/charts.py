@@ -15,13 +15,7 @@ _COMPONENTS = 12  # masks with more regions share the last bar
 def charts(
     table: pd.DataFrame, params: ValidateParams, class_names: list[str]
 ) -> list[Markup]:
-    """One chart per fact of `DISTRIBUTIONS`: a histogram per class, on one axis.
-
-    Args:
-        table: The facts, with `accepted`.
-        params: The limits to draw.
-        class_names: The order of the histograms.
-    """
+    """One chart per fact of `DISTRIBUTIONS`: a histogram per class, on one axis."""
     return [
         _chart(table, name, title, *_axis(name, params), class_names)
         for name, title in DISTRIBUTIONS.items()

@@ -1,4 +1,4 @@
-"""What a usable pair looks like: Great Expectations' expectations, in plain words."""
+"""The expectations of usable pairs and of the data set, each with a sentence."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Check:
     expectation: Any
 
     def reason(self, row: Row) -> str:
-        """What was found in a row, and what was expected."""
+        """The found and the expected value of a row."""
         return f"{self.found(row)} (expected: {self.expected})"
 
 
@@ -155,7 +155,7 @@ def _listed_shapes(params: ValidateParams) -> list[str]:
 
 
 def _classes_hint(row: Row) -> str:
-    """What more than two values in a mask may mean."""
+    """The likely cause of more than two values in a mask."""
     if row["mask_values"].count(",") < 2:
         return ""
     return "; masks of several classes are out of scope: bring one class, as two values"
@@ -188,7 +188,7 @@ def _readable_check(side: str) -> Check:
 
 
 def _encoding_checks(side: str) -> list[Check]:
-    """What decodes, but may not be what was meant: worth a look, no rejection."""
+    """Images that decode, but perhaps not as meant: noted, not rejected."""
     return [
         Check(
             f"{side}_named",

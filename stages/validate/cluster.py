@@ -39,10 +39,7 @@ def measure(
 ) -> Iterator[list[facts.Facts]]:
     """Yields the facts of each shard's pairs, in order.
 
-    Args:
-        address: The scheduler's, such as `tcp://10.0.0.5:8786`.
-        shards: The shards to measure.
-        max_image_pixels: Images that declare more are not decoded.
+    `address` is the scheduler's, such as `tcp://10.0.0.5:8786`.
 
     Raises:
         NetworkError: If the scheduler or its workers are missing.
@@ -118,13 +115,7 @@ def measure(
 def measure_shard(
     path: Path, *, size: int, code: str, max_image_pixels: int
 ) -> list[facts.Facts]:
-    """One task, on a worker.
-
-    Args:
-        path: The shard, absolute.
-        size: Bytes of the shard where the stage runs.
-        code: `CODE` where the stage runs.
-        max_image_pixels: As in `measure`.
+    """One task, on a worker; `size` and `code` are those where the stage runs.
 
     Raises:
         PipelineError: If this worker has other code or files.

@@ -59,9 +59,6 @@ def phash(image: Grey) -> str:
     Insensitive to size, brightness, contrast and compression. All arithmetic is on
     integers, so that every machine gets the same bits.
 
-    Args:
-        image: (H, W) uint8.
-
     Returns:
         256 bits as 64 hexadecimal digits; all 0 for a constant image.
     """
@@ -97,14 +94,9 @@ def _cosines() -> tuple[NDArray[np.float64], NDArray[np.intp]]:
 
 
 def measure_pair(pair: Pair, max_image_pixels: int) -> Facts:
-    """Measures a pair; only its bytes and this code decide the result.
+    """Measures a pair by its bytes alone; absent columns of `SCHEMA` are null.
 
-    Args:
-        pair: The pair, with its bytes.
-        max_image_pixels: Images that declare more are not decoded.
-
-    Returns:
-        Values by the columns of `SCHEMA`; absent ones are null.
+    Images that declare more pixels than allowed are not decoded.
     """
     found: Facts = {field.name: getattr(pair, field.name) for field in _COPIED}
     is_absent = {"image": pair.image is None, "mask": pair.mask is None}
@@ -130,16 +122,10 @@ def measure_pair(pair: Pair, max_image_pixels: int) -> Facts:
 def read_side(
     encoded: bytes | None, path: str, max_image_pixels: int, *, is_mask: bool = False
 ) -> tuple[Grey | None, dict[str, Any]]:
-    """Decodes one side to 8-bit grey, if possible, and describes its file.
-
-    Args:
-        encoded: The file; None if there is none.
-        path: Its name, for the format that its suffix promises.
-        max_image_pixels: Images that declare more are not decoded.
-        is_mask: Whether its values are labels instead of grey values.
+    """Decodes one side to (H, W) grey values or labels, and describes its file.
 
     Returns:
-        (H, W) grey values or None, and the facts of `_SIDE`.
+        Pixels, None if there are none to read, and the facts of `_SIDE`.
     """
     found: dict[str, Any] = {"problem": ""}
     if encoded is None:
@@ -179,12 +165,7 @@ def _named_format(path: str) -> str:
 
 
 def _values(mask: Grey, foreground: int) -> str:
-    """The values of a mask in ascending order, such as `0,255`; at most the first 8.
-
-    Args:
-        mask: (H, W).
-        foreground: Number of pixels that are not 0.
-    """
+    """The first 8 values of a mask in ascending order, such as `0,255`."""
     if 0 < foreground < mask.size and foreground == np.count_nonzero(mask == 255):
         return "0,255"
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))

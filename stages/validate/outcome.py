@@ -1,4 +1,4 @@
-"""The facts, judged: which pairs are accepted, and the report of how that came."""
+"""Which pairs are accepted, and the report of the reasons."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,12 +42,7 @@ class Outcome:
 
 
 def judge_facts(table: pd.DataFrame, params: ValidateParams) -> Outcome:
-    """Has Great Expectations judge the pairs, then the data set that is left of them.
-
-    Args:
-        table: What `workers.measure` returned.
-        params: The bounds.
-    """
+    """Has Great Expectations judge measured pairs, then the whole data set."""
     checks = pair_checks(params, has_sites=bool(table["site"].any()))
     pairs = _judged(checks, with_judged(table, params), "pairs")
     table = _explained(table, pairs)
@@ -174,7 +169,7 @@ def _by(column: str, table: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def _by_site(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """As `_by`, and what is usual: a model's ranges are those of its own sites."""
+    """As `_by`, with statistics: a model's ranges are those of its own sites."""
     accepted = table[table["accepted"]]
     return {
         name: counts

@@ -34,14 +34,10 @@ def write(
     params: ValidateParams,
     ingested: Path,
 ) -> None:
-    """Writes `index.html`; same data, same bytes.
+    """Makes a folder with `index.html`; the same data give the same bytes.
 
-    Args:
-        folder: Made here.
-        outcome: The judged facts.
-        values: The contents of `report.json`.
-        params: For the number of thumbnails, and the bounds drawn.
-        ingested: Shards, to make thumbnails from.
+    `values` are the contents of `report.json`; thumbnails are made from the shards in
+    `ingested`.
     """
     keys = outcome.table["pair_id"].map(natural_key)
     table = outcome.table.iloc[sorted(range(len(keys)), key=keys.tolist().__getitem__)]

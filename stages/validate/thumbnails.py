@@ -20,12 +20,7 @@ OUTLINE_BGR = (40, 190, 255)  # amber: visible on black, grey and white
 def make(
     rows: Collection[int], ingested: Path, *, max_image_pixels: int
 ) -> dict[int, dict[str, str]]:
-    """Makes the thumbnails of some pairs; reads only the shards that hold one.
-
-    Args:
-        rows: Positions of the pairs in shard order: the index of the table of facts.
-        ingested: The shards.
-        max_image_pixels: As in `workers.measure`.
+    """Makes the thumbnails of some pairs, by their position in shard order.
 
     Returns:
         Per position `image`, `mask` and `outlined` (the image with the outline of the

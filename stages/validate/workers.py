@@ -27,10 +27,6 @@ def measure(folder: Path, *, max_image_pixels: int) -> pd.DataFrame:
 
     Memory holds the facts of all pairs and the encoded pairs of one shard.
 
-    Args:
-        folder: The ingested shards.
-        max_image_pixels: Images that declare more are not decoded.
-
     Returns:
         One row per pair, in shard order, with the columns of `facts.SCHEMA`.
 

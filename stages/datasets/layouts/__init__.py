@@ -115,11 +115,7 @@ def is_published(name: str, classes: Iterable[str]) -> bool:
 
 
 def detect(folder: Path, params: IngestParams) -> str:
-    """The layout that finds most pairs; on a tie the one in params.
-
-    Args:
-        folder: A directory or a zip.
-        params: The preferred layout, and the limits on files and zips.
+    """The layout that finds most pairs in a directory or zip; on a tie that in params.
 
     Raises:
         PipelineError: If no layout finds a pair, or several find as many.
@@ -159,12 +155,7 @@ def find_pairs(
 ) -> list[Pair]:
     """The selected pairs of a tree, without bytes: classes, then ids in natural order.
 
-    Args:
-        name: The layout.
-        tree: The files.
-        target: One of the layout's targets; "" is its first.
-        classes: Names of the classes to keep; [] keeps all.
-        limit: Maximum number of pairs per class; 0 keeps all.
+    [] keeps all classes, and 0 all pairs per class; the target "" is the first.
 
     Raises:
         PipelineError: If nothing pairs, or the layout lacks the target or the tree a
@@ -228,13 +219,10 @@ def match(
 ) -> list[Pair]:
     """Pairs images with masks by folder and key.
 
-    Keys are compared in Unicode's form NFC, because macOS writes names in another. A
-    key that occurs twice on one side gives two pairs of which one lacks the other side,
-    because the names do not decide which of the two belongs to it.
-
-    Args:
-        files: Images and masks.
-        describe: Maps folder and key to the pair's fields, paths aside.
+    `describe` maps both to the pair's fields, paths aside. Keys are compared in
+    Unicode's form NFC, because macOS writes names in another. A key that occurs twice
+    on one side gives two pairs of which one lacks the other side, because the names do
+    not decide which of the two belongs to it.
     """
     sides: defaultdict[tuple[PurePosixPath, str], tuple[list[str], list[str]]]
     sides = defaultdict(lambda: ([], []))

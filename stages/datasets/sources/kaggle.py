@@ -77,8 +77,7 @@ def describe(params: IngestParams) -> layouts.Facts:
 def fetch(kaggle: KaggleParams) -> Path:
     """The local path of the pinned version, which is downloaded if it is missing.
 
-    Returns:
-        The zip, or the directory to which kagglehub itself unpacked it earlier.
+    It is a zip, or the directory to which kagglehub itself unpacked it earlier.
 
     Raises:
         NetworkError: If the network or Kaggle failed and may work later.

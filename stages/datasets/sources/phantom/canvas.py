@@ -53,9 +53,7 @@ class Canvas:
     def cover(self, shapes: Iterable[Points], *, inset: float = 0.0) -> Layer:
         """The share of each pixel that closed curves cover, to an eighth pixel.
 
-        Args:
-            shapes: The curves.
-            inset: How far inside them to stay, as a share of the picture's side.
+        `inset` is the distance kept from their edges, as a share of the picture's side.
         """
         layer = np.zeros((4 * self.size, 4 * self.size), np.uint8)
         for shape in self._placed(shapes, 4):
