@@ -68,15 +68,9 @@ def split(
     Held-out pairs therefore stay held out however the data grow, even where new pairs
     join two groups into one, which two folds then hold out. Classes are not balanced.
 
-    Args:
-        params: The `split` section.
-        quality: Table that validate wrote.
-        out: Table to write: `pair_id,class_name,group,split`, and `site` where there
-            are sites; in natural order.
-        summary: JSON to write: counts, and the duplicates found.
-
     Returns:
-        `out`.
+        `out`, a table `pair_id,class_name,group,split`, and `site` where there are
+        sites, in natural order.
 
     Raises:
         PipelineError: If there is no table, a site is unknown or there twice, a pair
@@ -344,12 +338,7 @@ def _official_sides(table: pd.DataFrame) -> pd.Series:
 def _assigned(
     table: pd.DataFrame, params: SplitParams
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows that stay, with `split`; and those that would leak a held-out one.
-
-    Args:
-        table: All rows; `side` is one of `_PROTECTION`.
-        params: Which official side to hold out.
-    """
+    """The rows that stay, with `split`; and those that would leak a held-out one."""
     train, validation = SPLITS
     splits = {"train": train, "validation": validation, "site": validation}
     if params.use_official_split and params.official_held_out == "test":

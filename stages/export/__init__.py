@@ -39,13 +39,9 @@ def export(
 ) -> Path:
     """Writes all formats, or none.
 
-    Args:
-        params: The `export` section.
-        train: The `train` section, for the card and the provenance; the network itself
-            is read from the model.
-        evaluate: The `evaluate` section, of which `flip_tta` is part of the network;
-            `Segmenter` finds `threshold` and `keep_components` in the provenance.
-        out: Folder to write.
+    The network is read from the model; `train` is for the card and the provenance. Of
+    `evaluate`, `flip_tta` is part of the network, and `Segmenter` finds `threshold` and
+    `keep_components` in the provenance.
 
     Returns:
         `out`.

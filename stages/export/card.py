@@ -17,10 +17,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$])")
 
 
 def render(**values: Any) -> str:
-    """Fills the template; same values, same text.
-
-    Args:
-        **values: The variables of `model_card.md.jinja`.
+    """Fills `model_card.md.jinja`.
 
     Raises:
         PipelineError: If a stage's summary lacks a value that the card needs.

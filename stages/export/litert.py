@@ -20,14 +20,8 @@ def write(
 ) -> None:
     """Writes `image` (1, S, S, C) to `probability` (1, S, S, 1).
 
-    The batch is fixed at one, since delegates on devices want static shapes.
-
-    Args:
-        network: Images (B, S, S, C) in [0, 1] to probabilities (B, S, S, 1).
-        path: File to write.
-        facts: Provenance, for the file's metadata.
-        epsilon: Of the standardisation that `network` lacks and the file has; None
-            where there is none.
+    The batch is fixed at one, since delegates on devices want static shapes. `epsilon`
+    is as in `onnx_file.write`.
     """
 
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:

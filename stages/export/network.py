@@ -10,12 +10,8 @@ from keras import layers
 def folded(model: keras.Model) -> keras.Model:
     """A copy in which each batch norm is merged into the convolution before it.
 
-    Args:
-        model: Functional, as trained.
-
-    Returns:
-        The same function up to rounding. A batch norm that does not directly follow a
-        convolution stays as it is.
+    It is the same function up to rounding. A batch norm that does not directly follow a
+    convolution stays as it is.
     """
     norms = {
         layer.name: layer.input._keras_history.operation
@@ -61,11 +57,7 @@ def folded(model: keras.Model) -> keras.Model:
 
 
 def without_standardisation(model: keras.Model) -> tuple[keras.Model, float | None]:
-    """The network behind its `standardize` layer, and that layer's epsilon.
-
-    Returns:
-        `model` itself and None where it has no such layer.
-    """
+    """The network behind its `standardize` layer, and that layer's epsilon, if any."""
     for layer in model.layers:
         if layer.name == "standardize":
             return keras.Model(layer.output, model.outputs), float(layer.epsilon)

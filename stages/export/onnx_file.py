@@ -35,12 +35,8 @@ def write(
 ) -> None:
     """Writes `image` (B, S, S, C) to `probability` (B, S, S, 1), any batch size.
 
-    Args:
-        network: Images (B, S, S, C) to probabilities (B, S, S, 1).
-        path: File to write.
-        facts: Provenance, for the file's metadata.
-        epsilon: Of the standardisation that `network` lacks and the file has; None
-            where there is none.
+    `epsilon` is that of the standardisation, which the network lacks and the file has;
+    None where there is none.
     """
     shape = (None, *network.input_shape[1:])
     signature = [tf.TensorSpec(shape, tf.float32, name="image")]

@@ -93,14 +93,7 @@ def compare(
     params: ExportParams,
     batches: Iterable[int] = (1,),
 ) -> Differences:
-    """Runs a format on the reference's images.
-
-    Args:
-        name: Of the format, for messages.
-        predict: The format.
-        wanted: The answers of Keras.
-        params: The bounds.
-        batches: Sizes of batch to try.
+    """Runs a format on the reference's images, in batches of several sizes.
 
     Raises:
         PipelineError: If a difference is over its bound, or not a number.

@@ -15,13 +15,7 @@ from stages.core.imaging import Float, Predictor
 
 
 def write(network: keras.Model, path: Path, *, facts: provenance.Facts) -> None:
-    """Writes the folder, the same bytes for the same network.
-
-    Args:
-        network: Images (B, S, S, C) in [0, 1] to probabilities (B, S, S, 1).
-        path: Folder to make.
-        facts: Provenance to lay beside the graph.
-    """
+    """Makes the folder, with the provenance beside the graph."""
     image = tf.TensorSpec((None, *network.input_shape[1:]), tf.float32, name="image")
     module = tf.Module()
     module.weights = [variable.value for variable in network.variables]

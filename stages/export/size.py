@@ -9,10 +9,7 @@ def multiply_adds(network: keras.Model) -> int:
     """Multiply-adds per image, through every kernel of the network.
 
     Convolutions and dense layers count, as usual; normalisation, activation and
-    pooling, about 1 % of the work, do not.
-
-    Args:
-        network: A functional model with a fixed input size.
+    pooling, about 1 % of the work, do not. The input size must be fixed.
     """
     total = 0
     for layer in network.layers:

@@ -42,12 +42,7 @@ class Checkpoint:
         return self.share * (self._asked_at - self._saved_at) >= self._took_s
 
     def save(self, arrays: Arrays, table: dict[str, Any]) -> None:
-        """Replaces the checkpoint.
-
-        Args:
-            arrays: Named lists of arrays.
-            table: Values that JSON can hold; floats keep all their digits.
-        """
+        """Replaces the checkpoint; the table holds what JSON can."""
         flat = {
             f"{name}/{index:05d}": value
             for name, values in arrays.items()

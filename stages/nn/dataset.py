@@ -140,7 +140,7 @@ def training_batches(
 def batches(
     arrays: Arrays, params: TrainParams, epochs: range, share: slice = slice(None)
 ) -> tf.data.Dataset:
-    """Batches of some epochs at one size; arguments and values as `training_batches`.
+    """Batches of some epochs at one size, as in `training_batches`.
 
     Augmentation is drawn from (seed, epoch, step): neither parallel workers nor a
     resumed epoch can change it. Batches are made ahead of the steps that take them.

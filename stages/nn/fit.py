@@ -197,13 +197,10 @@ def _on_device(trainer: Trainer, pairs: dataset.Arrays) -> Advance:
 
 
 def _parts(first: int, count: int, interval: int, longest: int) -> Iterator[slice]:
-    """Cuts an epoch's steps into calls, so that the gradient probe comes between.
+    """Cuts an epoch's `count` steps into calls of at most `longest` steps.
 
-    Args:
-        first: The epoch's first step, counted from the training's first.
-        count: Steps of the epoch.
-        interval: Steps between two probes; 0 without any.
-        longest: Steps per call.
+    A call ends where the gradients are probed, every `interval` steps of the training,
+    in which the epoch's first step is `first`.
     """
     start = 0
     while start < count:

@@ -11,8 +11,7 @@ from stages.nn.trainer import Trainer
 class GradientProbe:
     """Measures gradient norms on a fixed batch, without changing the network.
 
-    It answers the article's question: does a loss at a coarser level bring more
-    gradient to the early layers?
+    They show whether a loss at a coarser level brings more gradient to early layers.
     """
 
     def __init__(self, trainer: Trainer, images: np.ndarray, masks: np.ndarray) -> None:

@@ -47,11 +47,10 @@ def load_model(path: Path, remedy: str = REMEDY) -> keras.Model:
 
 
 def _refuse_hostile(path: Path) -> None:
-    """Refuses files that Keras's safe mode has let through before.
+    """Raises ValueError for archives that Keras's safe mode has let through before.
 
-    Raises:
-        ValueError: If it is not a `.keras` archive, unpacks to more than its size, or
-            names layers that run code or read files, or objects outside Keras.
+    They unpack to more than their size, or name layers that run code or read files, or
+    objects outside Keras.
     """
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError("it is not a .keras archive")
@@ -75,10 +74,8 @@ def _refuse_hostile(path: Path) -> None:
 def probabilities(model: keras.Model, *, flip_tta: bool = False) -> keras.Model:
     """The network that ships: the finest head, as probabilities in [0, 1].
 
-    Args:
-        model: As trained.
-        flip_tta: Whether to average them with those of the image flipped left to right,
-            flipped back. It is part of the network, so every exported file does it.
+    With `flip_tta`, they are averaged with those of the image flipped left to right,
+    flipped back. It is part of the network, so every exported file does it.
     """
     outputs = model.outputs if isinstance(model.outputs, list) else [model.outputs]
     prob = keras.layers.Activation("sigmoid", dtype="float32", name="probability")(

@@ -31,11 +31,8 @@ class Report:
     ) -> None:
         """Starts after the epochs in `history`.
 
-        Args:
-            costs: Relative time that each epoch takes.
-            history: Rows of the epochs that an earlier start has finished.
-            curves: The folder for TensorBoard's event files, written anew; None for a
-                host that only logs.
+        `costs` are the relative times of the epochs, and `curves` TensorBoard's folder,
+        which is written anew; None for a host that only logs.
         """
         self._costs = costs
         self._bar = tqdm(

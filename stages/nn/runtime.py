@@ -32,8 +32,7 @@ def configure_runtime(threads: int, *, deterministic: bool = True) -> None:
 def seed_everything(seed: int, *, deterministic: bool = True) -> None:
     """Seeds Python, NumPy and TensorFlow, and requires deterministic kernels.
 
-    Pass `deterministic=False` with `train.jit_compile`: XLA has no deterministic
-    gradient of max pooling.
+    With `train.jit_compile` it cannot: XLA has no such gradient of max pooling.
     """
     keras.utils.set_random_seed(seed)
     if deterministic:

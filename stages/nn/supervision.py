@@ -37,15 +37,8 @@ def supervised(
 def hard_dice(mask: Tensor, logits: Tensor) -> Tensor:
     """Dice of thresholded masks, one value per image: the training curve's.
 
-    At the network's size, with the soft mask cut at one half; `evaluate` scores at the
-    mask's own size. Two empty masks count as 1, so that a curve has no holes.
-
-    Args:
-        mask: Targets, shape (B, H, W, 1), float32 in [0, 1].
-        logits: Raw network output, same shape.
-
-    Returns:
-        Shape (B,), in [0, 1].
+    Both are (B, H, W, 1) at the network's size, with the soft mask cut at one half;
+    `evaluate` scores at the mask's own size. Two empty masks count as 1.
     """
     true = ops.cast(mask >= 0.5, "float32")
     pred = ops.cast(logits >= 0, "float32")

@@ -21,12 +21,8 @@ def learning_rate_at(step: int, steps: int, params: TrainParams) -> float:
 
     A linear warm-up over `warmup_fraction` of the steps, then by name: `constant`;
     `cosine` down to 0; `polynomial` `(1 - t)^0.9`, as in nnU-Net; `one_cycle`, which
-    starts at 1/25 of the peak and ends at 1/10,000 of it (Smith 2018).
-
-    Args:
-        step: From 0.
-        steps: In the whole training.
-        params: learning_rate, learning_rate_schedule, warmup_fraction.
+    starts at 1/25 of the peak and ends at 1/10,000 of it (Smith 2018). `step` counts
+    from 0, `steps` are those of the whole training.
     """
     peak = params.learning_rate
     warmup = round(params.warmup_fraction * steps)
@@ -52,10 +48,6 @@ class Trainer:
         self, params: TrainParams, strategy: tf.distribute.Strategy | None = None
     ) -> None:
         """Builds the network, for images of any size, and its optimiser.
-
-        Args:
-            params: The train section.
-            strategy: Default is one device.
 
         Raises:
             PipelineError: If XLA is asked of several devices.
@@ -87,15 +79,10 @@ class Trainer:
     def train_step(
         self, batch: Any, learning_rate: float
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One step over the global batch.
+        """One step; returns mean loss and mean Dice over the global batch.
 
-        Args:
-            batch: Images (B, S, S, C) and masks (B, S, S, 1); each of several hosts
-                passes its own rows.
-            learning_rate: For this step.
-
-        Returns:
-            Mean loss and mean Dice over the global batch.
+        The batch is images (B, S, S, C) and masks (B, S, S, 1); each of several hosts
+        passes its own rows.
         """
         if self._num_replicas > 1:
             images, masks = batch
@@ -254,11 +241,7 @@ class Trainer:
         return [variable.numpy() for variable in variables]
 
     def set_state(self, values: list[np.ndarray]) -> None:
-        """Restores a `state` of the same network.
-
-        Raises:
-            ValueError: If the values are of another network.
-        """
+        """Restores a `state` of the same network."""
         variables = [*self.model.variables, *self.optimizer.variables]
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)

@@ -96,11 +96,9 @@ class Prediction(BaseModel):
 def build(engine: Engine, *, hosts: list[str]) -> FastAPI:
     """Makes the application.
 
-    Args:
-        engine: The model.
-        hosts: Names that the server may be called by, as in `TrustedHostMiddleware`.
-            On loopback they keep a foreign page from reading answers through a name
-            that it made to point here.
+    `hosts` are the names that the server may be called by, as in
+    `TrustedHostMiddleware`. On loopback they keep a foreign page from reading answers
+    through a name that it made to point here.
     """
     counts = Counts(engine.sha256, lambda: engine.waiting)
 

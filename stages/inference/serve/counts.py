@@ -1,4 +1,4 @@
-"""What a server counts, in Prometheus' text format; nothing in it is about an image."""
+"""Counters of a server in Prometheus' text format, without facts of images."""
 
 from collections.abc import Callable
 
@@ -13,12 +13,7 @@ class Counts:
     """Counters of one server, in a registry of its own."""
 
     def __init__(self, sha256: str, waiting: Callable[[], float]) -> None:
-        """Starts at zero.
-
-        Args:
-            sha256: Hash of the model.
-            waiting: Returns the number of images in work or waiting.
-        """
+        """Starts at zero; `waiting` returns the number of images in work or waiting."""
         registry = self._registry = CollectorRegistry()
         self.requests = Counter(
             "lungmask_requests",

@@ -44,7 +44,7 @@ class View:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found in one image."""
+    """The answer for one image."""
 
     found: Segmentation
     mask_png: bytes
@@ -97,11 +97,7 @@ class Engine:
             self.waiting -= 1
 
     async def answer(self, encoded: bytes, *, with_view: bool) -> Answer:
-        """Predicts an image when its turn comes.
-
-        Args:
-            encoded: An image file.
-            with_view: Whether to draw it for the page.
+        """Predicts an image file when its turn comes, and draws it for the page.
 
         Raises:
             HTTPException: 422 for an unreadable image, 500 for a defect, 503 if the
