@@ -40,14 +40,6 @@ SUFFIXES = imaging.IMAGE_SUFFIXES | imaging.DICOM_SUFFIXES
 
 
 @dataclass(frozen=True)
-class Source:
-    """An image file, and the name of its results."""
-
-    path: Path
-    name: str  # relative, POSIX, without a suffix
-
-
-@dataclass(frozen=True)
 class Row:
     """A row of `predictions.csv`, as text; empty cells for an unreadable image."""
 
@@ -118,10 +110,9 @@ def predict(
         waiting.clear()
         table.write()
 
-    for source in tqdm(found, desc="predict", unit="image", disable=None):
-        name = source.name
+    for path, name in tqdm(found.items(), "predict", unit="image", disable=None):
         try:
-            encoded = read_file(source.path)
+            encoded = read_file(path)
             sha256 = hashlib.sha256(encoded).hexdigest()
             if not force and table.has(name, marks | {"sha256": sha256}):
                 skipped += 1
@@ -131,13 +122,13 @@ def predict(
             reason = error.strerror if isinstance(error, OSError) else str(error)
             table.add(Row(_cell(name), problem=visible(str(reason)), **marks))
             files.remove(_picture(out, "masks", name))
-            tqdm.write(visible(f"skipped {source.path}: {reason}"), file=sys.stderr)
+            tqdm.write(visible(f"skipped {path}: {reason}"), file=sys.stderr)
         if len(waiting) == batch_size:
             flush()
     flush()
     if skipped:
         logger.info("%d of %d images had a result already", skipped, len(found))
-    rows = [table.rows[_cell(source.name)] for source in found]
+    rows = [table.rows[_cell(name)] for name in found.values()]
     bad = [row for row in rows if row.problem]
     print(
         f"{len(rows) - len(bad)} of {len(rows)} images have a mask in {out}; "
@@ -152,8 +143,8 @@ def predict(
     return rows
 
 
-def sources(wanted: Iterable[str], out: Path) -> list[Source]:
-    """Finds the images that files, folders and globs name, each once.
+def sources(wanted: Iterable[str], out: Path) -> dict[Path, str]:
+    """Finds the images that files, folders and globs name, each with its own name.
 
     Names are relative to the given folder, or to the common folder of all arguments;
     the suffix is kept where two images would share a name. Hidden files and folders,
@@ -193,10 +184,10 @@ def sources(wanted: Iterable[str], out: Path) -> list[Source]:
     names = {path: path.relative_to(top) for path in found}
     stems = {path: name.with_suffix("") for path, name in names.items()}
     uses = Counter([*names.values(), *stems.values()])
-    return [
-        Source(path, _text(name if uses[stems[path]] > 1 else stems[path]))
+    return {
+        path: _text(name if uses[stems[path]] > 1 else stems[path])
         for path, name in names.items()
-    ]
+    }
 
 
 def _is_image(path: Path) -> bool:

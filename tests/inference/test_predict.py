@@ -148,7 +148,7 @@ def test_names_of_files_folders_and_globs(images, monkeypatch):
     out = Path("out")
 
     def names(*arguments):
-        return [source.name for source in sources(arguments, out)]
+        return list(sources(arguments, out).values())
 
     assert names("a/one.png") == ["one"]
     assert names("a", "b/three.png") == GOOD

@@ -96,7 +96,7 @@ def test_a_release_is_what_gto_and_dvc_understand(plan, tmp_path):
     assert Path("CHANGELOG.md").read_text() == (
         "# Changelog\n\n## Unreleased\n\n## 1.2.0 - 2026-03-05\n\n"
         "Model `unet@v1.2.0`, trained on phantoms: Dice 0.9667 (95 % interval 0.9489 "
-        "to\n0.9769) on 22 images; 5th percentile 0.9000, lowest 0.5000; 0 undefined."
+        "to 0.9769)\non 22 images; 5th percentile 0.9000, lowest 0.5000; 0 undefined."
         "\n\n"
         "### Added\n\n- A network.\n\n## 0.9.0 - 2025\n\nOld.\n"
     )
