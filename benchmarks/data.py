@@ -30,10 +30,7 @@ def phantoms(
 ) -> list[Pair]:
     """Phantoms that the embedded model was not trained on.
 
-    Args:
-        count: How many.
-        side: Pixels; None takes the size in `params.yaml`.
-        seed: Added to the seed in `params.yaml`.
+    The side is in pixels, and the seed is added to that in `params.yaml`.
     """
     params = load_params().ingest
     update = {"pairs": count, "seed": params.phantom.seed + seed}

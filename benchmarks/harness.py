@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 
 from stages.core import plugins
-from stages.core.errors import PipelineError
 
 FOLDER = Path(__file__).parent / "benches"
 
@@ -58,15 +57,8 @@ def names() -> list[str]:
 
 
 def load(name: str) -> ModuleType:
-    """The module of a benchmark.
-
-    Raises:
-        PipelineError: If there is none of that name.
-    """
-    if name not in names():
-        raise PipelineError(
-            f"there is no benchmark {name!r}; there are {', '.join(names())}"
-        )
+    """The module of a benchmark; PipelineError if there is none of that name."""
+    plugins.check("benchmark", name, names())
     return plugins.load(f"{__package__}.benches", name.replace("-", "_"))
 
 
@@ -75,11 +67,8 @@ def alternate(
 ) -> dict[str, float]:
     """Median seconds of each function, called in turns after one call to warm up.
 
-    Other work of the machine then slows all of them alike.
-
-    Args:
-        functions: By name; the first is called first in each turn.
-        repeats: Turns that count; with 0 the warm-up does.
+    Other work of the machine then slows all of them alike. Without repeats, the
+    warm-up counts.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):

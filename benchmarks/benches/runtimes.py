@@ -17,7 +17,6 @@ from benchmarks.harness import Options, Row
 from stages.core import imaging, paths
 from stages.core.errors import PipelineError
 from stages.core.imaging import Float, Mask
-from stages.scoring.metrics import Masks, dice
 
 LONG = True
 BATCHES = (1, 3)
@@ -117,14 +116,8 @@ def ask(
 ) -> Float:
     """The probabilities of a runtime, by its name in `RUNTIMES`.
 
-    Args:
-        name: A key of `RUNTIMES`.
-        images: (N, S, S, C) in [0, 1].
-        export: The folder of unet.onnx.
-        model: The trained unet.keras.
-
     Returns:
-        (len(BATCHES), N, S, S, 1).
+        Of images (N, S, S, C) in [0, 1], (len(BATCHES), N, S, S, 1).
 
     Raises:
         PipelineError: If it cannot be installed, or refuses the file.
@@ -158,8 +151,7 @@ def _run(words: list[str]) -> None:
 
 
 def _mean_dice(probs: Float, masks: list[Mask]) -> float:
-    scores = []
-    for mask, prob in zip(masks, probs, strict=True):
-        found = imaging.resize_prob(prob[:, :, 0], *mask.shape) >= THRESHOLD
-        scores.append(dice(Masks(mask_true=mask, mask_pred=found)))
-    return float(np.nanmean(scores))
+    from stages.export import parity
+
+    pairs = zip(masks, probs[..., 0], strict=True)
+    return float(np.mean([parity.score(mask, p, THRESHOLD) for mask, p in pairs]))

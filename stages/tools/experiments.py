@@ -28,7 +28,7 @@ class Run:
     name: str
     params: dict[str, Any]  # by dotted name
     dice: float
-    low: float  # ends of the interval; NaN if undefined
+    low: float  # of the interval; NaN if undefined
     high: float
     passed: bool | None  # the gate's verdict
     multiply_adds: float  # per image; NaN if nothing was exported
@@ -78,20 +78,11 @@ def read(num: int, *, all_commits: bool) -> list[Run]:
 
 def _run(name: str, revision: Revision) -> Run:
     results = load(revision)
-    dice, exported = results.metrics["dice"], results.export or {}
-    return Run(
-        name=name,
-        params=flatten(results.params),
-        dice=_number(dice.get("mean")),
-        low=_number(dice.get("ci_low")),
-        high=_number(dice.get("ci_high")),
-        passed=results.gate,
-        multiply_adds=_number(exported.get("multiply_adds")),
-    )
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+    dice = results.metrics["dice"]
+    found = [dice.get(name) for name in ("mean", "ci_low", "ci_high")]
+    found.append((results.export or {}).get("multiply_adds"))
+    mean, low, high, cost = (math.nan if value is None else value for value in found)
+    return Run(name, flatten(results.params), mean, low, high, results.gate, cost)
 
 
 def differing(found: list[Run]) -> list[str]:

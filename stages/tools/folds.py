@@ -154,14 +154,10 @@ def page(images: pd.DataFrame, num_runs: int, part: str, *, data: str) -> str:
 def run(
     data: Path | None, classes: list[str], folds: int, out: Path, *, part: str = "fold"
 ) -> None:
-    """Runs the missing folds, then writes the table and every image's scores.
+    """Runs the missing folds, then writes the table and every image's scores to `out`.
 
-    Args:
-        data: Labelled data; None takes the source in `params.yaml`.
-        classes: Classes to read; an empty list reads all.
-        folds: Number of folds, 2 or more.
-        out: Folder for `folds.md` and `per_image.csv`.
-        part: `fold`, or `site`: each site is held out in turn, instead of folds.
+    The data are None for the source in `params.yaml`, and the classes empty for all.
+    With the part `site`, each site is held out in turn instead of folds.
 
     Raises:
         PipelineError: If a fold fails; the others are reported first.

@@ -27,10 +27,8 @@ def list_studies() -> None:
 def study(name: str, settings: Sequence[str] = (), data: Path | None = None) -> int:
     """Sets a study's params in `params.yaml` and runs `dvc exp run`, named after it.
 
-    Args:
-        name: The study.
-        settings: `key=value` texts, on top of it.
-        data: A folder or a zip to read instead of the study's source.
+    `settings` are `key=value` texts; `data` is a folder or zip to read instead of the
+    study's source.
 
     Returns:
         The exit code of `dvc exp run`.

@@ -55,10 +55,7 @@ def data_values(
 ) -> dict[str, Any]:
     """The params that read a folder or a zip instead of the source in `params.yaml`.
 
-    Args:
-        data: Labelled data; None keeps the source.
-        classes: Classes to read; an empty list reads all.
-        layout: Layout of the data; "" detects it.
+    An empty list reads all classes, and the layout "" is detected.
 
     Raises:
         PipelineError: If the data are missing or have no known layout.
