@@ -78,13 +78,12 @@ def evaluate(
     in_headline = set(per_image.loc[per_image["is_headline"], "pair_id"])
     files.write_csv(threshold_path, scored.threshold_curve(in_headline))
     _write_predictions(predictions_path, per_image["pair_id"], scored.masks)
-    ranks = scores.pictured(per_image, params)
     scores.write_overlays(
         overlays,
-        read_pairs(ranks, ingested),
-        ranks=ranks,
+        lambda ids: read_pairs(ids, ingested),
         per_image=per_image,
         masks=scored.masks,
+        params=params,
     )
     logger.info("%s", scores.headline(metrics))
     for name, of_site in metrics.get("by_site", {}).items():

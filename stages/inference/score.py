@@ -7,7 +7,7 @@ named and not scored.
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,12 @@ def score(
             "same_mask_definition": is_same,
         },
     }
-    ranks = scores.pictured(per_image, evaluate)
     scores.write_overlays(
         out / "overlays",
-        _Reading(folder, ingest).readable(only=set(ranks)),
-        ranks=ranks,
+        _Reading(folder, ingest).readable,
         per_image=per_image,
         masks=scored.masks,
+        params=evaluate,
     )
     files.write_csv(out / "per_image.csv", per_image[scores.columns(per_image)])
     files.write_json(out / "metrics.json", metrics, sort_keys=False)
@@ -217,13 +216,12 @@ class _Reading:
     rows: list[dict[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def readable(self, only: set[str] | None = None) -> Iterator[Pair]:
+    def readable(self, only: Collection[str] | None = None) -> Iterator[Pair]:
         """Yields the pairs, or `only` some, that can be scored; records their rows."""
         pairs = pairs_in(self.folder, self.params)
         seen: set[str] = set()
-        for pair in tqdm(
-            pairs, desc="overlays" if only else "score", unit="image", disable=None
-        ):
+        word = "score" if only is None else "overlays"
+        for pair in tqdm(pairs, word, unit="image", disable=None):
             if only is not None and pair.pair_id not in only:
                 continue
             problem = _problem(pair)

@@ -6,7 +6,7 @@ can be compared.
 
 import logging
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,6 @@ from stages.core.imaging import (
     Predictor,
     Spacing,
     UnreadableImageError,
-    decode_image,
     decode_mask,
     encode_png,
     num_components,
@@ -305,28 +304,29 @@ def pictured(per_image: pd.DataFrame, params: EvaluateParams) -> dict[str, str]:
 
 def write_overlays(
     folder: Path,
-    pairs: Iterable[Pair],
+    read: Callable[[Collection[str]], Iterable[Pair]],
     *,
-    ranks: Mapping[str, str],
     per_image: pd.DataFrame,
     masks: Mapping[str, bytes],
+    params: EvaluateParams,
 ) -> None:
-    """Writes one PNG per pair that `pictured` chose, under the pair's name.
+    """Writes one PNG per pair that `pictured` chooses, under the pair's name.
 
-    `masks` are the predicted ones as PNG, by pair id.
+    `read` yields the pairs of some ids, and `masks` are the predicted ones as PNG.
     """
+    ranks = pictured(per_image, params)
     scores = per_image.set_index("pair_id")
     with files.replacing(folder) as partial:
         partial.mkdir()
-        for pair in pairs:
-            pair_id, (image, mask) = pair.pair_id, pair.content()
+        for pair in read(ranks):
+            pair_id, (image, mask) = pair.pair_id, pair.decoded(channels=1)
             score = scores.loc[pair_id]
             caption = f"{pair_id}  {ranks[pair_id]}  Dice {score['dice']:.3f}"
             if np.isfinite(score["hd95_px"]):  # an empty mask has no outline
                 caption += f"  hd95 {score['hd95_px']:.1f} px"
             picture = overlay(
-                decode_image(image),
-                mask_true=decode_mask(mask),
+                image,
+                mask_true=mask,
                 mask_pred=decode_mask(masks[pair_id]),
                 caption=caption,
             )

@@ -1,10 +1,9 @@
 """Which pairs are accepted, and the report of the reasons."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from stages.core.expectations import Verdict, judge
@@ -156,19 +155,15 @@ def _inverted_sites(table: pd.DataFrame) -> list[str]:
     return found
 
 
-def _by(column: str, table: pd.DataFrame) -> dict[str, dict[str, int]]:
-    grouped = table.groupby(column)["accepted"]
-    return {
-        str(name): {
-            "num_pairs": len(accepted),
-            "num_accepted": int(accepted.sum()),
-            "num_rejected": int((~accepted).sum()),
-        }
-        for name, accepted in grouped
-    }
+def _by(column: str, table: pd.DataFrame) -> dict[Hashable, dict[Hashable, Any]]:
+    counts = table.groupby(column).agg(
+        num_pairs=("accepted", "size"), num_accepted=("accepted", "sum")
+    )
+    counts["num_rejected"] = counts["num_pairs"] - counts["num_accepted"]
+    return counts.to_dict("index")
 
 
-def _by_site(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def _by_site(table: pd.DataFrame) -> dict[Hashable, dict[Hashable, Any]]:
     """As `_by`, with statistics: a model's ranges are those of its own sites."""
     accepted = table[table["accepted"]]
     return {
@@ -178,8 +173,10 @@ def _by_site(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
-def _distributions(accepted: pd.DataFrame) -> dict[str, dict[str, float]]:
-    return {name: _statistics(accepted[name]) for name in DISTRIBUTIONS}
+def _distributions(accepted: pd.DataFrame) -> dict[Hashable, dict[str, float]]:
+    places = {"min": 0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1}
+    found = accepted[[*DISTRIBUTIONS]].astype(float).quantile([*places.values()])
+    return found.set_axis([*places]).to_dict()
 
 
 def _entry(scope: str, check: Check, verdict: Verdict) -> dict[str, Any]:
@@ -191,12 +188,3 @@ def _entry(scope: str, check: Check, verdict: Verdict) -> dict[str, Any]:
         "expected": check.expected,
         "success": verdict.success,
     }
-
-
-def _statistics(values: pd.Series) -> dict[str, float]:
-    known = values.dropna().to_numpy(float)
-    names = ("min", "p05", "median", "p95", "max")
-    if not len(known):
-        return dict.fromkeys(names, np.nan)
-    found = map(float, np.percentile(known, [0, 5, 50, 95, 100]))
-    return dict(zip(names, found, strict=True))
