@@ -18,15 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.core import paths
+from stages.core import imaging, paths
 from stages.core.errors import PipelineError
-from stages.core.imaging import (
-    Grey,
-    Mask,
-    UnreadableImageError,
-    decode_image,
-    decode_mask,
-)
+from stages.core.imaging import Grey, Mask
 
 if TYPE_CHECKING:  # its import takes half a second, and ingest does without
     import pandas as pd
@@ -83,8 +77,8 @@ class Pair:
         """
         image, mask = self.content()
         try:
-            return decode_image(image, channels), decode_mask(mask)
-        except UnreadableImageError as error:
+            return imaging.decode_image(image, channels), imaging.decode_mask(mask)
+        except imaging.UnreadableImageError as error:
             raise PipelineError(
                 f"{self.pair_id}: accepted by validate but cannot be decoded "
                 f"({error}); run `dvc repro` so that both see the same data"

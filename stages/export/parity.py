@@ -6,16 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from stages.core import paths
+from stages.core import imaging, paths
 from stages.core.errors import PipelineError
-from stages.core.imaging import (
-    Float,
-    Mask,
-    Predictor,
-    preprocess,
-    resize_prob,
-    to_input,
-)
+from stages.core.imaging import Float, Mask, Predictor
 from stages.core.params import ExportParams
 from stages.datasets.pairs import read_pairs
 from stages.scoring.metrics import Masks, dice
@@ -65,7 +58,7 @@ def read(
     """
     for pair in read_pairs(pair_ids):
         image, mask = pair.decoded(channels)
-        yield to_input(preprocess(image, size)[None]), mask
+        yield imaging.to_input(imaging.preprocess(image, size)[None]), mask
 
 
 def reference(
@@ -123,6 +116,6 @@ def compare(
 
 def score(mask: Mask, prob: Float, threshold: float) -> float:
     """Dice of a probability map (S, S) at the mask's own size; 1 if both are empty."""
-    found = resize_prob(prob, *mask.shape) >= threshold
+    found = imaging.resize_prob(prob, *mask.shape) >= threshold
     value = dice(Masks(mask_true=mask, mask_pred=found))
     return 1.0 if np.isnan(value) else value

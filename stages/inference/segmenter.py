@@ -17,15 +17,7 @@ from numpy.typing import ArrayLike
 
 from stages.core import imaging, provenance
 from stages.core.errors import PipelineError
-from stages.core.imaging import (
-    Float,
-    Grey,
-    Mask,
-    Pixels,
-    Predictor,
-    Spacing,
-    UnreadableImageError,
-)
+from stages.core.imaging import Float, Grey, Mask, Pixels, Predictor, Spacing
 from stages.inference.reference_ranges import ReferenceRanges
 from stages.scoring.postprocess import mask_of
 
@@ -203,8 +195,8 @@ class Segmenter:
         if isinstance(image, str | Path):
             try:
                 return self.prepare(read_file(Path(image)))
-            except UnreadableImageError as error:
-                raise UnreadableImageError(f"{image}: {error}") from None
+            except imaging.UnreadableImageError as error:
+                raise imaging.UnreadableImageError(f"{image}: {error}") from None
         if isinstance(image, bytes):
             pixels, spacing = _decode(image, self.max_pixels)
         else:
@@ -258,7 +250,7 @@ def read_file(path: Path) -> bytes:
     with path.open("rb") as file:
         encoded = file.read(MAX_BYTES + 1)
     if len(encoded) > MAX_BYTES:
-        raise UnreadableImageError(f"it has more than {MAX_BYTES} bytes")
+        raise imaging.UnreadableImageError(f"it has more than {MAX_BYTES} bytes")
     return encoded
 
 
@@ -271,7 +263,7 @@ def _decode(encoded: bytes, max_pixels: int) -> tuple[Pixels, Spacing | None]:
         try:
             film = dicom.read(encoded, max_pixels=max_pixels)
         except UnreadableError as error:
-            raise UnreadableImageError(f"it {error}") from None
+            raise imaging.UnreadableImageError(f"it {error}") from None
         return film.pixels, film.spacing
     return imaging.read(encoded, max_pixels=max_pixels).pixels, None
 
@@ -285,7 +277,7 @@ def _from_array(image: ArrayLike) -> Pixels:
         or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3))
         or not pixels.size
     ):
-        raise UnreadableImageError(
+        raise imaging.UnreadableImageError(
             "an array should have shape (H, W) or (H, W, 3) and type uint8 or uint16, "
             f"found {pixels.dtype} of shape {pixels.shape}"
         )

@@ -4,14 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.imaging import (
-    Grey,
-    Mask,
-    outline,
-    resize_image,
-    resize_mask,
-    to_channels,
-)
+from stages.core import imaging
+from stages.core.imaging import Grey, Mask
 
 # Okabe and Ito's colours, told apart by colour-blind readers too. Blue, green, red.
 TRUE_POSITIVE = (115, 158, 0)
@@ -42,20 +36,20 @@ def overlay(
     Returns:
         (SIDE_PX + 2 BAR_PX, SIDE_PX, 3) uint8, blue first.
     """
-    grey = resize_image(image, SIDE_PX, SIDE_PX)
-    canvas = np.array(to_channels(grey, channels=3))
-    pred = resize_mask(mask_pred, SIDE_PX, SIDE_PX)
+    grey = imaging.resize_image(image, SIDE_PX, SIDE_PX)
+    canvas = np.array(imaging.to_channels(grey, channels=3))
+    pred = imaging.resize_mask(mask_pred, SIDE_PX, SIDE_PX)
     if mask_true is None:
         regions = [(pred, TRUE_POSITIVE)]
-        line, colour = outline(pred), TRUE_POSITIVE
+        line, colour = imaging.outline(pred), TRUE_POSITIVE
     else:
-        true = resize_mask(mask_true, SIDE_PX, SIDE_PX)
+        true = imaging.resize_mask(mask_true, SIDE_PX, SIDE_PX)
         regions = [
             (true & pred, TRUE_POSITIVE),
             (pred & ~true, FALSE_POSITIVE),
             (true & ~pred, FALSE_NEGATIVE),
         ]
-        line, colour = outline(true), TRUTH
+        line, colour = imaging.outline(true), TRUTH
     for region, tint in regions:
         weight = 0.22 if tint == TRUE_POSITIVE else 0.6
         mixed = canvas[region] * (1 - weight) + np.asarray(tint, np.float64) * weight

@@ -16,23 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.core import files, paths
+from stages.core import files, imaging, paths
 from stages.core.errors import PipelineError
-from stages.core.imaging import (
-    Float,
-    Mask,
-    Predictor,
-    Spacing,
-    UnreadableImageError,
-    decode_mask,
-    encode_png,
-    num_components,
-    preprocess,
-    resize_mask,
-    resize_prob,
-    resized_spacing,
-    to_input,
-)
+from stages.core.imaging import Float, Mask, Predictor, Spacing
 from stages.core.params import EvaluateParams
 from stages.datasets.pairs import Pair
 from stages.scoring.metrics import (
@@ -100,13 +86,13 @@ def score_pairs(
         images, known = [], []
         for pair in batch:
             image, mask = pair.decoded(channels)
-            images.append(preprocess(image, image_size))
-            spacing = pair.spacing and resized_spacing(
+            images.append(imaging.preprocess(image, image_size))
+            spacing = pair.spacing and imaging.resized_spacing(
                 pair.spacing, image.shape, mask.shape
             )
             known.append((pair.pair_id, mask, spacing, _region(pair, mask)))
-            num_cut += 0 < params.keep_components < num_components(mask)
-        probs = predict(to_input(np.stack(images)))
+            num_cut += 0 < params.keep_components < imaging.num_components(mask)
+        probs = predict(imaging.to_input(np.stack(images)))
         for (pair_id, mask, spacing, region), prob in zip(known, probs, strict=True):
             scored.add(Predicted(pair_id, mask, prob[:, :, 0], spacing, region))
     if num_cut:
@@ -125,8 +111,8 @@ def _region(pair: Pair, mask: Mask) -> Mask | None:
     if pair.region is None:
         return None
     try:
-        return resize_mask(decode_mask(pair.region), *mask.shape)
-    except UnreadableImageError as error:
+        return imaging.resize_mask(imaging.decode_mask(pair.region), *mask.shape)
+    except imaging.UnreadableImageError as error:
         raise PipelineError(
             f"{pair.pair_id}: {pair.region_path} should be a mask of the region that "
             f"its foreground is a part of, but cannot be decoded ({error}); repair it"
@@ -148,7 +134,7 @@ class Scores:
 
     def add(self, predicted: Predicted) -> None:
         """Scores a prediction at the true mask's size."""
-        prob = resize_prob(predicted.prob, *predicted.mask.shape)
+        prob = imaging.resize_prob(predicted.prob, *predicted.mask.shape)
         mask_pred = mask_of(
             prob, threshold=self.threshold, keep_components=self.keep_components
         )
@@ -165,7 +151,9 @@ class Scores:
         if masks.region is not None:
             values |= dict(zip(SEVERITY, severity(masks), strict=True))
         self.rows.append({"pair_id": predicted.pair_id, **values})
-        self.masks[predicted.pair_id] = encode_png(mask_pred.astype(np.uint8) * 255)
+        self.masks[predicted.pair_id] = imaging.encode_png(
+            mask_pred.astype(np.uint8) * 255
+        )
         self.curves.append(dice_at_thresholds(predicted.mask, prob))
 
     def threshold_curve(self, pair_ids: Container[str] | None = None) -> pd.DataFrame:
@@ -327,11 +315,11 @@ def write_overlays(
             picture = overlay(
                 image,
                 mask_true=mask,
-                mask_pred=decode_mask(masks[pair_id]),
+                mask_pred=imaging.decode_mask(masks[pair_id]),
                 caption=caption,
             )
             name = f"{paths.slug(pair_id)}.png"
-            (partial / name).write_bytes(encode_png(picture))
+            (partial / name).write_bytes(imaging.encode_png(picture))
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
