@@ -14,7 +14,6 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
-from matplotlib.ticker import EngFormatter
 
 # CSS variable: colour on a light page, on a dark one.
 _SCHEMES = {
@@ -83,11 +82,6 @@ def figure(*, width: float = 4.0, height: float = 2.8) -> tuple[Figure, Axes]:
     axes = made.subplots()
     axes.patch.set_visible(False)
     return made, axes
-
-
-def short_numbers(places: int | None = None) -> EngFormatter:
-    """Ticks as 2M and 500k, for an axis of large numbers."""
-    return EngFormatter(sep="", places=places)
 
 
 def svg(drawn: Figure, title: str, titles: Mapping[str, str] | None = None) -> Markup:

@@ -14,18 +14,16 @@ _running: set[subprocess.Popen[str]] = set()
 _lock = threading.Lock()
 
 
-def start(
-    words: list[str], *, cwd: Path, env: dict[str, str] | None = None
-) -> subprocess.Popen[str]:
+def start(words: list[str], *, cwd: Path) -> subprocess.Popen[str]:
     """Starts a command in a process group that ends with this process.
 
     Its standard output carries both streams; closing its standard input interrupts the
-    group. `env` is set on top of `environment`.
+    group.
     """
     return subprocess.Popen(
         [sys.executable, "-I", process_group.__file__, *words],
         cwd=cwd,
-        env=environment() | (env or {}),
+        env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

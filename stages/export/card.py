@@ -29,7 +29,7 @@ def render(**values: Any) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown: untrusted text goes through `plain`
     )
-    environment.filters |= {"plain": plain, "number": number, "count": count}
+    environment.filters |= {"plain": plain, "number": number, "count": "{:,}".format}
 
     def snippet(name: str) -> str:
         sizes = {key: values[f"image_{key.lower()}"] for key in ("SIZE", "CHANNELS")}
@@ -78,8 +78,3 @@ def number(value: float | None, digits: int = 4) -> str:
     if value is None or not math.isfinite(value):
         return "undefined"
     return f"{value:.{digits}f}"
-
-
-def count(value: int) -> str:
-    """A whole number with a comma per thousand."""
-    return f"{value:,}"

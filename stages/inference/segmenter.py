@@ -138,14 +138,7 @@ class Exported:
 
 
 class Segmenter:
-    """Segments images with an exported model, on the CPU.
-
-    Example:
-        >>> segment = Segmenter("data/export/unet.onnx")  # doctest: +SKIP
-        >>> found = segment("film.png")  # doctest: +SKIP
-        >>> found.mask.shape, found.warnings  # doctest: +SKIP
-        ((2048, 1792), ())
-    """
+    """Segments images with an exported model, on the CPU."""
 
     def __init__(
         self,

@@ -84,13 +84,13 @@ def examine() -> Iterator[Finding]:
     yield leftovers()
 
 
-def packages(lock: Path = paths.LOCK) -> Finding:
+def packages() -> Finding:
     """Compares Python and the installed packages with the lock, by uv."""
     python = ".".join(map(str, sys.version_info[:3]))
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         return Finding(BROKEN, "python", f"{python} instead of 3.11 to 3.13", SETUP)
     uv = Path(sys.executable).with_name("uv")
-    words = ["pip", "sync", "--dry-run", "--offline", "--no-cache", str(lock)]
+    words = ["pip", "sync", "--dry-run", "--offline", "--no-cache", str(paths.LOCK)]
     done = subprocess.run(
         [str(uv) if uv.exists() else "uv", *words, "--python", sys.executable],
         capture_output=True,
@@ -105,7 +105,7 @@ def packages(lock: Path = paths.LOCK) -> Finding:
             f"Python {python}; missing or of another version: {', '.join(missing[:5])}"
         )
         return Finding(BROKEN, "packages", found, SETUP)
-    return Finding(OK, "packages", f"Python {python} and every package of {lock}")
+    return Finding(OK, "packages", f"Python {python} and every package of {paths.LOCK}")
 
 
 def gpu() -> Finding:

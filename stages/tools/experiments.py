@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import EngFormatter
+
 from stages.core import files, git
-from stages.core.charts import SERIES, figure, short_numbers, standalone
+from stages.core.charts import SERIES, figure, standalone
 from stages.core.errors import PipelineError
 from stages.core.params import flatten
 from stages.core.tables import text
@@ -96,15 +98,7 @@ def differing(found: list[Run]) -> list[str]:
 
 
 def front(found: list[Run]) -> set[str]:
-    """Names of the runs that no other beats: none is as good for less computation.
-
-    Example:
-        >>> small = Run("small", {}, 0.95, 0.94, 0.96, True, 1e6)
-        >>> large = Run("large", {}, 0.96, 0.95, 0.97, True, 9e6)
-        >>> waste = Run("waste", {}, 0.94, 0.93, 0.95, True, 5e6)
-        >>> sorted(front([small, large, waste]))
-        ['large', 'small']
-    """
+    """Names of the runs that no other beats: none is as good for less computation."""
     placed = [one for one in found if one.has_point]
     return {
         one.name
@@ -167,7 +161,7 @@ def draw(found: list[Run], out: Path) -> None:
     line = [(r.multiply_adds, r.dice) for r in placed if r.name in best]
     axes.plot(*zip(*line, strict=True), "--", color=SERIES[1], linewidth=1)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(short_numbers())
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 2M, 500k
     axes.set_xlabel("multiply-adds per image")
     axes.set_ylabel("mean Dice, 95 % interval")
     files.write_text(out, standalone(drawn, "Dice against multiply-adds"))

@@ -55,7 +55,7 @@ def write(
         lstrip_blocks=True,
     )
     environment.filters["share"] = lambda share: f"{100 * share:.1f} %"
-    environment.filters["count"] = lambda number: f"{number:,}"
+    environment.filters["count"] = "{:,}".format
     rows = outcome.table.loc
     html = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         values=values,

@@ -19,9 +19,9 @@ def random_for(*key: int) -> Random:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
-def smooth(points: Points, rounds: int = 3) -> Points:
+def smooth(points: Points) -> Points:
     """Rounds the corners of a closed polygon (Chaikin's algorithm)."""
-    for _ in range(rounds):
+    for _ in range(3):
         following = np.roll(points, -1, axis=0)
         cut = (0.75 * points + 0.25 * following, 0.25 * points + 0.75 * following)
         points = np.stack(cut, axis=1).reshape(-1, 2)
