@@ -118,27 +118,45 @@ def iou(masks: Masks) -> float:
     return common / union if union else float("nan")
 
 
-def hd95(distances: Distances) -> float:
+def hd95(masks: Masks) -> float:
     """95th-percentile symmetric Hausdorff distance between two mask outlines.
 
     The larger of the two directed 95th percentiles (linear interpolation).
 
     Returns:
-        In the distances' unit, >= 0; NaN if either mask is empty.
+        Pixels, >= 0; NaN if either mask is empty.
 
     Source: Huttenlocher et al., 1993; outline pixels as in MONAI.
     """
+    return _hd95(masks.surface_distances)
+
+
+def hd95_mm(masks: Masks) -> float:
+    """`hd95_px` in millimetres, of images with a pixel spacing."""
+    return _hd95(masks.surface_distances_mm)
+
+
+def _hd95(distances: Distances) -> float:
     if not len(distances[0]):
         return float("nan")
     return float(max(np.percentile(way, 95) for way in distances))
 
 
-def assd(distances: Distances) -> float:
+def assd(masks: Masks) -> float:
     """Average symmetric surface distance: mean over the pixels of both outlines.
 
     Returns:
-        In the distances' unit, >= 0; NaN if either mask is empty.
+        Pixels, >= 0; NaN if either mask is empty.
     """
+    return _assd(masks.surface_distances)
+
+
+def assd_mm(masks: Masks) -> float:
+    """`assd_px` in millimetres, of images with a pixel spacing."""
+    return _assd(masks.surface_distances_mm)
+
+
+def _assd(distances: Distances) -> float:
     if not len(distances[0]):
         return float("nan")
     total = sum(float(way.sum(dtype=np.float64)) for way in distances)
@@ -146,7 +164,7 @@ def assd(distances: Distances) -> float:
 
 
 def false_alarms(masks: Masks) -> float:
-    """1 if foreground is found where there is none, else 0; NaN if there is some."""
+    """1 if foreground is found where there is none, else 0; the mean is a rate."""
     true, pred, _ = masks.sizes
     return float(pred > 0) if not true else float("nan")
 
@@ -220,22 +238,16 @@ METRICS = {
         Metric(
             "hd95_px",
             "95th percentile of surface distance",
-            lambda masks: hd95(masks.surface_distances),
+            hd95,
             unit="px",
             digits=2,
             site_statistics=("mean",),
         ),
-        Metric(
-            "assd_px",
-            "mean surface distance",
-            lambda masks: assd(masks.surface_distances),
-            unit="px",
-            digits=2,
-        ),
+        Metric("assd_px", "mean surface distance", assd, unit="px", digits=2),
         Metric(
             "hd95_mm",
             "95th percentile of surface distance",
-            lambda masks: hd95(masks.surface_distances_mm),
+            hd95_mm,
             unit="mm",
             digits=2,
             site_statistics=("mean",),
@@ -244,7 +256,7 @@ METRICS = {
         Metric(
             "assd_mm",
             "mean surface distance",
-            lambda masks: assd(masks.surface_distances_mm),
+            assd_mm,
             unit="mm",
             digits=2,
             is_optional=True,
