@@ -9,6 +9,7 @@ from typing import Any
 import stages.nn  # noqa: F401  # before Keras: its start-up notices stay out of the log
 
 # isort: split
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -104,3 +105,36 @@ def keras_epoch(params: TrainParams, arrays: dataset.Arrays) -> Callable[[], obj
         .prefetch(tf.data.AUTOTUNE)
     )
     return lambda: model.fit(batches, verbose=0)
+
+
+def article_epoch(
+    params: TrainParams, arrays: dataset.Arrays, *, mended: bool
+) -> Callable[[], None]:
+    """An epoch of the article's loop: eager, in file order, the last batch dropped.
+
+    Its cross-entropy takes logits for probabilities, and a `return` inside the loop
+    over the supervised levels lets one count. `mended` corrects both.
+    """
+    model = models.build(params)
+    optimizer = optimizers.adam(params)
+    cross_entropy = keras.losses.BinaryCrossentropy(from_logits=mended)
+    weights = params.supervision_weights[: None if mended else 1]
+    size = params.batch_size
+
+    def epoch() -> None:
+        for start in range(0, len(arrays) - size + 1, size):
+            images, masks = (
+                tf.constant(values[start : start + size], tf.float32) / 255
+                for values in (arrays.images, arrays.masks)
+            )
+            with tf.GradientTape() as tape:
+                loss = 0.0
+                for logits, weight in zip(
+                    models.levels(model(images, training=True)), weights, strict=False
+                ):
+                    target = tf.image.resize(masks, logits.shape[1:3])
+                    loss += weight * cross_entropy(target, logits)
+            variables = model.trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+
+    return epoch
