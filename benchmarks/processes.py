@@ -17,7 +17,7 @@ _LAST = 12
 
 @dataclass(frozen=True)
 class Measured:
-    """What a stage took, from inside its process."""
+    """Time and memory of a stage, measured inside its process."""
 
     import_s: float
     work_s: float

@@ -1,1 +1,1 @@
-"""One file a benchmark; its name, with dashes, is what the command line takes."""
+"""One module per benchmark; its name, with dashes, is its argument."""

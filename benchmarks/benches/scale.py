@@ -49,7 +49,7 @@ def bench(options: Options) -> list[Row]:
     rows = []
     for name, runs in measured.items():
         slope = exponent(sizes, [one.work_s for one in runs])
-        # What a stage takes for any number of pairs weighs least there.
+        # Constant costs of a stage weigh least there.
         last = exponent(sizes[-2:], [one.work_s for one in runs[-2:]])
         rows += [
             Row(

@@ -1,1 +1,1 @@
-"""What more than one stage needs; imports no stage."""
+"""Params, paths, files, errors: plumbing that imports no other room."""

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-# What Keras writes where a file has no date of its own; zip's own epoch.
+# Instead of the date of saving: the first date that zip can hold.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 DATE_SAVED = "1980-01-01@00:00:00"
 # Settings that older Keras does not know, at the values that change nothing: without

@@ -151,7 +151,7 @@ def read(
 
 
 def _describe(image: ImageFile.ImageFile, kind: str, encoded: bytes) -> dict[str, Any]:
-    """What a header says, under the names of `Picture`."""
+    """The facts of a header, under the names of `Picture`."""
     bit_depth = 8
     if kind == "png":
         bit_depth = encoded[24]  # of IHDR; Pillow does not tell

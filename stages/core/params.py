@@ -66,7 +66,7 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-SITES = "sites"  # the layout of a folder of data sets, which is no module
+SITES = "sites"  # the layout of a folder of data sets, which has no module
 LayoutName = Annotated[str, _one_of(plugins.names, STAGES / "datasets" / "layouts")]
 Shape = Annotated[str, AfterValidator(_shape)]
 Name = Annotated[str, Field(min_length=1)]
@@ -106,7 +106,7 @@ class PhantomParams(Section):
 
 
 class IngestParams(Section):
-    """Where the image/mask pairs come from."""
+    """The source of the image/mask pairs."""
 
     source: Annotated[
         list[str],
@@ -144,7 +144,7 @@ class IngestParams(Section):
 
 
 class ValidateParams(Section):
-    """What a usable pair looks like."""
+    """The bounds of a usable pair."""
 
     classes: list[Name]
     image_mask_shapes: list[
@@ -171,7 +171,7 @@ class ValidateParams(Section):
 
 
 class SplitParams(Section):
-    """How the accepted pairs are divided into train and validation."""
+    """The division of accepted pairs into training and validation."""
 
     validation_fraction: float = Field(gt=0, lt=1)
     folds: Count
@@ -198,7 +198,7 @@ class SplitParams(Section):
 
 
 class AugmentationParams(Section):
-    """How far the geometry and the grey values of a training pair may change."""
+    """Limits of the random changes to a training pair's geometry and grey values."""
 
     flip_probability: Fraction
     rotation_degrees: float = Field(ge=0, le=45)
@@ -281,7 +281,7 @@ class TrainParams(Section):
 
 
 class EvaluateParams(Section):
-    """How the held-out pairs are scored and pictured."""
+    """Scores and pictures of held-out pairs."""
 
     threshold: float = Field(gt=0, lt=1)
     flip_tta: bool
@@ -323,7 +323,7 @@ class GateParams(Section):
 
 
 class ExportParams(Section):
-    """How far an exported file may differ from the Keras model."""
+    """Exported files, and how far they may differ from the Keras model."""
 
     parity_images: PositiveInt
     max_probability_difference: Fraction

@@ -2,7 +2,7 @@
 
 One JSON text under one key: ONNX has metadata for it, LiteRT a named buffer, and a
 SavedModel the folder `assets.extra`, which TensorFlow sets aside for it. There is no
-commit in it: the commit is no input of the build, so the same inputs give the same
+commit in it, since a commit is not an input of the build: the same inputs give the same
 bytes in any checkout; `stages.tools.provenance` finds the commits that match.
 """
 
@@ -30,7 +30,7 @@ INPUTS = {
     "split_summary": paths.SPLIT_SUMMARY,
     "verdict": paths.VERDICT,
 }
-# What is told of the data; names of files, folders and classes stay out.
+# Stored facts of the data, without names of files, folders and classes.
 DATA = (
     *("dataset", "licence", "mask_definition_id", "mask_definition"),
     *("num_pairs", "sha256", "source"),

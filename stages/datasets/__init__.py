@@ -1,1 +1,1 @@
-"""What the data are: where they come from, how they lie on disk, the table of pairs."""
+"""Sources of data, their layouts on disk, and the table of pairs."""

@@ -43,7 +43,7 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"  # its inflation has no bound in pydicom
 
 @dataclass(frozen=True)
 class Film:
-    """What is kept of a DICOM file.
+    """The contents of a DICOM file that are kept.
 
     Attributes:
         pixels: (H, W), or (H, W, 3) blue first, uint8.

@@ -334,9 +334,9 @@ def read_splits(path: Path = paths.SPLIT_PAIRS) -> "pd.DataFrame":
 
 
 def is_of_trained_site(table: "pd.DataFrame") -> "pd.Series[bool]":
-    """Which rows of a split table are of a site that has pairs to train on.
+    """Whether each row of a split table is of a site that has pairs to train on.
 
-    The others are of sites that are held out whole. Without sites, all are.
+    Sites without such pairs are held out whole. Without sites, all rows are.
     """
     if "site" not in table:
         return table["split"].isin(SPLITS)

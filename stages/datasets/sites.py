@@ -41,7 +41,7 @@ MIN_PAIRS = 2  # of a site: one pair has no interval and cannot be split
 
 
 class Entry(Section):
-    """What `sites.yaml` says of a site."""
+    """The entry of a site in `sites.yaml`."""
 
     layout: LayoutName | None = None
     target: str | None = None

@@ -1,4 +1,4 @@
-"""Is a chest film inverted, upside down or on its side?"""
+"""Recognises chest films that are inverted, upside down or turned by 90 degrees."""
 
 import cv2
 import numpy as np

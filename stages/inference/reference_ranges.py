@@ -1,4 +1,4 @@
-"""Does an image, or the mask found in it, differ from all training data of a model?"""
+"""Warns of images and predicted masks that differ from a model's training data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How much gradient reaches each part of the network from each supervised head."""
+"""Gradient norms of each part of the network from each supervised head."""
 
 import numpy as np
 import tensorflow as tf

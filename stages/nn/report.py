@@ -1,4 +1,4 @@
-"""What a running training shows: a bar or log lines, and TensorBoard curves."""
+"""Progress of a training: a bar or log lines, and TensorBoard curves."""
 
 import logging
 import math

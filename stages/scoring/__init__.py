@@ -1,1 +1,1 @@
-"""How a predicted mask is scored and pictured."""
+"""Scores and pictures of predicted masks."""

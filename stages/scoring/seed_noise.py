@@ -1,4 +1,4 @@
-"""How far the training's random seed alone moves the mean Dice.
+"""The effect of the training's random seed alone on the mean Dice.
 
 `lungfield folds --seeds N` measures it and writes `data/seed_noise.json`, which Git
 holds; the review reads it beside the interval.

@@ -1,4 +1,4 @@
-"""Where an exported model comes from, and which commits know the file."""
+"""The origin of an exported model, and the commits that know the file."""
 
 import json
 from collections.abc import Iterator

@@ -27,7 +27,7 @@ CONNECT_S = 15  # timeout for the scheduler's answer
 WORKER_S = 300  # timeout for the first worker: an elastic cluster takes minutes
 _HERE = "or unset DASK_SCHEDULER_ADDRESS to measure on this machine"
 _SOURCES = [Path(str(module.__file__)) for module in (imaging, pairs, facts)]
-# What decides the facts of a shard, as loaded by this process.
+# A hash of the code and libraries that decide the facts of a shard.
 CODE = hashlib.sha256(
     b"".join(path.read_bytes() for path in _SOURCES)
     + f"{cv2.__version__} {np.__version__} {PIL.__version__} {pa.__version__}".encode()

@@ -1,4 +1,4 @@
-"""How a data set is arranged on disk: one module per layout, found by its name.
+"""Arrangements of data sets on disk: one module per layout, found by its name.
 
 A layout module has
 

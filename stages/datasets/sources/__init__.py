@@ -1,1 +1,1 @@
-"""Where bytes come from: one file a source, found by name."""
+"""Sources of the bytes: one module per source, found by its name."""

@@ -74,7 +74,7 @@ class ModelFacts(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What was found in an image, under the names of `predictions.csv`."""
+    """The result of an image, under the names of `predictions.csv`."""
 
     height: int = Field(description="Of the image and of its mask, pixels")
     width: int

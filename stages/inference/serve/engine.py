@@ -78,7 +78,7 @@ class Engine:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a thread still works, though nobody waits for its answer."""
+        """Whether a thread still predicts, perhaps for a client that has gone."""
         return bool(self._begun)
 
     @contextlib.contextmanager
