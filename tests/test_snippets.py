@@ -177,7 +177,7 @@ def test_other_runtimes_answer_as_keras(films, model, name):
     images = np.random.default_rng(3).random((4, SIZE, SIZE, 1), np.float32)
     wanted = predictor(model)(images)
     try:
-        answers = runtimes.ask(
+        answers, _ = runtimes.ask(
             name, images, export=Path.cwd(), model=Path("unet.keras")
         )
     except runtimes.NotInstalledError as error:

@@ -1,9 +1,10 @@
 """The exported network in other runtimes and versions, beside Keras.
 
 uv installs each version into an environment below data/.work/runtimes (this needs the
-package index). Every image is predicted in batches of 1 and of 3. The figure is the
-largest difference of a probability to Keras; it must be at most 0.005 (some runtimes
-compute convolutions by a faster, less exact algorithm).
+package index). Every image is predicted in batches of 1 and of 3, and 50 are timed one
+at a time, on all processors. The figure is the largest difference of a probability to
+Keras; it must be at most 0.005 (some runtimes compute convolutions by a faster, less
+exact algorithm).
 """
 
 import subprocess
@@ -49,6 +50,7 @@ run = lambda x: 1 / (1 + np.exp(-np.asarray(logits(model(x)))))
 """
 SCRIPT = """
 import sys
+import time
 import numpy as np
 file, images, out, *batches = sys.argv[1:]
 images = np.load(images)
@@ -57,12 +59,18 @@ answers = []
 for size in map(int, batches):
     parts = [images[i : i + size] for i in range(0, len(images), size)]
     answers.append(np.concatenate([np.array(run(part)) for part in parts]))
-np.save(out, np.stack(answers))
+times = []
+for image in np.resize(images, (50, *images.shape[1:])):
+    start = time.perf_counter()
+    run(image[None])
+    times.append(time.perf_counter() - start)
+np.savez(out, answers=np.stack(answers), milliseconds=1000 * np.median(times))
 """
 # Code, and what to install.
 RUNTIMES: dict[str, tuple[str, list[str]]] = {
     "onnxruntime 1.15.1": (ONNX_RUNTIME, ["numpy<2"]),
     "onnxruntime 1.19.2": (ONNX_RUNTIME, ["numpy<2"]),
+    "onnxruntime 1.32.0": (ONNX_RUNTIME, []),
     "opencv-python-headless 4.5.5.64": (OPENCV, ["numpy<2"]),
     "opencv-python-headless 4.8.1.78": (OPENCV, ["numpy<2"]),
     "opencv-python-headless 4.10.0.84": (OPENCV, ["numpy<2"]),
@@ -90,7 +98,7 @@ def bench(options: Options) -> list[Row]:
     rows = []
     for name in list(RUNTIMES)[: 1 if options.quick else None]:
         try:
-            answers = ask(name, images)
+            answers, milliseconds = ask(name, images)
         except PipelineError as error:
             print(f"  {name}: {error}", file=sys.stderr)
             continue
@@ -105,6 +113,7 @@ def bench(options: Options) -> list[Row]:
                         "Dice": _mean_dice(prob, masks),
                         "of Keras": _mean_dice(wanted, masks),
                         "images": len(masks),
+                        "ms per image alone": milliseconds,
                     },
                 )
             )
@@ -113,11 +122,12 @@ def bench(options: Options) -> list[Row]:
 
 def ask(
     name: str, images: Float, *, export: Path = paths.EXPORT, model: Path = paths.MODEL
-) -> Float:
+) -> tuple[Float, float]:
     """The probabilities of a runtime, by its name in `RUNTIMES`.
 
     Returns:
-        Of images (N, S, S, C) in [0, 1], (len(BATCHES), N, S, S, 1).
+        Of images (N, S, S, C) in [0, 1], (len(BATCHES), N, S, S, 1); and the median
+        milliseconds that it takes for one image.
 
     Raises:
         PipelineError: If it cannot be installed, or refuses the file.
@@ -137,10 +147,10 @@ def ask(
         (folder / "complete").touch()
     np.save(folder / "images.npy", images)
     file = model if code == KERAS else export / "unet.onnx"
-    words = [file, folder / "images.npy", folder / "answers.npy", *BATCHES]
+    words = [file, folder / "images.npy", folder / "answers.npz", *BATCHES]
     _run([str(python), "-c", SCRIPT.format(code=code), *map(str, words)])
-    answers: Float = np.load(folder / "answers.npy")
-    return answers
+    found = np.load(folder / "answers.npz")
+    return found["answers"], float(found["milliseconds"])
 
 
 def _run(words: list[str]) -> None:
