@@ -32,3 +32,13 @@ def dice(mask: Tensor, logits: Tensor) -> Tensor:
 def bce_dice(mask: Tensor, logits: Tensor) -> Tensor:
     """Sum of `bce` and `dice`, as in nnU-Net."""
     return bce(mask, logits) + dice(mask, logits)
+
+
+def bce_foreground_dice(mask: Tensor, logits: Tensor) -> Tensor:
+    """`bce`, plus `dice` for images with foreground, for lesions that may be absent.
+
+    In images without, `dice` pushes so hard that the network learns to find nothing in
+    doubtful images with foreground either.
+    """
+    has_foreground = ops.cast(ops.any(mask > 0, axis=(1, 2, 3)), logits.dtype)
+    return bce(mask, logits) + has_foreground * dice(mask, logits)
