@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from stages.core import files, input_check, paths
-from stages.core.errors import PipelineError, run
+from stages.core.errors import run
 from stages.core.params import EvaluateParams, load_params
 from stages.datasets.pairs import is_of_trained_site, read_pairs, read_splits
 from stages.nn.inference import load_model, predictor
@@ -49,16 +49,11 @@ def evaluate(
         their site's figures alone.
 
     Raises:
-        PipelineError: If the model or the data cannot be read, or nothing is held out.
+        PipelineError: If the model or the data cannot be read.
     """
     table = read_splits(splits)
     table["is_headline"] = is_of_trained_site(table)
     table = table[table["split"] == "validation"].reset_index(drop=True)
-    if table.empty:
-        raise PipelineError(
-            f"{splits} should have validation rows but has none; raise "
-            "split.validation_fraction and run `dvc repro`"
-        )
     model = load_model(model_path)
     _, size, _, channels = model.input_shape
     pairs = read_pairs(table["pair_id"], ingested)

@@ -58,8 +58,7 @@ def train(
         `model_path`.
 
     Raises:
-        PipelineError: If there is nothing to train on, a pair cannot be decoded, or
-            another host is lost.
+        PipelineError: If a pair cannot be decoded, or another host is lost.
     """
     # The other hosts wait here until the chief's `dvc repro` has made the data.
     cluster = connect(params.batch_size)
@@ -117,14 +116,9 @@ def monitored(table: pd.DataFrame, params: TrainParams) -> tuple[list[str], list
     """Draws the training and the monitored pair ids, whole groups, by seed.
 
     Raises:
-        PipelineError: If there are no training rows, or too few to monitor some.
+        PipelineError: If there are too few to monitor some.
     """
     rows = table[table["split"] == "train"]
-    if rows.empty:
-        raise PipelineError(
-            f"{paths.SPLIT_PAIRS} should have train rows but has none; "
-            "lower split.validation_fraction and run `dvc repro`"
-        )
     groups = sorted(rows["group"].unique(), key=lambda g: seeded_rank(g, params.seed))
     count = round(params.monitor_fraction * len(groups))
     if params.monitor_fraction and not 0 < count < len(groups):

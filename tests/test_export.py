@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from stages.core import canonical, files, paths, provenance
 from stages.core.errors import PipelineError
 from stages.core.params import Params, parse_params
-from stages.datasets.pairs import Pair, read_splits, write_shards
+from stages.datasets.pairs import Pair, write_shards
 from stages.export import (
     FILES,
     card,
@@ -369,13 +369,6 @@ def test_a_corrupt_model_is_one_sentence(inputs, values):
     with pytest.raises(PipelineError, match=r"unet\.keras should be a Keras model"):
         run_export(parse_params(values))
     assert not paths.EXPORT.exists()
-
-
-def test_no_validation_rows(inputs, values):
-    table = read_splits(paths.SPLIT_PAIRS).assign(split="train")
-    files.write_csv(paths.SPLIT_PAIRS, table)
-    with pytest.raises(PipelineError, match="should have validation rows"):
-        run_export(parse_params(values))
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def read_splits(path: Path = paths.SPLIT_PAIRS) -> "pd.DataFrame":
     """Reads the split table `pair_id,class_name,group,split`, then maybe `site`.
 
     Raises:
-        PipelineError: If it is missing, lacks a column or names another split.
+        PipelineError: If it is missing, lacks a column or a split, or names another.
     """
     import pandas as pd
 
@@ -322,12 +322,11 @@ def read_splits(path: Path = paths.SPLIT_PAIRS) -> "pd.DataFrame":
         raise PipelineError(
             f"{path} should be a CSV table but is not ({reason}); run `dvc repro split`"
         ) from None
-    if (
-        list(table.columns) not in (names, [*names, "site"])
-        or not table["split"].isin(SPLITS).all()
-    ):
+    if list(table.columns) not in (names, [*names, "site"]) or set(
+        table["split"]
+    ) != set(SPLITS):
         raise PipelineError(
-            f"{path} should have the columns {','.join(names)} and splits "
+            f"{path} should have the columns {','.join(names)} and rows of the splits "
             f"{' and '.join(SPLITS)}; run `dvc repro split`"
         )
     return table

@@ -7,7 +7,6 @@ from typing import Any
 
 import jinja2
 
-from stages.core.errors import PipelineError
 from stages.scoring.metrics import METRICS
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -17,11 +16,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$])")
 
 
 def render(**values: Any) -> str:
-    """Fills `model_card.md.jinja`.
-
-    Raises:
-        PipelineError: If a stage's summary lacks a value that the card needs.
-    """
+    """Fills `model_card.md.jinja`."""
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -40,13 +35,7 @@ def render(**values: Any) -> str:
 
     environment.globals["snippet"] = snippet
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    try:
-        return template.render(registry=METRICS, **values)
-    except jinja2.UndefinedError as error:
-        raise PipelineError(
-            f"the model card cannot be written ({error.message}): a summary under "
-            "data/ is of another version of this project; run `dvc repro --force`"
-        ) from None
+    return template.render(registry=METRICS, **values)
 
 
 def with_constants(code: str, values: dict[str, float]) -> str:

@@ -89,11 +89,13 @@ class Trainer:
             local = len(self.strategy.extended.worker_devices)
             size = len(images) // local
 
-            def part(replica: int) -> Any:
-                rows = slice(replica % local * size, (replica % local + 1) * size)
+            def part(context: tf.distribute.experimental.ValueContext) -> Any:
+                place = context.replica_id_in_sync_group % local
+                rows = slice(place * size, (place + 1) * size)
                 return images[rows], masks[rows]
 
-            batch = self._spread(part)
+            spread = self.strategy.experimental_distribute_values_from_function
+            batch = spread(part)
         return self._train(batch, tf.constant(learning_rate, tf.float32))
 
     def steps_on_device(self, pairs: dataset.Arrays) -> Callable[..., tf.Tensor]:
@@ -138,12 +140,6 @@ class Trainer:
                 tf.TensorSpec((None,), tf.float32),
             ],
             autograph=False,
-        )
-
-    def _spread(self, part: Callable[[int], Any]) -> Any:
-        """Gives each device its part, by its place among all devices."""
-        return self.strategy.experimental_distribute_values_from_function(
-            lambda context: part(context.replica_id_in_sync_group)
         )
 
     def _train_step(self, batch: Any, learning_rate: tf.Tensor) -> Any:

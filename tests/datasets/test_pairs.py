@@ -124,16 +124,18 @@ def test_a_damaged_shard_is_one_sentence_that_names_it(tmp_path, damage):
 
 
 def test_splits_are_checked():
-    table = pd.DataFrame([["a", "COVID", "a", "train"]], columns=list("abcd"))
+    rows = [["a", "COVID", "a", "train"], ["NA", "COVID", "b", "validation"]]
+    table = pd.DataFrame(rows, columns=list("abcd"))
     files.write_csv(paths.SPLIT_PAIRS, table)
     with pytest.raises(PipelineError, match="should have the columns pair_id"):
         read_splits()
     table.columns = ["pair_id", "class_name", "group", "split"]
-    files.write_csv(paths.SPLIT_PAIRS, table.assign(split="test"))
-    with pytest.raises(PipelineError, match="splits train and validation"):
-        read_splits()
-    files.write_csv(paths.SPLIT_PAIRS, table.assign(pair_id="NA"))
-    assert list(read_splits()["pair_id"]) == ["NA"]  # a name, not a missing value
+    for wrong in (table.assign(split="test"), table[:1], table[1:]):
+        files.write_csv(paths.SPLIT_PAIRS, wrong)
+        with pytest.raises(PipelineError, match="splits train and validation"):
+            read_splits()
+    files.write_csv(paths.SPLIT_PAIRS, table)
+    assert list(read_splits()["pair_id"]) == ["a", "NA"]  # not a missing value
     paths.SPLIT_PAIRS.unlink()
     with pytest.raises(PipelineError, match="run `dvc repro split`"):
         read_splits()

@@ -85,6 +85,7 @@ def test_the_numbers_are_those_of_evaluate(tmp_path, data, tiny_params):
     pairs = list(pairs_in(data, tiny_params().ingest))
     write_shards(pairs, INGESTED, shard_pairs=4)
     rows = [(p.pair_id, p.class_name, p.pair_id, "validation") for p in pairs]
+    rows.append(("other", "A", "other", "train"))
     names = ["pair_id", "class_name", "group", "split"]
     SPLIT_PAIRS.parent.mkdir(parents=True)
     pd.DataFrame(rows, columns=names).to_csv(SPLIT_PAIRS, index=False)
