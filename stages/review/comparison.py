@@ -56,11 +56,10 @@ class Comparison:
 
     @property
     def is_same(self) -> bool:
-        """Whether every image has the same scores on both sides."""
+        """Whether all images that both sides scored have the same scores."""
         columns = [f"{name}_difference" for name in METRICS]
         columns = [name for name in columns if name in self.images]
-        differs = self.images[columns].fillna(0) != 0
-        return self.same_images and not differs.to_numpy().any()
+        return not (self.images[columns].fillna(0) != 0).to_numpy().any()
 
 
 def compare(base: RunResults, head: RunResults) -> Comparison:

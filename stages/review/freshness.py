@@ -62,12 +62,12 @@ def stale(results: RunResults) -> dict[str, list[str]]:
             continue
         reasons = []
         if entry.get("cmd") != declared.get("cmd"):
-            reasons.append("its command changed")
+            reasons.append("its command changed after it ran")
         reasons += _stale_params(entry, results.params)
         for path, then in dvc_files.recorded(entry, "deps").items():
             now = revision.outs.get(path) or _md5(revision, path)
             if now is not None and now != then:
-                reasons.append(f"{path} changed since")
+                reasons.append(f"{path} changed after it ran")
         for path, then in dvc_files.recorded(entry, "outs").items():
             if path in in_git and _md5(revision, path) != then:
                 reasons.append(f"{path} is not what it wrote")
@@ -80,7 +80,7 @@ def _stale_params(entry: dict[str, Any], values: dict[str, Any]) -> list[str]:
     tracked = tuple(f"{name}." for name in recorded_params(entry))
     now = {k: v for k, v in flatten(values).items() if f"{k}.".startswith(tracked)}
     changes = differing(recorded_params(entry), now)
-    return [f"{change.name} changed since" for change in changes]
+    return [f"{change.name} changed after it ran" for change in changes]
 
 
 def _md5(revision: Revision, path: str) -> str | None:

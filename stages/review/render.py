@@ -33,9 +33,11 @@ def headline(review: Review) -> str:
 def markdown(review: Review) -> str:
     """A comment of at most `LIMIT` bytes: lists are cut before anything else."""
     template = _templates().get_template("comment.md.jinja")
+    same = review.comparison.same_images
+    compared = review.metrics if same else review.common
     facts = _facts(review) | {
         "images": review.comparison.images.set_index("pair_id").to_dict("index"),
-        "changed": [row for row in review.metrics if row.has_changed],
+        "changed": [row for row in compared if row.has_changed],
     }
     content = b""
     for most in (60, 15, 4, 1):
@@ -65,7 +67,6 @@ def page(review: Review) -> str:
         **_facts(review),
         headline=headline(review),
         interval_bar=bar,
-        failed=[c for c in review.head.checks or [] if not c.passed],
         galleries=[
             ("Largest drops", "lower", review.worst),
             ("Largest gains", "higher", review.best),

@@ -74,7 +74,7 @@ def _statement(
     moved, difference = _moved(comparison), comparison.differences.get(HEADLINE.name)
     for role in ("head", "base"):
         for stage, reasons in changes.stale[role].items():
-            return Kind.STALE, f"{stage} of the {role}: {reasons[0]}"
+            return Kind.STALE, f"{stage} of the {role}, because {reasons[0]}"
     if difference is None:
         return Kind.NOT_COMPARABLE, "no image was scored by both sides"
     num = difference.num_groups
@@ -82,7 +82,8 @@ def _statement(
         groups = f"{num} group{'s' * (num > 1)} of images"
         return Kind.FEW_GROUPS, f"{groups}, at least {MIN_GROUPS} are needed; {moved}"
     if changes.same_model and comparison.is_same:
-        return Kind.SAME_MODEL, "byte for byte, and so are all scores"
+        whose = "" if comparison.same_images else " of the images that both scored"
+        return Kind.SAME_MODEL, f"byte for byte, and so are all scores{whose}"
     within_noise = noise is not None and abs(difference.mean) <= noise
     if changes.same_inputs and not changes.same_model:
         where = "here again" if changes.same_machine else "on another machine"

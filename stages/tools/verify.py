@@ -142,4 +142,7 @@ def report(first: Hashes, second: Hashes, recorded: Hashes) -> None:
         )
     print(f"all {len(first)} outputs of the two builds are the same, byte for byte")
     if other:
-        print(f"{len(other)} differ from {paths.DVC_LOCK}: made on another processor")
+        print(
+            f"{len(other)} differ from {paths.DVC_LOCK}, which another processor or "
+            "other libraries made"
+        )

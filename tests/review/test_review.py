@@ -92,6 +92,8 @@ def test_known_images_worsened(repository, reviewed):
     for row in found.parts["class"]:
         some = [n for n in before.index if n.startswith(f"{row.name}-")]
         assert row.num_images == str(len(some))
+        marked = f"({len(some)} group" if len(some) < 10 else MINUS
+        assert marked in row.interval
         assert row.base == f"{before.dice[some].mean():.4f}"
         assert row.head == f"{after.dice[some].mean():.4f}"
 
@@ -169,7 +171,11 @@ def test_the_same_ids_over_other_pictures_are_not_compared(reviewed):
 
 
 def test_data_that_grew(repository, reviewed):
-    data = reviewed("base", "grown").changes.data
+    found = reviewed("base", "grown")
+    assert found.verdict.kind is Kind.SAME_MODEL
+    num = found.comparison.num_common
+    assert f"No metric changed over the {num} images that both" in markdown(found)
+    data = found.changes.data
     assert len(data.pairs["added"]) == 4
     assert set(repository.rejected) <= set(data.rejected)
     assert all("foreground" in reason for reason in data.rejected.values())
@@ -229,7 +235,7 @@ def test_results_that_are_not_of_this_code_are_said_to_be(repository, reviewed):
     changed = (repository.root / values).read_text().replace("epochs: 1", "epochs: 2")
     with written(repository.root / values, changed):
         found = reviewed("base", None)
-    assert "train.epochs changed since" in found.changes.stale["head"]["train"]
+    assert "train.epochs changed after it ran" in found.changes.stale["head"]["train"]
     assert not found.changes.stale["base"]
     assert "The results of the head are not those of its code" in found.notes[0].text
     assert found.verdict.kind is Kind.STALE
@@ -237,11 +243,13 @@ def test_results_that_are_not_of_this_code_are_said_to_be(repository, reviewed):
     assert {row.mark for row in found.metrics} <= {"same", ""}
     assert '<main class="neutral">' in page(found)
     assert '<main class="neutral">' not in page(reviewed("base", "worse"))
-    assert found.verdict.sentence == "train of the head: train.epochs changed since"
+    assert found.verdict.sentence == (
+        "train of the head, because train.epochs changed after it ran"
+    )
     unet = repository.root / "stages/nn/losses.py"
     with written(unet, unet.read_text() + "# another\n"):
         found = reviewed("base", None)
-    assert found.changes.stale["head"]["train"] == ["stages/nn changed since"]
+    assert found.changes.stale["head"]["train"] == ["stages/nn changed after it ran"]
     assert list(found.changes.code) == ["stages/nn/losses.py"]
     assert "depends on changed (stages/nn/losses.py)" in str(found.notes)
     assert reviewed("base", None).changes.stale["head"] == {}
@@ -517,7 +525,7 @@ def test_the_headline_in_its_order():
     one = [side(dice, ["a"] * 4) for dice in (0.9 + SPREAD[:4], 0.92 + SPREAD[:4])]
     assert np.isnan(comparison.compare(*one).differences["dice"].low)
     assert kind_of(*one) is Kind.FEW_GROUPS
-    stale = {"head": {"train": ["x changed since"]}, "base": {}}
+    stale = {"head": {"train": ["x changed after it ran"]}, "base": {}}
     assert kind_of(*one, stale=stale) is Kind.STALE
     better.checks = [Check("dice.mean", 0.92, "min", 0.95, False)]
     assert kind_of(base, better, stale=stale) is Kind.GATE_FAILED
@@ -680,7 +688,7 @@ def test_dvc_draws_without_a_network_and_the_worst_first(repository, tmp_path, o
     plan.run("dvc", "checkout", "--force", "data/evaluation/overlays")
     plan.run("dvc", "plots", "show", "-o", str(tmp_path))
     tab = opened(tmp_path / "index.html")
-    tab.locator("canvas, svg.marks").nth(4).wait_for()
+    tab.locator("canvas, svg.marks").nth(5).wait_for()  # every plot of dvc.yaml
     names = tab.locator("div:has(> div > img) > p").all_inner_texts()
     dice = repository.per_image("worse").dice
     order = [dice[name.split("/")[-1].removesuffix(".png")] for name in names]
