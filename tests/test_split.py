@@ -202,6 +202,7 @@ def test_a_group_that_decides_the_split_is_named(tiny_params, caplog):
     sides(tiny_params, table)
     assert "14 of 20 pairs form one group" in caplog.text
     assert "share one patient id" in caplog.text
+    assert "of the pairs are held out instead of 34 %" in caplog.text
 
 
 def test_missing_and_corrupt_tables_are_one_sentence(tiny_params):
