@@ -19,7 +19,7 @@ from stages.core import imaging, provenance
 from stages.core.errors import PipelineError
 from stages.core.imaging import Float, Grey, Mask, Pixels, Predictor, Spacing
 from stages.inference.reference_ranges import ReferenceRanges
-from stages.scoring.postprocess import mask_of
+from stages.scoring.postprocess import largest_components
 
 # A few kilobytes can declare a billion pixels.
 MAX_PIXELS = 4096 * 4096
@@ -214,12 +214,10 @@ class Segmenter:
     def _measure(self, prepared: Prepared, prob: Float) -> Segmentation:
         height, width = prepared.image.shape[:2]
         prob = imaging.resize_prob(prob, height, width)
-        mask = mask_of(
-            prob, threshold=self.threshold, keep_components=self.keep_components
-        )
+        whole = prob >= self.threshold
+        mask = largest_components(whole, self.keep_components)
         confidence = float(prob[mask].mean()) if mask.any() else math.nan
         # Of all regions: removing some must not silence the warning.
-        whole = prob >= self.threshold
         warnings = self._ranges.of_mask(whole, confidence) if self._ranges else []
         return Segmentation(
             mask=mask,

@@ -1,14 +1,9 @@
-"""From probabilities to a mask, for `evaluate`, `score`, `predict` and `serve`."""
+"""The regions of a predicted mask that are kept, wherever one is made."""
 
 import cv2
 import numpy as np
 
-from stages.core.imaging import Float, Mask
-
-
-def mask_of(prob: Float, *, threshold: float, keep_components: int) -> Mask:
-    """Pixels at least as probable as the threshold, in the largest regions, (H, W)."""
-    return largest_components(prob >= threshold, keep_components)
+from stages.core.imaging import Mask
 
 
 def largest_components(mask: Mask, count: int) -> Mask:

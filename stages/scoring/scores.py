@@ -36,7 +36,7 @@ from stages.scoring.metrics import (
     severity,
 )
 from stages.scoring.overlays import overlay
-from stages.scoring.postprocess import mask_of
+from stages.scoring.postprocess import largest_components
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _region(pair: Pair, mask: Mask) -> Mask | None:
 class Scores:
     """Metrics, predicted mask and threshold curve of each scored image.
 
-    Masks are made as in `mask_of`; the threshold curve is of all regions.
+    The threshold curve is of all regions.
     """
 
     threshold: float
@@ -135,9 +135,7 @@ class Scores:
     def add(self, predicted: Predicted) -> None:
         """Scores a prediction at the true mask's size."""
         prob = imaging.resize_prob(predicted.prob, *predicted.mask.shape)
-        mask_pred = mask_of(
-            prob, threshold=self.threshold, keep_components=self.keep_components
-        )
+        mask_pred = largest_components(prob >= self.threshold, self.keep_components)
         masks = Masks(
             mask_true=predicted.mask,
             mask_pred=mask_pred,

@@ -5,7 +5,7 @@ import doctest
 import numpy as np
 
 from stages.scoring import postprocess
-from stages.scoring.postprocess import largest_components, mask_of
+from stages.scoring.postprocess import largest_components
 
 
 def blobs(sizes: list[int]) -> np.ndarray:
@@ -28,14 +28,6 @@ def test_the_largest_are_kept():
     # A corner joins; equals are kept together, since neither is the larger.
     assert largest_components(np.eye(4, dtype=bool), 1).sum() == 4
     assert largest_components(blobs([2, 4, 4]), 1).sum() == 8
-
-
-def test_threshold_first_then_regions():
-    prob = blobs([3, 9, 1]).astype(np.float32) * 0.5
-    prob[4, 0] = 0.9
-    assert mask_of(prob, threshold=0.5, keep_components=0).sum() == 13
-    assert mask_of(prob, threshold=0.5, keep_components=1).sum() == 9
-    assert mask_of(prob, threshold=0.6, keep_components=1).sum() == 1
 
 
 def test_docstrings():
