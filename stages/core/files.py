@@ -31,7 +31,8 @@ def replacing(target: Path) -> Iterator[Path]:
     folder beside the target.
     """
     if target.absolute().is_relative_to(paths.DATA.absolute()):
-        partial = paths.WORK / "partial" / _flat(target)
+        flat = target.as_posix().replace("/", "__").lstrip(".")
+        partial = paths.WORK / "partial" / flat
     else:
         partial = target.with_name(f".{target.name}.partial")
     former = partial.with_name(f"{partial.name}.former")
@@ -77,10 +78,6 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-def _flat(path: Path) -> str:
-    return path.as_posix().replace("/", "__").lstrip(".")
 
 
 def is_hidden(name: str) -> bool:

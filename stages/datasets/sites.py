@@ -212,8 +212,9 @@ def _site(
     module = plugins.load("stages.datasets.sources", source)
     pairs = module.pairs(params)
     facts: layouts.Facts = module.describe(params)
-    is_own = source == "folder"
-    if is_own and not layouts.is_published(params.layout, pairs.class_names):
+    if source == "folder" and (
+        pairs.class_names - layouts.load(params.layout).ABOUT.classes
+    ):  # not the data set that the layout is known for
         facts = dataclasses.replace(
             facts,
             dataset=f"other data in the layout {params.layout}",

@@ -56,10 +56,11 @@ def write(
     )
     environment.filters["share"] = lambda share: f"{100 * share:.1f} %"
     environment.filters["count"] = "{:,}".format
+    failed = {check.name for check in outcome.failed}
     rows = outcome.table.loc
     html = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         values=values,
-        failed=[entry for entry in values["expectations"] if _fails(entry)],
+        failed=[e for e in values["expectations"] if e["name"] in failed],
         offenders=[{**rows[row], **pictures[row]} for row in shown],
         rejected=rejected[:_ROWS].to_dict("records"),
         noted=noted[:_ROWS].to_dict("records"),
@@ -74,11 +75,6 @@ def write(
     )
     folder.mkdir(parents=True)
     (folder / "index.html").write_text(html, encoding="utf-8", newline="\n")
-
-
-def _fails(entry: dict[str, Any]) -> bool:
-    is_critical = entry["severity"] == "critical"
-    return entry["scope"] == "all" and is_critical and not entry["success"]
 
 
 def _spread(outcome: Outcome, rejected: list[int]) -> list[int]:

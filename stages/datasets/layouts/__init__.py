@@ -109,11 +109,6 @@ def load(name: str) -> Layout:
     return cast(Layout, plugins.load(__name__, name))
 
 
-def is_published(name: str, classes: Iterable[str]) -> bool:
-    """Whether these classes may be of the data set that a layout is known for."""
-    return load(name).ABOUT.classes >= set(classes)
-
-
 def detect(folder: Path, params: IngestParams) -> str:
     """The layout that finds most pairs in a directory or zip; on a tie that in params.
 
