@@ -20,7 +20,7 @@ training pair that shares an image or a patient with them is left out.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -439,16 +439,10 @@ def _summary(table: pd.DataFrame, copies: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _by(column: str, table: pd.DataFrame) -> dict[str, dict[str, int]]:
-    train, validation = SPLITS
-    return {
-        str(name): {
-            "num_train": int((rows["split"] == train).sum()),
-            "num_validation": int((rows["split"] == validation).sum()),
-            "num_groups": int(rows["group"].nunique()),
-        }
-        for name, rows in table.groupby(column)
-    }
+def _by(column: str, table: pd.DataFrame) -> dict[Hashable, Any]:
+    counts = pd.crosstab(table[column], table["split"]).add_prefix("num_")
+    counts["num_groups"] = table.groupby(column)["group"].nunique()
+    return counts.to_dict("index")
 
 
 def main() -> None:
