@@ -132,9 +132,9 @@ def _read(path: Path, *, use_official_split: bool) -> pd.DataFrame:
     table = pd.DataFrame(table[table["accepted"]])
     if table.empty:
         raise PipelineError(f"{path} holds no accepted pair, so there is none to split")
-    keys = table["pair_id"].map(natural_key).tolist()
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    return table.iloc[order].reset_index(drop=True)
+    return table.sort_values(
+        "pair_id", key=lambda ids: ids.map(natural_key), ignore_index=True
+    )
 
 
 def _group(

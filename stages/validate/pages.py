@@ -39,8 +39,9 @@ def write(
     `values` are the contents of `report.json`; thumbnails are made from the shards in
     `ingested`.
     """
-    keys = outcome.table["pair_id"].map(natural_key)
-    table = outcome.table.iloc[sorted(range(len(keys)), key=keys.tolist().__getitem__)]
+    table = outcome.table.sort_values(
+        "pair_id", key=lambda ids: ids.map(natural_key), kind="stable"
+    )
     rejected = table[~table["accepted"]]
     noted = table[table["accepted"] & (table["note"] != "")]
     shown = _spread(outcome, rejected.index.tolist())[: params.thumbnails]

@@ -127,7 +127,7 @@ def _images_at_the_top(folder: Path) -> None:
         (lambda f: (f / "sites.yaml").write_text("5"), "sites.yaml names no site; it"),
         (
             lambda f: (f / "sites.yaml").write_text("../south: {}"),
-            "sites.yaml names '../south', which is no site; it may name 'north'",
+            "sites.yaml names '../south', which is not a site; it may name 'north'",
         ),
         (
             lambda f: (f / "sites.yaml").write_text("south: {layout: dicom}"),
