@@ -109,7 +109,10 @@ def svg(drawn: Figure, title: str, titles: Mapping[str, str] | None = None) -> M
         inner = inner.replace(colour, f"var(--{name})")
     inner = re.sub(
         r'<a href="([^"]*)"[^>]*>',
-        lambda found: _link(found[1], (titles or {}).get(found[1], "")),
+        lambda found: (
+            f'<a href="{found[1]}" tabindex="-1">'
+            f"<title>{escape((titles or {}).get(found[1], ''))}</title>"
+        ),
         inner,
     )
     label = escape(title)
@@ -117,10 +120,6 @@ def svg(drawn: Figure, title: str, titles: Mapping[str, str] | None = None) -> M
     return Markup(
         f'<svg class="chart" role="img" aria-label="{label}" {box[0]}>{inner.strip()}'
     )
-
-
-def _link(url: str, title: str) -> str:
-    return f'<a href="{url}" tabindex="-1"><title>{escape(title)}</title>'
 
 
 def standalone(drawn: Figure, title: str) -> str:

@@ -10,8 +10,6 @@ from stages.core.params import TrainParams
 from stages.nn import models
 from stages.nn.inference import load_model
 
-SUFFIX = ".keras"
-
 logger = logging.getLogger(__name__)
 
 
@@ -28,7 +26,7 @@ def find(place: Path) -> Path | None:
             f"train.initial_weights names {str(place)!r}, which does not exist; "
             "correct it, or make an empty folder there for random weights"
         )
-    found = sorted(place.glob(f"*{SUFFIX}"))
+    found = sorted(place.glob("*.keras"))
     if len(found) > 1:
         raise PipelineError(
             f"train.initial_weights {str(place)!r} should hold one .keras file, but "

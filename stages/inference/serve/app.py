@@ -135,7 +135,18 @@ def build(engine: Engine, *, hosts: list[str]) -> FastAPI:
     @app.get("/model")
     async def model() -> ModelFacts:
         """Describes the model."""
-        return describe(engine)
+        network = engine.segmenter.model
+        keys = ("dataset", "source", "version", "licence")
+        return ModelFacts(
+            sha256=engine.sha256,
+            image_size=network.image_size,
+            image_channels=network.image_channels,
+            threshold=engine.segmenter.threshold,
+            is_of_lungs=network.is_of_lungs,
+            mask_definition=network.mask_definition,
+            data={key: network.data.get(key) for key in keys},
+            max_bytes=engine.limits.max_bytes,
+        )
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -230,24 +241,6 @@ async def _body(request: Request, engine: Engine) -> bytes:
             415, f"the body {what} but should be the bytes of an image: {known}"
         )
     return encoded
-
-
-def describe(engine: Engine) -> ModelFacts:
-    """Describes the model that an engine serves."""
-    model = engine.segmenter.model
-    return ModelFacts(
-        sha256=engine.sha256,
-        image_size=model.image_size,
-        image_channels=model.image_channels,
-        threshold=engine.segmenter.threshold,
-        is_of_lungs=model.is_of_lungs,
-        mask_definition=model.mask_definition,
-        data={
-            key: model.data.get(key)
-            for key in ("dataset", "source", "version", "licence")
-        },
-        max_bytes=engine.limits.max_bytes,
-    )
 
 
 def _as_headers(facts: Prediction) -> dict[str, str]:
