@@ -10,6 +10,10 @@ export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
+# A container's user may have no home, or one that it may not write, for uv's cache.
+ifneq ($(shell [ -w "$${XDG_CACHE_HOME:-$$HOME}" ] && echo yes),yes)
+export UV_CACHE_DIR := $(CURDIR)/$(VENV)/cache/uv
+endif
 # Writing bytecode is what makes the second start of TensorFlow fast.
 unexport PYTHONDONTWRITEBYTECODE
 # Stages are `python -m stages.NAME`: that python is the environment's.
@@ -24,6 +28,9 @@ option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 
 help:  ## This list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Of an environment that was moved, or whose Python was, or whose link leads nowhere.
+$(shell [ -x $(BIN)/python ] || rm -f $(VENV)/.complete; [ -e $(VENV) ] || rm -f $(VENV))
 
 setup: $(VENV)/.complete  ## .venv from requirements.lock, every package by its hash
 

@@ -49,3 +49,7 @@ os.environ |= {
     "ORT_DISABLE_TELEMETRY": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
+
+from stages.core import errors  # noqa: E402
+
+sys.excepthook = errors.excepthook

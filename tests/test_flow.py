@@ -287,6 +287,8 @@ def test_pipeline_is_scheduled_cancelled_in_train_goes_on_and_is_judged(
         lambda: not processes_in(plan.root, "dvc"), what="processes ended", seconds=30
     )
     assert not processes_in(plan.root, "-m stages.train")
+    states = task_states(api, run.id)
+    assert [states[name] for name in STAGES[3:]] == ["Interrupted", *["Skipped"] * 3]
     said = "train: interrupted; the next run goes on from epoch "
     assert said in served.log.read_text()
     assert_unlocked(plan.root)

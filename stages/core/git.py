@@ -1,11 +1,13 @@
 """Runs git: literal paths, English messages, no questions."""
 
 import os
+import shlex
 import subprocess
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
+from stages.core import paths
 from stages.core.errors import PipelineError
 
 _ENVIRONMENT = {
@@ -47,6 +49,48 @@ def output(*words: str, cwd: Path | None = None) -> str:
         reason = last_line(done.stderr or done.stdout) or "no reason given"
         raise PipelineError(f"`git {words[0]}` failed: {reason}")
     return done.stdout.decode("utf-8", "replace").strip()
+
+
+def require_root() -> None:
+    """Checks that the working directory is the root of a repository.
+
+    Raises:
+        PipelineError: If not; the sentence says where to go, or how to make it one.
+    """
+    done = run("rev-parse", "--show-toplevel")
+    if done.returncode:
+        raise PipelineError(
+            f"{Path.cwd()} should be a Git repository but is not "
+            f"({last_line(done.stderr)}); run from the root of a clone"
+        )
+    top = Path(os.fsdecode(done.stdout.rstrip(b"\n")))
+    if top.resolve() == Path.cwd().resolve():
+        return
+    advice = f"run the same command in {top}"
+    if not (top / paths.PLAN).is_file():
+        prefix = output("rev-parse", "--show-prefix").rstrip("/")
+        advice = (
+            "give the folder a repository of its own (`git subtree split --prefix "
+            f"{shlex.quote(prefix)}`) and run the same command there"
+        )
+    raise PipelineError(
+        f"{Path.cwd()} is inside the repository {top} but should be its root; {advice}"
+    )
+
+
+def require_author() -> None:
+    """Checks that commits and experiments can be made: Git knows who makes them.
+
+    Raises:
+        PipelineError: If not.
+    """
+    for name in ("name", "email"):
+        is_known = f"GIT_COMMITTER_{name.upper()}" in os.environ
+        if not is_known and run("config", f"user.{name}").returncode:
+            raise PipelineError(
+                f"Git should know user.{name}, since results are kept as commits, but "
+                f"does not; set it: `git config user.{name} ...`"
+            )
 
 
 def files_at(commit: str, names: Iterable[str]) -> dict[str, bytes | None]:

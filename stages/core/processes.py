@@ -86,11 +86,12 @@ def dvc(*words: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """This process's variables; `python` is this interpreter and prints unbuffered."""
+    """This process's variables; `python` is this one, unbuffered, and prints UTF-8."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return {
         **os.environ,
         "PATH": path,
         "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",
         "DVC_NO_ANALYTICS": "1",
     }

@@ -29,8 +29,10 @@ def committed_params(root: Path, values: dict[str, Any]) -> str:
     """The text of the last commit's `params.yaml` with values set by dotted name.
 
     Raises:
-        PipelineError: If a value does not fit, or no commit has the file.
+        PipelineError: If a value does not fit, no commit has the file, or Git does not
+            know who would make the experiment's commit.
     """
+    git.require_author()
     text = committed(root, paths.PARAMS)
     if text is None:
         raise PipelineError(

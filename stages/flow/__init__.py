@@ -6,8 +6,12 @@ pipeline  runs every stage, one task each, in the working tree or as an experime
 refresh   runs the pipeline on newer data, if there are any, and keeps it as a branch
 """
 
+import warnings
+
 from stages.core.errors import PipelineError
 
+# The error that follows says so in a sentence.
+warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
 try:
     from stages.flow.flows import pipeline, refresh
 except ValueError as error:  # Prefect reads its settings when it is imported

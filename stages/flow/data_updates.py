@@ -63,7 +63,7 @@ def _folder(root: Path, folder: str) -> Update:
         cwd=root,
         env=environment(),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]

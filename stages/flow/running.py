@@ -89,23 +89,29 @@ def run_plan(root: Path) -> PlanResult:
     def unfinished(stages: list[str]) -> Callable[[], list[str]]:
         return lambda: [name for name in stages if not _is_up_to_date(futures[name])]
 
-    for stage, upstream in read_plan(root).items():
-        retried = stage == NETWORK_STAGE
-        runner = run_stage.with_options(
-            name=stage,
-            task_run_name=stage,
-            retries=len(RETRY_DELAYS) if retried else 0,
-            retry_delay_seconds=RETRY_DELAYS if retried else 0,
-        )
-        futures[stage] = runner.submit(
-            stage,
-            str(root),
-            unfinished(upstream),
-            wait_for=[allow_failure(futures[name]) for name in upstream],
-            return_state=False,
-        )
-    for future in futures.values():
-        future.wait()
+    try:
+        with processes.end_with_block():
+            for stage, upstream in read_plan(root).items():
+                retried = stage == NETWORK_STAGE
+                runner = run_stage.with_options(
+                    name=stage,
+                    task_run_name=stage,
+                    retries=len(RETRY_DELAYS) if retried else 0,
+                    retry_delay_seconds=RETRY_DELAYS if retried else 0,
+                )
+                futures[stage] = runner.submit(
+                    stage,
+                    str(root),
+                    unfinished(upstream),
+                    wait_for=[allow_failure(futures[name]) for name in upstream],
+                    return_state=False,
+                )
+            for future in futures.values():
+                future.wait()
+    finally:
+        # After a cancellation, too: what waits for the interrupted stage is skipped.
+        for future in futures.values():
+            future.wait()
     return PlanResult(
         completed={
             stage: future.state.result()

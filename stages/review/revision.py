@@ -209,19 +209,7 @@ def resolve(revision: str) -> str:
         PipelineError: If the working directory is not the root of a repository, or
             there is no such commit in it.
     """
-    done = git.run("rev-parse", "--show-toplevel")
-    if done.returncode:
-        reason = git.last_line(done.stderr) or "git gives no reason"
-        raise PipelineError(
-            f"{Path.cwd()} should be a Git repository but is not ({reason}); "
-            "run from the root of a clone"
-        )
-    top = Path(os.fsdecode(done.stdout.rstrip(b"\n")))
-    if top.resolve() != Path.cwd().resolve():
-        raise PipelineError(
-            f"{Path.cwd()} is inside the repository {top} but should be its root; "
-            f"run the same command in {top}"
-        )
+    git.require_root()
     words = ("rev-parse", "--verify", "--quiet", "--end-of-options")
     done = git.run(*words, f"{revision}^{{commit}}")
     if done.returncode == 0:

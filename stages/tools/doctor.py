@@ -204,6 +204,10 @@ def checkout() -> Finding:
     if shallow:
         found = "a shallow clone: earlier commits, and so comparisons, are missing"
         return Finding(NOTE, "git", found, "git fetch --unshallow")
+    if prefix := git.output("rev-parse", "--show-prefix"):
+        found = "a folder of a larger repository: review, folds and release refuse it"
+        to_do = f"git subtree split --prefix {prefix.rstrip('/')}"
+        return Finding(NOTE, "git", found, to_do)
     return Finding(OK, "git", "a clone with its history")
 
 
@@ -271,7 +275,7 @@ def _dvc(*words: str, cwd: str = ".") -> str | None:
         processes.dvc(*words),
         cwd=cwd,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env=processes.environment(),
     )
     return None if done.returncode else done.stdout

@@ -86,12 +86,7 @@ def release(
 
 def _committed_branch() -> str:
     """The current branch; requires that everything is committed."""
-    if prefix := git.output("rev-parse", "--show-prefix"):
-        raise PipelineError(
-            f"a release tags a whole repository, but this is its folder {prefix}; give "
-            "the folder a repository of its own (`git subtree split --prefix "
-            f"{prefix.rstrip('/')}`) and release there"
-        )
+    git.require_root()
     status = git.run("status", "--porcelain", "-z", "--untracked-files=all").stdout
     changed = [entry[3:] for entry in status.decode("utf-8", "replace").split("\0")]
     if changed := [name for name in changed if name]:

@@ -41,6 +41,7 @@ def study(name: str, settings: Sequence[str] = (), data: Path | None = None) -> 
     if data:  # absolute: DVC may run it in another folder
         place = {"ingest.source": "folder", "ingest.folder": str(data.resolve())}
     values = {**found.params, **place, **parse_settings(settings)}
+    git.require_author()
     load_params()  # errors of the file itself come first
     text = text_with_values(paths.PARAMS.read_text("utf-8"), values)
     experiment = free_name(name)

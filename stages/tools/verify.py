@@ -58,12 +58,13 @@ def verify(work: Path) -> tuple[Hashes, Hashes, Hashes]:
     if not paths.PLAN.is_file():
         raise PipelineError(f"{paths.PLAN} is missing here; run from a checkout's root")
     git.output("rev-parse", "--verify", "HEAD")
+    top = git.output("rev-parse", "--show-toplevel")
     if git.output("status", "--porcelain", "--untracked-files=no"):
         logger.warning("uncommitted changes are left out: the builds are of HEAD")
     recorded: Hashes = {}
     built = []
     for name, zone in ZONES.items():
-        git.output("clone", "--quiet", ".", str(work / name))
+        git.output("clone", "--quiet", top, str(work / name))
         clone = work / name / git.output("rev-parse", "--show-prefix")
         # The user's configuration may name a shared cache.
         files.write_text(clone / ".dvc/config.local", "[cache]\n    dir = cache\n")

@@ -14,8 +14,6 @@ from tests.faults.kinds import Scene
 OURS = re.compile(r"^(error: \S.{20,}|interrupted; .+|terminated; .+)$", re.M)
 DVCS = re.compile(r"^ERROR: (?!.*failed to run).+|^ERROR: .*exited with -\d+", re.M)
 TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:^ .*\n?)*.*", re.M)
-# Ctrl-C in the first second, before a stage has begun: Python's own words.
-IMPORTING = re.compile(r"stages/\w+\.py.*, in <module>(?s:.*)^KeyboardInterrupt$", re.M)
 BEGUN = re.compile(r"^[IWE] stages\.", re.M)
 GONE_S = 60.0  # in which what the fault left running must have ended
 
@@ -28,9 +26,9 @@ def after_fault(scene: Scene) -> list[str]:
         wrong += [
             f"a traceback of ours:\n{found}"
             for found in TRACEBACK.findall(text)
-            if "/stages/" in found and not IMPORTING.search(found)
+            if "/stages/" in found
         ]
-        said = OURS.search(text) or DVCS.search(text) or IMPORTING.search(text)
+        said = OURS.search(text) or DVCS.search(text)
         # DVC dies of SIGTERM without a word, as does a stage before and after its work.
         worked = BEGUN.search(text) and not _is_done(scene)
         silent = scene.may_be_silent or (code == -signal.SIGTERM and not worked)
