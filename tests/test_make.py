@@ -30,11 +30,11 @@ def program(machine, name, script):
     path.chmod(0o755)
 
 
-def make(machine, *words):
+def make(machine, *words, home=None):
     return subprocess.run(
         [shutil.which("make"), *words],
         cwd=machine,
-        env={"PATH": str(machine / "bin"), "HOME": str(machine)},
+        env={"PATH": str(machine / "bin"), "HOME": str(home or machine)},
         capture_output=True,
         text=True,
     )
@@ -68,6 +68,13 @@ def test_cuda_is_installed_where_the_environment_is_there_already(machine):
     installed(machine)
     assert "requirements-gpu.lock" in make(machine, "-n", "repro", "GPU=1").stdout
     assert "requirements-gpu.lock" not in make(machine, "-n", "repro").stdout
+
+
+def test_a_home_that_cannot_be_written_holds_no_cache(machine):
+    words = ("--eval", "show: ; @echo $$UV_CACHE_DIR", "show")
+    assert make(machine, *words).stdout == "\n"
+    cache = f"{machine}/.venv/cache/uv\n"
+    assert make(machine, *words, home="/nowhere").stdout == cache
 
 
 @pytest.mark.parametrize("gone", [".venv", ".venv/bin/python"])

@@ -99,7 +99,8 @@ def packages() -> Finding:
     # Additional packages, such as this project itself, are fine.
     missing = re.findall(r"^ \+ (\S+)", done.stderr, re.M)
     if done.returncode and not missing:
-        missing = [git.last_line(done.stderr.encode())]
+        reason = done.stderr.partition("\n\nhint:")[0]
+        missing = [git.last_line(reason.encode())]
     if missing:
         found = (
             f"Python {python}; missing or of another version: {', '.join(missing[:5])}"
