@@ -26,6 +26,7 @@ cli         `lungfield`, one command over all of it
 import os
 import sys
 from pathlib import Path
+from types import TracebackType
 
 # TensorFlow and ONNX Runtime read these at their first import. Values that are already
 # set stay, but for telemetry, which nothing here needs.
@@ -50,6 +51,15 @@ os.environ |= {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
 
-from stages.core import errors  # noqa: E402
 
-sys.excepthook = errors.excepthook
+def _on_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """One sentence for Ctrl-C during imports, which `core.errors` does not see."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("interrupted; the next run goes on from here\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _on_error

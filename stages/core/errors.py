@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import NoReturn
 
 logger = logging.getLogger(__name__)
@@ -16,7 +16,6 @@ logger = logging.getLogger(__name__)
 # BSD's EX_TEMPFAIL: tells a scheduler that another try may succeed.
 TRY_AGAIN = 75
 AGAIN_S = 0.1
-GOES_ON = "the next run goes on from here"
 
 
 class PipelineError(Exception):
@@ -87,16 +86,6 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"error: {visible(refused)}")
 
 
-def excepthook(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Says it in the same sentence when Ctrl-C comes before `run`, during imports."""
-    if issubclass(kind, KeyboardInterrupt):
-        print(f"interrupted; {GOES_ON}", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
 def visible(text: str) -> str:
     """Escapes control and bidirectional characters in untrusted text."""
     return "".join(
@@ -151,7 +140,7 @@ def _end_interrupted() -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
     last = _received[-1] if _received else signal.SIGINT
     word = "terminated" if last == signal.SIGTERM else "interrupted"
-    print(f"{word}; {GOES_ON}", file=sys.stderr, flush=True)
+    print(f"{word}; the next run goes on from here", file=sys.stderr, flush=True)
     for number in _handled:
         signal.signal(number, signal.SIG_DFL)
     sys.exit(128 + last)
