@@ -4,8 +4,11 @@ import fcntl
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import zipfile
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,15 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from absl import logging as absl_logging
 from ruamel.yaml import YAML
 
+from stages.core import files, paths
 from stages.core.params import Params, parse_params
 from stages.core.params import with_values as with_overrides
-from stages.datasets.pairs import Pair
+from stages.datasets.pairs import Pair, write_shards
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -154,6 +159,17 @@ def tiny_params(tiny_values):
     return build
 
 
+@pytest.fixture
+def section(tiny_params):
+    """Builds one section of tiny params: `section("split", folds=3)`."""
+
+    def build(name: str, **values: Any) -> Any:
+        params = tiny_params(**{f"{name}.{key}": values[key] for key in values})
+        return params.validate_ if name == "validate" else getattr(params, name)
+
+    return build
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A repository in which the plan has run, on 36 phantoms; only to be copied.
@@ -225,15 +241,48 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.tobytes()
 
 
-def ingested_pair(name: str, image: np.ndarray, mask: np.ndarray) -> Pair:
-    """A pair of class COVID as ingest stores it."""
-    return Pair(
+def ingested_pair(
+    name: str, image: np.ndarray, mask: np.ndarray, /, **changes: Any
+) -> Pair:
+    """A pair of class COVID as ingest stores it, but for the changes."""
+    pair = Pair(
         pair_id=name,
         class_name="COVID",
         image_path=f"{name}.png",
         mask_path=f"{name}.png",
         image=png(image),
         mask=png(mask),
+    )
+    return replace(pair, **changes)
+
+
+def write_data(pairs: list[Pair], held_out: Collection[str]) -> pd.DataFrame:
+    """Writes what ingest and split write; returns the table of split."""
+    write_shards(pairs, paths.INGESTED, shard_pairs=3)
+    rows = [
+        {
+            "pair_id": pair.pair_id,
+            "class_name": pair.class_name,
+            "group": pair.group or pair.pair_id,
+            "split": "validation" if pair.pair_id in held_out else "train",
+        }
+        for pair in pairs
+    ]
+    files.write_csv(paths.SPLIT_PAIRS, table := pd.DataFrame(rows))
+    return table
+
+
+def run_python(
+    *words: str | Path, cwd: Path = Path(), preexec_fn: Any = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python` with words such as `-m stages.cli`, in a bare environment."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", **environment},
+        preexec_fn=preexec_fn,
+        capture_output=True,
+        text=True,
     )
 
 

@@ -14,7 +14,7 @@ from stages.core.imaging import decode_mask
 from stages.datasets.pairs import read_shard, shard_paths, write_shards
 from stages.evaluate import evaluate
 from stages.scoring.metrics import Masks, dice
-from tests.conftest import ingested_pair, lungs, png
+from tests.conftest import ingested_pair, lungs, png, write_data
 
 SIZE = 32
 
@@ -29,32 +29,32 @@ def brightness_model() -> keras.Model:
 
 
 @pytest.fixture
-def scene():
-    """Four held-out pairs: two easy, one with an empty truth, one all missed."""
+def run(section):
+    """Evaluates that model with changed params."""
     paths.MODEL.parent.mkdir(parents=True)
     brightness_model().save(paths.MODEL)
-    pairs, rows = [], []
+    return lambda **values: evaluate(section("evaluate", **values))
 
-    def add(name, image, mask, split="validation"):
-        pairs.append(ingested_pair(name, image, mask))
-        rows.append((name, "COVID", name, split))
 
+@pytest.fixture
+def scene(run):
+    """Four held-out pairs: two easy, one with an empty truth, one all missed."""
+    white = np.full((SIZE, SIZE), 255, np.uint8)
+    found = {
+        "empty": (white, np.zeros((SIZE, SIZE), np.uint8)),
+        "missed": (white, lungs(3)[1]),
+        "train": (white, lungs(3)[1]),
+    }
     for seed in (1, 2):
         mask = lungs(seed, mask_size=64)[1]
         grey = cv2.resize(mask, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-        add(f"easy {seed}", 255 - grey, mask)
-    white = np.full((SIZE, SIZE), 255, np.uint8)
-    add("empty", white, np.zeros((SIZE, SIZE), np.uint8))
-    add("missed", white, lungs(3)[1])
-    add("train", white, lungs(3)[1], "train")
-    write_shards(pairs, paths.INGESTED, shard_pairs=2)
-    table = pd.DataFrame(rows, columns=["pair_id", "class_name", "group", "split"])
-    paths.SPLIT_PAIRS.parent.mkdir(parents=True)
-    table.to_csv(paths.SPLIT_PAIRS, index=False)
+        found[f"easy {seed}"] = (255 - grey, mask)
+    pairs = [ingested_pair(name, *found[name]) for name in sorted(found)]
+    write_data(pairs, held_out=found.keys() - {"train"})
 
 
-def test_scores_every_held_out_pair_at_its_masks_own_size(scene, tiny_params):
-    metrics = evaluate(tiny_params().evaluate)
+def test_scores_every_held_out_pair_at_its_masks_own_size(scene, run):
+    metrics = run()
     written = json.loads(paths.METRICS.read_text())
     table = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")
     assert list(table.columns) == [
@@ -85,16 +85,16 @@ def test_scores_every_held_out_pair_at_its_masks_own_size(scene, tiny_params):
     assert found == pytest.approx(table.loc["easy 1", "dice"], abs=1e-6)
 
 
-def test_images_with_a_pixel_spacing_have_millimetres(scene, tiny_params):
+def test_images_with_a_pixel_spacing_have_millimetres(scene, run):
     """The spacing is of the image, which is half as large as its mask here."""
-    before = evaluate(tiny_params().evaluate)
+    before = run()
     pairs = [
         replace(pair, spacing=(4.0, 6.0)) if pair.pair_id != "easy 2" else pair
         for shard in shard_paths()
         for pair in read_shard(shard)
     ]
     write_shards(pairs, paths.INGESTED, shard_pairs=2)
-    metrics = evaluate(tiny_params().evaluate)
+    metrics = run()
     table = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")
     pixels = (lungs(1, mask_size=64)[1] > 0).sum()
     assert table.loc["easy 1", "area_true_cm2"] == pixels * 2 * 3 / 100
@@ -109,14 +109,14 @@ def test_images_with_a_pixel_spacing_have_millimetres(scene, tiny_params):
     assert table.loc["easy 2", millimetres].isna().all()
 
 
-def test_a_site_without_training_pairs_is_apart(scene, tiny_params):
-    whole = evaluate(tiny_params().evaluate)
+def test_a_site_without_training_pairs_is_apart(scene, run):
+    whole = run()
     table = pd.read_csv(paths.SPLIT_PAIRS)
     is_north = table["pair_id"].isin(["easy 1", "train"])
-    table.assign(site=is_north.map({True: "north", False: "south"})).to_csv(
-        paths.SPLIT_PAIRS, index=False
-    )
-    metrics = evaluate(tiny_params().evaluate)
+    table["site"] = is_north.map({True: "north", False: "south"})
+    table["class_name"] = is_north.map({True: "COVID", False: "ward"})
+    table.to_csv(paths.SPLIT_PAIRS, index=False)
+    metrics = run()
     per_image = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")
     assert dict(per_image["site"]) == {"easy 1": "north"} | dict.fromkeys(
         ("easy 2", "empty", "missed"), "south"
@@ -126,17 +126,17 @@ def test_a_site_without_training_pairs_is_apart(scene, tiny_params):
     assert metrics["num_images"] == 1
     assert metrics["dice"]["mean"] == pytest.approx(easy, abs=1e-6)
     assert metrics["by_site"]["north"]["dice"]["mean"] == metrics["dice"]["mean"]
+    assert list(metrics["by_class"]) == ["COVID"]
     south = metrics["by_site"]["south"]
+    assert south["dice"].keys() >= {"mean", "p05", "ci_low", "ci_high"}
     assert south["dice"]["mean"] < whole["dice"]["mean"]
     assert (south["num_images"], south["num_undefined"]) == (3, 1)
     curve = pd.read_csv(paths.THRESHOLD_CURVE).set_index("threshold")["dice"]
     assert curve[0.5] == pytest.approx(easy, abs=1e-6)
 
 
-def test_a_lesions_films_with_and_without_it_are_scored_apart(tiny_params):
+def test_a_lesions_films_with_and_without_it_are_scored_apart(run):
     """Dice where there is something to find; elsewhere false alarms alone."""
-    paths.MODEL.parent.mkdir(parents=True)
-    brightness_model().save(paths.MODEL)
     white = np.full((SIZE, SIZE), 255, np.uint8)
     whole, half, quarter, none = (np.zeros((SIZE, SIZE), np.uint8) for _ in range(4))
     whole[:] = half[:, : SIZE // 2] = quarter[: SIZE // 2, : SIZE // 2] = 255
@@ -147,16 +147,19 @@ def test_a_lesions_films_with_and_without_it_are_scored_apart(tiny_params):
         "quiet": (white, none, half),
     }
     pairs = [
-        replace(ingested_pair(name, image, mask), region=png(region), region_path="r")
+        ingested_pair(
+            name,
+            image,
+            mask,
+            class_name="A" if name == "half of it" else "B",
+            region=png(region),
+            region_path="r",
+        )
         for name, (image, mask, region) in found.items()
     ]
-    write_shards(pairs, paths.INGESTED, shard_pairs=9)
-    rows = [(n, "A" if n == "half of it" else "B", n, "validation") for n in found]
-    rows.append(("other", "A", "other", "train"))
-    table = pd.DataFrame(rows, columns=["pair_id", "class_name", "group", "split"])
-    paths.SPLIT_PAIRS.parent.mkdir(parents=True)
-    table.to_csv(paths.SPLIT_PAIRS, index=False)
-    metrics = evaluate(tiny_params().evaluate)
+    other = ingested_pair("other", *lungs())
+    write_data([*pairs, other], held_out=found)
+    metrics = run()
     # Half of a mask found: 2 * 1 / (1 + 2).
     assert metrics["dice"]["mean"] == pytest.approx((1 + 2 / 3) / 2, abs=0.01)
     assert metrics["dice"]["min"] == pytest.approx(2 / 3, abs=0.01)
@@ -168,7 +171,8 @@ def test_a_lesions_films_with_and_without_it_are_scored_apart(tiny_params):
     assert list(metrics["by_class"]["A"]) == ["dice"]
     assert metrics["by_class"]["B"]["false_alarms"]["mean"] == 0.5
     table = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")
-    assert table.loc["alarm", ["dice", "false_alarms"]].tolist() == [0, 1]
+    assert table.loc["alarm", ["dice", "iou", "false_alarms"]].tolist() == [0, 0, 1]
+    assert table.loc[["alarm", "quiet"], "hd95_px"].isna().all()
     assert table.loc["half of it", "severity_pred"] == pytest.approx(0.25, abs=0.01)
     assert (paths.OVERLAYS / "alarm.png").is_file()
     assert not (paths.OVERLAYS / "quiet.png").exists()
@@ -176,11 +180,11 @@ def test_a_lesions_films_with_and_without_it_are_scored_apart(tiny_params):
     assert curve[0.5] == pytest.approx(metrics["dice"]["mean"], abs=1e-5)
 
 
-def test_only_the_largest_regions_count_if_so_asked(scene, tiny_params, caplog):
-    evaluate(tiny_params().evaluate)
+def test_only_the_largest_regions_count_if_so_asked(scene, run, caplog):
+    run()
     before = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")["dice"]
     assert "keep_components" not in caplog.text
-    evaluate(tiny_params(**{"evaluate.keep_components": 1}).evaluate)
+    run(keep_components=1)
     after = pd.read_csv(paths.PER_IMAGE).set_index("pair_id")["dice"]
     # One of two lungs of like size: 2 * (1/2) / (1 + 1/2).
     assert after["easy 2"] == pytest.approx(2 / 3, abs=0.06)
@@ -190,16 +194,16 @@ def test_only_the_largest_regions_count_if_so_asked(scene, tiny_params, caplog):
     )
 
 
-def test_a_mirrored_prediction_is_scored_if_so_asked(scene, tiny_params):
+def test_a_mirrored_prediction_is_scored_if_so_asked(scene, run):
     """The network looks at each pixel alone, so mirroring must change nothing."""
-    plain = evaluate(tiny_params().evaluate)
-    mirrored = evaluate(tiny_params(**{"evaluate.flip_tta": True}).evaluate)
+    plain = run()
+    mirrored = run(flip_tta=True)
     assert mirrored["dice"] == pytest.approx(plain["dice"])
 
 
-def test_the_same_input_gives_the_same_bytes(scene, tiny_params):
+def test_the_same_input_gives_the_same_bytes(scene, run):
     def outputs():
-        evaluate(tiny_params().evaluate)
+        run()
         files = sorted(p for p in paths.METRICS.parent.rglob("*") if p.is_file())
         return {str(p): p.read_bytes() for p in files}
 
@@ -211,10 +215,10 @@ def test_the_same_input_gives_the_same_bytes(scene, tiny_params):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x80\x04."])
-def test_a_model_that_cannot_be_loaded_is_one_sentence(scene, tiny_params, content):
+def test_a_model_that_cannot_be_loaded_is_one_sentence(scene, run, content):
     paths.MODEL.write_bytes(content)
     with pytest.raises(PipelineError, match=r"unet\.keras should be a Keras model"):
-        evaluate(tiny_params().evaluate)
+        run()
     paths.MODEL.unlink()
     with pytest.raises(PipelineError, match="run `dvc repro train`"):
-        evaluate(tiny_params().evaluate)
+        run()

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shutil
@@ -9,14 +10,12 @@ import cv2
 import keras
 import numpy as np
 import onnx
-import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
 from stages.core import canonical, files, paths, provenance
 from stages.core.errors import PipelineError
 from stages.core.params import Params, parse_params
-from stages.datasets.pairs import Pair, write_shards
 from stages.export import (
     FILES,
     card,
@@ -31,7 +30,14 @@ from stages.inference import Segmenter
 from stages.inference.score import open_model
 from stages.nn import models
 from stages.nn.inference import load_model, predictor, probabilities
-from tests.conftest import ROOT, TINY, lungs, png, with_overrides
+from tests.conftest import (
+    ROOT,
+    TINY,
+    ingested_pair,
+    lungs,
+    with_overrides,
+    write_data,
+)
 
 CLASS = "Viral | <b>Pneumonia"  # a foreign name that Markdown would take for markup
 FORMATS = {"unet.onnx": onnx_file, "saved_model": saved_model, "unet.tflite": litert}
@@ -43,30 +49,12 @@ def make_inputs(root: Path, values: dict) -> Params:
     root.mkdir()
     with (root / "params.yaml").open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(values, file)
-    pictures = [lungs(seed, image_size=45, mask_size=32) for seed in range(5)]
     pairs = [
-        Pair(
-            pair_id=f"{CLASS}-{i}",
-            class_name=CLASS,
-            image_path=f"{i}.png",
-            mask_path=f"{i}.png",
-            image=png(x),
-            mask=png(y),
-        )
-        for i, (x, y) in enumerate(pictures)
+        ingested_pair(f"{CLASS}-{seed}", *lungs(seed, image_size=45), class_name=CLASS)
+        for seed in range(5)
     ]
-    write_shards(pairs, root / paths.INGESTED, shard_pairs=3)
-    table = pd.DataFrame(
-        {
-            "pair_id": [pair.pair_id for pair in pairs],
-            "class_name": CLASS,
-            "group": [pair.pair_id for pair in pairs],
-            "split": ["train", "train", "validation", "validation", "validation"],
-        }
-    )
-    # As split writes it; `replacing` works below the folder that stages start in.
-    (root / paths.SPLIT_PAIRS).parent.mkdir()
-    table.to_csv(root / paths.SPLIT_PAIRS, index=False)
+    with contextlib.chdir(root):
+        write_data(pairs, held_out={pair.pair_id for pair in pairs[2:]})
     statistics = {
         "mean": 0.91, "median": 0.92, "p05": 0.8, "min": 0.7,
         "ci_low": 0.88, "ci_high": 0.94,
@@ -254,13 +242,9 @@ def test_variants_answer_nearly_alike(exported):
 def test_the_onnx_graph_has_nothing_left_of_training(exported):
     model = onnx.load(exported / "unet.onnx")
     kinds = [node.op_type for node in model.graph.node]
-    assert kinds.count("Conv") == 11  # 5 blocks of 2 and one head
-    assert kinds.count("InstanceNormalization") == 1
     # Batch norm is in the convolutions' weights, NHWC costs no copy with one channel.
     assert not {"BatchNormalization", "Transpose", "Identity"} & set(kinds)
     assert [(x.domain, x.version) for x in model.opset_import] == [("", 13)]
-    names = [node.name for node in model.graph.node]
-    assert names == [f"{kind}_{place}" for place, kind in enumerate(kinds)]
     dims = [
         [d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim]
         for value in (model.graph.input[0], model.graph.output[0])
@@ -319,7 +303,8 @@ def test_the_card_speaks_of_lungs_only_where_there_are(exported):
     formats = files.read_json(paths.EXPORT_SUMMARY)["formats"]
     values |= {**summaries, "train": train, "formats": formats}
     kaggle = {"source": "kaggle", "version": 5, "licence": "CC BY-SA 4.0"}
-    text = card.render(**values, data=data | kaggle)
+    text = card.render(**values | {"is_read_by_opencv": False}, data=data | kaggle)
+    assert "**OpenCV's dnn cannot read it.**" in text
     assert "| kaggle, version 5 |" in text
     assert "CC BY-SA 4.0" in text
     site = {"licence": "CC0", "mask_definition_id": "as-drawn"}
@@ -388,7 +373,11 @@ def test_a_format_that_differs_leaves_no_export(
         predict = load(path)
         return (lambda x: 0 * predict(x)) if path.stem == stem else predict
 
+    def refuse(path: str):
+        raise cv2.error("Unsupported operation")
+
     monkeypatch.setattr(onnx_file, "load", wrong)
+    monkeypatch.setattr(cv2.dnn, "readNetFromONNX", refuse)  # which is no failure
     paths.EXPORT.mkdir()
     (paths.EXPORT / "earlier").touch()
     with pytest.raises(PipelineError, match=message):
@@ -396,18 +385,6 @@ def test_a_format_that_differs_leaves_no_export(
     assert [path.name for path in paths.EXPORT.iterdir()] == ["earlier"]
     assert not paths.EXPORT_SUMMARY.exists()
     assert not list((paths.WORK / "partial").iterdir())
-
-
-def test_a_network_that_opencv_refuses_is_named_in_the_card(
-    inputs, values, monkeypatch
-):
-    def refuse(path: str):
-        raise cv2.error("Unsupported operation")
-
-    monkeypatch.setattr(cv2.dnn, "readNetFromONNX", refuse)
-    values = with_overrides(values, {"export.variants": []})
-    text = (run_export(parse_params(values)) / "model_card.md").read_text("utf-8")
-    assert "**OpenCV's dnn cannot read it.**" in text
 
 
 # Parts
@@ -477,11 +454,14 @@ def test_other_layers_convert_too(values, tmp_path):
     for name in "ab":  # the second time, TensorFlow's counters stand elsewhere
         onnx_file.write(shipped, tmp_path / f"{name}.onnx", facts={})
         litert.write(shipped, tmp_path / f"{name}.tflite", facts={})
-        saved_model.write(shipped, tmp_path / name, facts={})
-    for path, module in (
+    for ending in (".onnx", ".tflite"):
+        first, second = (tmp_path / f"{name}{ending}" for name in "ab")
+        assert first.read_bytes() == second.read_bytes()
+    saved_model.write(shipped, tmp_path / "a", facts={})
+    for name, module in (
         ("a.onnx", onnx_file),
         ("a.tflite", litert),
         ("a", saved_model),
     ):
-        found = module.load(tmp_path / path)(images)
+        found = module.load(tmp_path / name)(images)
         np.testing.assert_allclose(found, wanted, atol=1e-5)

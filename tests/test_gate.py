@@ -23,21 +23,22 @@ def metrics():
     )
 
 
-def params(tiny_params, minimum=None, maximum=None):
-    return tiny_params(**{"gate.min": minimum or {}, "gate.max": maximum or {}}).gate
+@pytest.fixture
+def judge(section):
+    """Judges by these bounds alone."""
+    return lambda lowest, highest=(): gate(
+        section("gate", min=lowest, max=dict(highest))
+    )
 
 
 def verdict():
     return json.loads(paths.VERDICT.read_text())
 
 
-def test_met_bounds_pass_and_equal_is_met(metrics, tiny_params):
-    gate(
-        params(
-            tiny_params,
-            {"dice.mean": 0.9612, "by_class.Viral Pneumonia.dice.mean": 0.9},
-            {"num_undefined": 0, "hd95_px.mean": 5.5},
-        )
+def test_met_bounds_pass_and_equal_is_met(metrics, judge):
+    judge(
+        {"dice.mean": 0.9612, "by_class.Viral Pneumonia.dice.mean": 0.9},
+        {"num_undefined": 0, "hd95_px.mean": 5.5},
     )
     assert verdict()["passed"] is True
     assert len(verdict()["checks"]) == 4
@@ -58,11 +59,9 @@ def test_met_bounds_pass_and_equal_is_met(metrics, tiny_params):
         ),
     ],
 )
-def test_what_falls_short_fails_with_the_table(
-    metrics, tiny_params, minimum, maximum, row
-):
+def test_what_falls_short_fails_with_the_table(metrics, judge, minimum, maximum, row):
     with pytest.raises(PipelineError) as caught:
-        gate(params(tiny_params, minimum | {"hd95_px.mean": 1.0}, maximum))
+        judge(minimum | {"hd95_px.mean": 1.0}, maximum)
     message = str(caught.value)
     assert message.startswith("gate: 1 of 2 bounds in params.yaml are not met")
     assert " ".join(row) in " ".join(message.split())
@@ -70,20 +69,20 @@ def test_what_falls_short_fails_with_the_table(
     assert verdict()["passed"] is False
 
 
-def test_an_interval_of_one_group_is_undefined_and_fails(tiny_params):
+def test_an_interval_of_one_group_is_undefined_and_fails(section, judge):
     images = pd.DataFrame({"pair_id": ["a", "b"], "class_name": "A", "group": "a"})
     images[["dice", "iou", "hd95_px", "assd_px"]] = 0.9
-    found = summarise(images, tiny_params().evaluate)
+    found = summarise(images, section("evaluate"))
     files.write_json(paths.METRICS, found)
     written = files.read_json(paths.METRICS)["dice"]
     assert (written["mean"], written["ci_low"], written["ci_high"]) == (0.9, None, None)
     expected = r"1 of 2 .* are not met \(dice\.ci_low needs 2 groups of images\), so"
     with pytest.raises(PipelineError, match=expected):
-        gate(params(tiny_params, {"dice.mean": 0.9, "dice.ci_low": 0.0}))
+        judge({"dice.mean": 0.9, "dice.ci_low": 0.0})
 
 
-def test_missing_metrics_say_what_makes_them(tiny_params):
+def test_missing_metrics_say_what_makes_them(judge):
     with pytest.raises(
         PipelineError, match=r"metrics\.json is missing; run `dvc repro`"
     ):
-        gate(params(tiny_params))
+        judge({})

@@ -2,8 +2,6 @@
 
 import ast
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.core.params import Params
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_python
 
 PLAN = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text("utf-8"))
 STAGES = list(PLAN["stages"])
@@ -179,11 +177,6 @@ def test_importing_a_data_stage_needs_no_tensorflow_and_does_nothing(tmp_path):
         "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None;"
         "import stages.ingest, stages.validate, stages.split, stages.gate"
     )
-    subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        check=True,
-        capture_output=True,
-    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())

@@ -221,7 +221,7 @@ def test_a_kaggle_token_is_nowhere_after_a_run(tmp_path, tiny_values):
     write_radiography(tmp_path / "theirs")
     with KaggleStandIn() as stand_in:
         stand_in.archives = {(DATASET, 5): zipped(tmp_path / "theirs")}
-        stand_in.failures = [(503, {})]
+        stand_in.failures = [503]
         env = {k: v for k, v in plan.environment().items() if k not in VARIABLES}
         env |= stand_in.environment(home) | keys | {"LOG_LEVEL": "DEBUG"}
         done = subprocess.run(

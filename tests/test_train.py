@@ -13,29 +13,24 @@ from tensorboard.util.tensor_util import make_ndarray
 import stages.train
 from stages.core import files, paths
 from stages.core.errors import PipelineError
-from stages.datasets.pairs import write_shards
 from stages.nn import dataset, models
 from stages.nn.checkpoint import Checkpoint
 from stages.nn.report import Report
 from stages.nn.trainer import Trainer
 from stages.train import monitored, train
-from tests.conftest import ingested_pair, lungs
+from tests.conftest import ingested_pair, lungs, write_data
 
 OUTPUTS = (paths.MODEL, paths.HISTORY, paths.GRADIENTS, paths.BUILD)
 
 
 def make_data(num_train=8, num_validation=2, **validation):
-    pairs, rows = [], []
-    for seed in range(num_train + num_validation):
-        is_train = seed < num_train
-        pair = ingested_pair(f"COVID-{seed + 1}", *lungs(seed))
-        pairs.append(pair if is_train else replace(pair, **validation))
-        side = "train" if is_train else "validation"
-        rows.append((pair.pair_id, "COVID", f"g{seed // 2}", side))
-    write_shards(pairs, paths.INGESTED, shard_pairs=4)
-    table = pd.DataFrame(rows, columns=["pair_id", "class_name", "group", "split"])
-    files.write_csv(paths.SPLIT_PAIRS, table)
-    return table
+    """Neighbours share a group; validation pairs are changed."""
+    pairs = [
+        ingested_pair(f"COVID-{seed + 1}", *lungs(seed), group=f"g{seed // 2}")
+        for seed in range(num_train + num_validation)
+    ]
+    held_out = [replace(pair, **validation) for pair in pairs[num_train:]]
+    return write_data(pairs[:num_train] + held_out, {pair.pair_id for pair in held_out})
 
 
 def curve(tag):
@@ -49,14 +44,11 @@ def hashes():
     return {path.name: files.sha256(path) for path in OUTPUTS}
 
 
-def test_writes_a_model_its_curves_and_what_built_it(tiny_params):
+def test_writes_a_model_its_curves_and_what_built_it(section):
     make_data(image=b"no image")  # of the validation rows, which are never read
-    overrides = {
-        "epochs": 2,
-        "low_resolution_fraction": 0.5,
-        "gradient_log_interval": 1,
-    }
-    train(tiny_params(**{f"train.{k}": v for k, v in overrides.items()}).train)
+    changes = {"low_resolution_fraction": 0.5, "gradient_log_interval": 1}
+    params = section("train", epochs=2, **changes)
+    train(params)
     model = keras.models.load_model(paths.MODEL)
     assert model.input_shape == (None, 32, 32, 1)
     history = pd.read_csv(paths.HISTORY)
@@ -78,7 +70,6 @@ def test_writes_a_model_its_curves_and_what_built_it(tiny_params):
     assert build["python"] == platform.python_version()
     assert build["processor"]
     assert build["devices"]
-    params = tiny_params().train
     assert build["threads"] == params.threads
     # Nothing else: its hash tells machines apart.
     assert "params" not in build
@@ -90,17 +81,16 @@ class Killed(BaseException):
     """As if the process had been killed."""
 
 
-def test_a_killed_training_goes_on_to_the_same_bytes(tiny_params, monkeypatch):
+def test_a_killed_training_goes_on_to_the_same_bytes(section, monkeypatch):
     make_data()
     epoch = 2
-    params = tiny_params(
-        **{
-            "train.epochs": 3,
-            "train.low_resolution_fraction": 0.4,  # the first of them
-            "train.ema_momentum": 0.9,
-            "train.monitor_fraction": 0.25,
-        }
-    ).train
+    params = section(
+        "train",
+        epochs=3,
+        low_resolution_fraction=0.4,  # the first of them
+        ema_momentum=0.9,
+        monitor_fraction=0.25,
+    )
     train(params)
     undisturbed = hashes()
     for path in OUTPUTS:
@@ -137,7 +127,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(tiny_params, monkeypatch):
     assert [v for _, v in curve("dice")] == pytest.approx(history["dice"], abs=1e-6)
 
 
-def test_other_params_do_not_take_up_a_checkpoint(tiny_params, monkeypatch, caplog):
+def test_other_params_do_not_take_up_a_checkpoint(section, monkeypatch, caplog):
     make_data()
 
     def stop(*_):
@@ -146,14 +136,14 @@ def test_other_params_do_not_take_up_a_checkpoint(tiny_params, monkeypatch, capl
     with monkeypatch.context() as patch:
         patch.setattr(Report, "epoch", stop)  # after the checkpoint is written
         with pytest.raises(Killed):
-            train(tiny_params().train)
+            train(section("train"))
     caplog.set_level("INFO")
-    train(tiny_params(**{"train.learning_rate": 0.5}).train)
+    train(section("train", learning_rate=0.5))
     assert "the checkpoint is of another training; starting over" in caplog.text
     assert len(pd.read_csv(paths.HISTORY)) == 1
 
 
-def test_the_best_monitored_epoch_is_kept(tiny_params, monkeypatch):
+def test_the_best_monitored_epoch_is_kept(section, monkeypatch):
     make_data()
     scores = iter([(1.0, 0.5), (0.9, 0.8), (0.9, 0.7), (0.9, 0.6)])
     monkeypatch.setattr(Trainer, "evaluate", lambda *_: next(scores))
@@ -165,24 +155,17 @@ def test_the_best_monitored_epoch_is_kept(tiny_params, monkeypatch):
         return kept[-1]
 
     monkeypatch.setattr(Trainer, "weights", remember)
-    train(
-        tiny_params(
-            **{
-                "train.epochs": 9,
-                "train.monitor_fraction": 0.25,
-                "train.early_stopping_patience": 2,
-            }
-        ).train
-    )
+    changes = {"monitor_fraction": 0.25, "early_stopping_patience": 2}
+    train(section("train", epochs=9, **changes))
     history = pd.read_csv(paths.HISTORY)
     assert list(history["monitor_dice"]) == [0.5, 0.8, 0.7, 0.6]  # then patience ended
     shipped = keras.models.load_model(paths.MODEL).get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(shipped, kept[1], strict=True))
 
 
-def test_monitored_groups_stay_whole(tiny_params):
+def test_monitored_groups_stay_whole(section):
     table = make_data(num_train=20, num_validation=4)
-    params = tiny_params(**{"train.monitor_fraction": 0.3}).train
+    params = section("train", monitor_fraction=0.3)
     train_ids, monitor_ids = monitored(table, params)
     group = table.set_index("pair_id")["group"]
     assert not set(group[train_ids]) & set(group[monitor_ids])
@@ -194,33 +177,32 @@ def test_monitored_groups_stay_whole(tiny_params):
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.99])
-def test_a_monitor_fraction_that_empties_a_side_is_one_sentence(tiny_params, fraction):
+def test_a_monitor_fraction_that_empties_a_side_is_one_sentence(section, fraction):
     table = make_data()
     with pytest.raises(PipelineError, match=r"train\.monitor_fraction 0\.\d+ of 4"):
-        monitored(table, tiny_params(**{"train.monitor_fraction": fraction}).train)
+        monitored(table, section("train", monitor_fraction=fraction))
 
 
-def test_a_loss_that_is_no_number_says_what_to_lower(tiny_params, monkeypatch):
+def test_a_loss_that_is_no_number_says_what_to_lower(section, monkeypatch):
     make_data()
     monkeypatch.setattr(Trainer, "train_step", lambda *_: (float("nan"), 0.0))
     with pytest.raises(PipelineError, match=r"the loss is nan at step 0; lower"):
-        train(tiny_params().train)
+        train(section("train"))
     assert not paths.MODEL.exists()
 
 
 class TestInitialWeights:
     @pytest.fixture
-    def given(self, tiny_params):
+    def given(self, section):
         """Another model, and the params that go on from it."""
         make_data()
         given = paths.DATA / "given.keras"
-        models.build(tiny_params().train).save(given)
+        models.build(section("train")).save(given)
+        code = keras.layers.Lambda(lambda image: image)
+        keras.Sequential([keras.Input((32, 32, 1)), code]).save("code.keras")
 
         def build(place=given, **overrides):
-            overrides = {"initial_weights": str(place)} | overrides
-            return tiny_params(
-                **{f"train.{name}": value for name, value in overrides.items()}
-            ).train
+            return section("train", initial_weights=str(place), **overrides)
 
         return given, build
 
@@ -243,6 +225,7 @@ class TestInitialWeights:
             ({"supervision_weights": [1.0]}, "should fit the network"),
             ({"place": "data/none"}, "names 'data/none', which does not exist"),
             ({"place": "data/splits/pairs.csv"}, "should be a Keras model but cannot"),
+            ({"place": "code.keras"}, "should be a Keras model but cannot"),
         ],
     )
     def test_of_another_network_are_one_sentence(self, given, overrides, sentence):

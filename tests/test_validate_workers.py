@@ -20,7 +20,7 @@ from stages.core.errors import NetworkError, PipelineError
 from stages.datasets import pairs
 from stages.datasets.pairs import Pair, write_shards
 from stages.validate import cluster, workers
-from tests.conftest import ROOT, lungs, png
+from tests.conftest import ROOT, ingested_pair, lungs, png
 
 BOUND = 10**6
 SHARD_PAIRS = 4
@@ -46,14 +46,7 @@ imaging.read = slow_read
 
 def pair(number: int, extra: bytes = b"") -> Pair:
     image, mask = lungs(number)
-    return Pair(
-        pair_id=f"COVID-{number}",
-        class_name="COVID",
-        image_path=f"{number}.png",
-        mask_path=f"{number}.png",
-        image=png(image) + extra,
-        mask=png(mask),
-    )
+    return ingested_pair(f"COVID-{number}", image, mask, image=png(image) + extra)
 
 
 def ingest(count: int, *more: Pair) -> None:

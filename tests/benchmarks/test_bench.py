@@ -1,7 +1,6 @@
 """Each benchmark runs on tiny sizes and says what it should; no time is asserted."""
 
 import contextlib
-import importlib
 import math
 import shutil
 import subprocess
@@ -10,29 +9,18 @@ import numpy as np
 import pytest
 import typer
 
-from benchmarks import data, harness, processes
+from benchmarks import data, harness
 from benchmarks.__main__ import main
 from benchmarks.harness import Options, Row
 from stages.core import imaging
 from stages.core.errors import PipelineError
-from stages.core.params import load_params
 from tests.conftest import ROOT, radiography_tree
-
-QUICK = Options(quick=True)
 
 
 @pytest.fixture(autouse=True)
 def shipped(isolated):
     """Benchmarks start from the shipped params."""
     shutil.copy(ROOT / "params.yaml", isolated)
-
-
-def measured(name, **given):
-    rows = harness.load(name).bench(Options(quick=True, **given))
-    assert rows
-    assert all(math.isfinite(row.figure) for row in rows)
-    assert harness.render(name, rows).startswith(name)
-    return rows
 
 
 def test_a_bound_is_of_the_ratio_or_of_a_lone_figure():
@@ -66,55 +54,6 @@ def test_given_data_is_what_is_measured(tmp_path):
     assert data.encoded(Options(data=top), 1)[0].pair_id == "COVID-2"
 
 
-TRAINING = [
-    pytest.param(n, marks=pytest.mark.nightly) for n in ("gpu", "predict", "train-step")
-]
-
-
-@pytest.mark.parametrize("name", ["evaluate", "input", "orientation", *TRAINING])
-def test_benches_in_this_process(name):
-    measured(name)
-
-
-@pytest.fixture
-def stages_here(monkeypatch):
-    """Stages run in this process, where their libraries are imported already."""
-
-    def stage(name, folder):
-        module = importlib.import_module(f"stages.{name}")
-        with contextlib.chdir(folder):
-            params = load_params()
-            section = params.validate_ if name == "validate" else params.ingest
-            getattr(module, name)(section)
-        return processes.Measured(0.5, 2.0, 300_000_000)
-
-    monkeypatch.setattr(processes, "stage", stage)
-
-
-def test_validate_beside_reading(stages_here):
-    speed, memory = measured("validate")
-    assert speed.notes["pairs"] == 12
-    assert speed.figure == pytest.approx(12 / 5)
-    assert memory.reached
-
-
-@pytest.mark.nightly
-def test_scale_fits_a_line_through_real_stages(stages_here):
-    rows = measured("scale", pairs=8)
-    assert [row.name for row in rows] == [
-        "ingest, exponent",
-        "ingest, most memory at 8 pairs",
-    ]
-    assert rows[0].figure == 0
-    assert rows[1].figure == 300
-
-
-@pytest.mark.nightly
-def test_nothing_to_do_is_nothing_done():
-    (row,) = measured("noop", pairs=2)
-    assert row.ratio == pytest.approx(row.figure / row.peer)
-
-
 @pytest.fixture
 def command(monkeypatch):
     """`python -m benchmarks` in this process."""
@@ -127,19 +66,22 @@ def command(monkeypatch):
     return run
 
 
-def test_the_command_prints_a_table(command, capsys):
-    command("evaluate", "--quick", "--pairs", "1")
-    assert "Dice alone in NumPy" in capsys.readouterr().out
+LONG = ("gpu", "noop", "predict", "scale", "train-step", "validate")
+NAMES = ["evaluate", "input", "orientation"]
+NAMES += [pytest.param(name, marks=pytest.mark.nightly) for name in LONG]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_prints_its_figures(command, capsys, name):
+    command(name, "--quick", "--pairs", "8")
+    printed = capsys.readouterr().out
+    assert f"\n{name}" in printed
+    assert "nan" not in printed
 
 
 def test_without_a_gpu_its_benchmark_is_one_sentence(command):
     with pytest.raises(PipelineError, match="needs a GPU, and TensorFlow sees none"):
         command("gpu")
-
-
-def test_an_unknown_name_is_refused(command):
-    with pytest.raises(PipelineError, match=r"no .*speed"):
-        command("speed")
 
 
 def test_several_benchmarks_run_in_processes_of_their_own(command, monkeypatch):

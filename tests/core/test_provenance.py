@@ -1,5 +1,4 @@
 import flatbuffers
-import numpy as np
 import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -9,11 +8,7 @@ from stages.core import provenance
 from stages.core.errors import PipelineError
 from stages.core.provenance import read
 
-FACTS = {
-    "inputs": {"model": {"md5": "1", "sha256": "2"}},
-    "data": {"licence": "CC BY 4.0 — ©"},
-    "params": {"train": {"learning_rate": 0.001}},
-}
+FACTS = {"inputs": {"model": {"md5": "1", "sha256": "2"}}, "data": {}, "params": {}}
 
 
 def small_onnx(path, facts=FACTS):
@@ -26,47 +21,23 @@ def small_onnx(path, facts=FACTS):
     return path
 
 
-def small_litert(path, facts=FACTS):
+@pytest.mark.parametrize("facts", [None, [], {"inputs": []}, {"inputs": {"a": 1}}])
+def test_a_file_of_others_carries_none(tmp_path, facts):
+    with pytest.raises(PipelineError, match="carries no provenance"):
+        read(small_onnx(tmp_path / "m.onnx", facts))
+
+
+def test_other_formats_of_others_carry_none(tmp_path):
     model = schema.ModelT()
     model.version, model.buffers, model.subgraphs = 3, [schema.BufferT()], []
     builder = flatbuffers.Builder(64)
     builder.Finish(model.Pack(builder), b"TFL3")
-    content = bytes(builder.Output())
-    path.write_bytes(
-        content if facts is None else provenance.into_litert(content, facts)
-    )
-    return path
-
-
-def small_folder(path, facts=FACTS):
-    path.mkdir()
-    (path / "saved_model.pb").touch()
-    if facts is not None:
-        provenance.write_beside(path, facts)
-    return path
-
-
-KINDS = {"m.onnx": small_onnx, "m.tflite": small_litert, "m": small_folder}
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_what_is_written_is_read(tmp_path, name):
-    assert read(KINDS[name](tmp_path / name)) == FACTS
-
-
-def test_litert_keeps_what_was_there(tmp_path):
-    path = small_litert(tmp_path / "m.tflite", {"inputs": {}, "earlier": 1})
-    content = provenance.into_litert(path.read_bytes(), FACTS)
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    assert [entry.name for entry in model.metadata] == [b"provenance"] * 2
-    assert b'"earlier": 1' in np.asarray(model.buffers[1].data, np.uint8).tobytes()
-
-
-@pytest.mark.parametrize("facts", [None, [], {"inputs": []}, {"inputs": {"a": 1}}])
-@pytest.mark.parametrize("name", KINDS)
-def test_a_file_of_others_carries_none(tmp_path, name, facts):
-    with pytest.raises(PipelineError, match="carries no provenance"):
-        read(KINDS[name](tmp_path / name, facts))
+    (tmp_path / "m.tflite").write_bytes(builder.Output())
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "saved_model.pb").touch()
+    for name in ("m.tflite", "m"):
+        with pytest.raises(PipelineError, match="carries no provenance"):
+            read(tmp_path / name)
 
 
 def test_what_is_no_exported_model(tmp_path):

@@ -16,21 +16,21 @@ from stages.ingest import ingest
 from stages.validate import validate
 from tests.conftest import lungs, png, radiography_tree, two_sites
 
-SITES = {
-    "ingest.source": "folder",
-    "ingest.layout": "sites",
-    "ingest.folder": "in",
-    "validate.min_pairs": 1,
-}
-
 
 @pytest.fixture
 def folder(tmp_path):
     return two_sites(tmp_path / "in")
 
 
-def test_a_folder_and_a_zip_are_sites_by_their_own_names(folder, tiny_params):
-    ingest(tiny_params(**SITES).ingest)
+@pytest.fixture
+def run(section):
+    """Ingests sites with changed params."""
+    sites = {"source": "folder", "layout": "sites", "folder": "in"}
+    return lambda **changes: ingest(section("ingest", **sites | changes))
+
+
+def test_a_folder_and_a_zip_are_sites_by_their_own_names(folder, run):
+    run()
     names = [path.name for path in shard_paths()]
     assert names == [
         f"{name}-{shard:05d}.parquet"
@@ -48,42 +48,41 @@ def test_a_folder_and_a_zip_are_sites_by_their_own_names(folder, tiny_params):
     assert facts["mask_definition_id"] == "lung-without-heart"
 
 
-def test_a_table_names_layout_target_classes_and_licence(folder, tiny_params):
+def test_a_table_names_layout_target_classes_and_licence(folder, run):
     (folder / "sites.yaml").write_text(
         "north: {classes: [Normal], licence: CC0}\n"
         "south: {layout: pairs, target: lesion}\n"
     )
     with pytest.raises(PipelineError, match="alike, but 'north' has lung-without-hea"):
-        ingest(tiny_params(**SITES).ingest)
+        run()
     assert not paths.INGESTED.exists()
-    ingest(tiny_params(**SITES, **{"ingest.allow_mixed_masks": True}).ingest)
+    run(allow_mixed_masks=True)
     facts = json.loads(paths.INGESTED_SUMMARY.read_text())
     assert facts["classes"] == {"Normal": 6, "ward": 6}
     assert facts["sites"]["north"]["licence"] == "CC0"
     assert facts["mask_definition_id"] == "lung-without-heart; lesion-as-drawn"
 
 
-def test_sources_go_together(folder, tiny_params, monkeypatch):
+def test_sources_go_together(folder, run, section, monkeypatch):
     top = radiography_tree(folder.parent / "cached", {"COVID": 3})
     monkeypatch.setattr(kaggle, "fetch", lambda _: top)
-    sources = {"ingest.source": ["kaggle", "folder", "phantom"]}
-    ingest(tiny_params(**SITES | sources).ingest)
+    sources = ["kaggle", "folder", "phantom"]
+    run(source=sources)
     facts = json.loads(paths.INGESTED_SUMMARY.read_text())
     pairs = {name: of_site["num_pairs"] for name, of_site in facts["sites"].items()}
     found = "covid19-radiography-database"
     assert pairs == {found: 3, "north": 12, "phantom": 12, "south": 6}
     assert facts["source"] == "kaggle and folder and phantom"
     with pytest.raises(PipelineError, match="source needs the layout sites"):
-        tiny_params(**sources)
+        section("ingest", source=sources)
 
 
-def test_shapes_are_judged_per_site(folder, tiny_params):
+def test_shapes_are_judged_per_site(folder, run, section):
     """The south's sizes are not listed: its masks must have their images' sizes."""
     for kind, pixels in zip(("images", "masks"), lungs(9, mask_size=40), strict=True):
         (folder / "north" / "COVID" / kind / "x.png").write_bytes(png(pixels))
-    params = tiny_params(**SITES, **{"validate.max_rejected_fraction": 0.2})
-    ingest(params.ingest)
-    validate(params.validate_)
+    run()
+    validate(section("validate", min_pairs=1, max_rejected_fraction=0.2))
     table = pd.read_parquet(paths.QUALITY_PAIRS).set_index("pair_id")
     assert table.loc[table["site"] == "south", "accepted"].all()
     rejected = table[~table["accepted"]]
@@ -124,50 +123,44 @@ def _images_at_the_top(folder: Path) -> None:
         ),
         (lambda f: shutil.rmtree(f), "'in' is not a folder"),
         (lambda f: [shutil.rmtree(f), f.mkdir()], "a folder or a zip per site, but"),
-        (lambda f: (f / "sites.yaml").write_text("5"), "sites.yaml names no site; it"),
-        (
-            lambda f: (f / "sites.yaml").write_text("../south: {}"),
-            "sites.yaml names '../south', which is not a site; it may name 'north'",
-        ),
-        (
-            lambda f: (f / "sites.yaml").write_text("south: {layout: dicom}"),
-            "sites.yaml: south.layout: must be one of covid19_radiography",
-        ),
-        (
-            lambda f: (f / "sites.yaml").write_text("south: {tagret: lung}"),
-            "south.tagret is not a known key",
-        ),
-        (
-            lambda f: (f / "sites.yaml").write_text("south: {target: heart}"),
-            "ingest.target should be lung for the data set COVID-19",
-        ),
-        (lambda f: (f / "sites.yaml").write_text("a: ["), "sites.yaml must be YAML"),
-        (
-            lambda f: (f / "sites.yaml").write_text("south: pairs"),
-            "south must be a valid dictionary, found 'pairs'",
-        ),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_nothing(
-    folder, tiny_params, spoil, sentence
-):
+def test_bad_input_is_one_sentence_and_leaves_nothing(folder, run, spoil, sentence):
     spoil(folder)
     with pytest.raises(PipelineError) as error:
-        ingest(tiny_params(**SITES).ingest)
+        run()
     assert sentence in str(error.value)
     assert not paths.INGESTED.exists()
     assert not paths.INGESTED_SUMMARY.exists()
 
 
-def test_a_site_fails_by_its_own_rejections_and_inverted_masks(folder, tiny_params):
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("5", "sites.yaml names no site; it"),
+        ("../south: {}", "names '../south', which is not a site; it may name 'north'"),
+        ("south: {layout: dicom}", "sites.yaml: south.layout: must be one of covid19"),
+        ("south: {tagret: lung}", "south.tagret is not a known key"),
+        ("south: {target: heart}", "ingest.target should be lung for the data set"),
+        ("a: [", "sites.yaml must be YAML"),
+        ("south: pairs", "south must be a valid dictionary, found 'pairs'"),
+    ],
+)
+def test_a_bad_table_is_one_sentence(folder, run, table, sentence):
+    (folder / "sites.yaml").write_text(table)
+    with pytest.raises(PipelineError) as error:
+        run()
+    assert sentence in str(error.value)
+
+
+def test_a_site_fails_by_its_own_rejections_and_inverted_masks(folder, run, section):
     for path in (folder / "north").rglob("masks/*.png"):
         path.write_bytes(png(255 - cv2.imread(str(path))))
     for path in (folder / "north").rglob("images/COVID-*.png"):
         path.write_bytes(b"no image")
-    params = tiny_params(**SITES, **{"validate.max_rejected_fraction": 0.4})
-    ingest(params.ingest)
+    run()
     with pytest.raises(PipelineError) as error:
-        validate(params.validate_)
+        validate(section("validate", min_pairs=1, max_rejected_fraction=0.4))
     assert "6 of 12 pairs of 'north' are rejected" in str(error.value)
     assert "the masks of 'north' look inverted" in str(error.value)
     assert not paths.QUALITY_PAIRS.exists()

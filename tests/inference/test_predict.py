@@ -1,18 +1,18 @@
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from stages.cli import app
 from stages.core import files, paths
 from stages.core.errors import PipelineError
 from stages.core.imaging import decode_mask
 from stages.inference import Segmenter
 from stages.inference.predict import Row, predict, sources
-from tests.conftest import ROOT, lungs, png
+from tests.conftest import lungs, png, run_python
 from tests.datasets.sources.test_dicom import dicom
 from tests.inference.onnx_models import dark_is_lung
 
@@ -113,22 +113,12 @@ def test_an_interrupted_run_goes_on_where_it_was(model, images, monkeypatch):
     assert stamps(out)["one"] == before["one"]
 
 
-def command(*words, cwd) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stages.cli", "predict", *map(str, words)],
-        cwd=cwd,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-
-
 def test_bad_files_are_named_and_the_rest_is_done(model, images):
     (images / "cut.png").write_bytes((images / "a" / "one.png").read_bytes()[:80])
     (images / "empty.jpg").touch()
     (images / "notes.txt").write_text("no image")
     (images / "no_suffix").write_bytes(dicom(lungs(3)[0]))
-    done = command(model, images, "-o", "out", cwd=images.parent)
+    done = run_python("-m", "stages.cli", "predict", model, images, "-o", "out")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: 2 of 6 images could not")
     assert "empty.jpg: the file is empty" in done.stderr
@@ -140,7 +130,8 @@ def test_bad_files_are_named_and_the_rest_is_done(model, images):
     assert masks == {"one", "two", "three", "no_suffix"}
     (images / "cut.png").unlink()
     (images / "empty.jpg").unlink()
-    assert command(model, images, "-o", "out", cwd=images.parent).returncode == 0
+    words = ["predict", str(model), str(images), "-o", "out"]
+    assert CliRunner().invoke(app, words).exit_code == 0
 
 
 def test_names_of_files_folders_and_globs(images, monkeypatch):
@@ -171,7 +162,7 @@ def test_a_name_neither_moves_the_cursor_nor_is_a_formula(model, tmp_path):
     folder.mkdir()
     for name in ("=HYPERLINK(1).png", "a\x1b[2J\nb.png", "-1.png"):
         (folder / name).write_bytes(b"")
-    done = command(model, folder, "-o", "out", cwd=tmp_path)
+    done = run_python("-m", "stages.cli", "predict", model, folder, "-o", "out")
     assert done.returncode == 1
     assert "\x1b" not in done.stderr
     assert sorted(table(tmp_path / "out")) == [

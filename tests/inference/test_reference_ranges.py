@@ -47,10 +47,10 @@ def test_what_is_unlike_the_training_data():
     assert LUNGS.of_mask(crumbs, 0.9) == []
 
 
-def test_the_orientation_of_a_film_is_noticed_if_the_model_is_of_lungs(tiny_params):
-    values = {"pairs": 8, "seed": 77, "image_size": 128}
-    params = tiny_params(**{f"ingest.phantom.{k}": v for k, v in values.items()})
-    films = [decode_image(p.image, 1) for p in phantom.pairs(params.ingest)]
+def test_the_orientation_of_a_film_is_noticed_if_the_model_is_of_lungs(section):
+    values = {"phantom.pairs": 8, "phantom.seed": 77, "phantom.image_size": 128}
+    pairs = phantom.pairs(section("ingest", **values))
+    films = [decode_image(pair.image, 1) for pair in pairs]
     ranges = {name: [0.0, 1.0] for name in ENDS}
     other = ReferenceRanges.of(ranges, is_of_lungs=False, is_grey=True)
     for film in films:

@@ -1,7 +1,5 @@
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,12 +9,11 @@ import pytest
 
 from stages.core import provenance
 from stages.core.errors import PipelineError
-from stages.core.paths import INGESTED, METRICS, MODEL, PER_IMAGE, SPLIT_PAIRS
+from stages.core.paths import METRICS, MODEL, PER_IMAGE
 from stages.datasets import layouts
-from stages.datasets.pairs import write_shards
 from stages.datasets.sources.folder import pairs_in
 from stages.inference.score import open_model, score
-from tests.conftest import ROOT, lungs, png
+from tests.conftest import ROOT, ingested_pair, lungs, png, run_python, write_data
 from tests.inference.onnx_models import dark_is_lung
 
 SIZE = 32
@@ -42,16 +39,22 @@ def data(tmp_path):
     return top
 
 
-def run_score(tmp_path, data, tiny_params, *, model=None, **ingest):
-    if model is None:
-        model = dark_is_lung(tmp_path / "unet.onnx", SIZE, facts=FACTS)
-    params = tiny_params(**{f"ingest.{k}": v for k, v in ingest.items()})
-    out = tmp_path / "out"
-    return score(model, data, out, ingest=params.ingest, evaluate=params.evaluate)
+@pytest.fixture
+def run(tmp_path, data, section):
+    """Scores a model, by default on that data; writes to `out`."""
+
+    def run_score(model=None, place=data, **ingest):
+        if model is None:
+            model = dark_is_lung(tmp_path / "unet.onnx", SIZE, facts=FACTS)
+        sections = {"ingest": section("ingest", **ingest)}
+        sections["evaluate"] = section("evaluate")
+        return score(model, place, tmp_path / "out", **sections)
+
+    return run_score
 
 
-def test_each_mask_is_scored_at_its_own_size(tmp_path, data, tiny_params, caplog):
-    metrics = run_score(tmp_path, data, tiny_params)
+def test_each_mask_is_scored_at_its_own_size(tmp_path, data, run, caplog):
+    metrics = run()
     table = pd.read_csv(tmp_path / "out" / "per_image.csv").set_index("pair_id")
     assert list(table.index) == ["COVID-1", "Normal-2", "Normal-3"]
     assert table.loc["COVID-1", "dice"] > 0.97
@@ -67,31 +70,27 @@ def test_each_mask_is_scored_at_its_own_size(tmp_path, data, tiny_params, caplog
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
-def test_as_many_regions_as_the_model_was_judged_with(tmp_path, data, tiny_params):
+def test_as_many_regions_as_the_model_was_judged_with(tmp_path, data, run):
     facts = FACTS | {"params": {"evaluate": {"keep_components": 1}}}
     model = dark_is_lung(tmp_path / "one.onnx", SIZE, facts=facts)
-    run_score(tmp_path, data, tiny_params, model=model)
+    run(model)
     table = pd.read_csv(tmp_path / "out" / "per_image.csv").set_index("pair_id")
     assert table.loc["Normal-2", "dice"] == pytest.approx(2 / 3, abs=0.06)
 
 
-def test_the_numbers_are_those_of_evaluate(tmp_path, data, tiny_params):
+def test_the_numbers_are_those_of_evaluate(tmp_path, data, run, section):
     """The same network, as `.keras` through the stage and as ONNX through the tool."""
     from stages.evaluate import evaluate
     from tests.test_evaluate import brightness_model
 
     MODEL.parent.mkdir(parents=True)
     brightness_model().save(MODEL)
-    pairs = list(pairs_in(data, tiny_params().ingest))
-    write_shards(pairs, INGESTED, shard_pairs=4)
-    rows = [(p.pair_id, p.class_name, p.pair_id, "validation") for p in pairs]
-    rows.append(("other", "A", "other", "train"))
-    names = ["pair_id", "class_name", "group", "split"]
-    SPLIT_PAIRS.parent.mkdir(parents=True)
-    pd.DataFrame(rows, columns=names).to_csv(SPLIT_PAIRS, index=False)
-    expected = evaluate(tiny_params().evaluate)
+    pairs = list(pairs_in(data, section("ingest")))
+    other = ingested_pair("other", *lungs())
+    write_data([*pairs, other], held_out=[pair.pair_id for pair in pairs])
+    expected = evaluate(section("evaluate"))
 
-    found = run_score(tmp_path, data, tiny_params, model=MODEL)
+    found = run(MODEL)
     assert (tmp_path / "out" / "per_image.csv").read_bytes() == PER_IMAGE.read_bytes()
     judged = json.loads(METRICS.read_text())
     again = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -104,31 +103,31 @@ def test_the_numbers_are_those_of_evaluate(tmp_path, data, tiny_params):
     assert open_model(MODEL).mask_definition == ""
 
 
-def test_copies_are_one_draw_of_the_interval(tmp_path, data, tiny_params):
+def test_copies_are_one_draw_of_the_interval(tmp_path, data, run):
     """A copy moves the mean, but is no further evidence."""
     top = tmp_path / "copies"
     for number in range(1, 5):
         write_pair(top, "COVID", number, *lungs(1, image_size=32))
-    metrics = run_score(tmp_path, top, tiny_params)
+    metrics = run(place=top)
     assert metrics["num_images"] == 4
     assert np.isnan(metrics["dice"]["ci_low"])
 
 
-def test_pairs_that_cannot_be_read_are_named(tmp_path, data, tiny_params, caplog):
+def test_pairs_that_cannot_be_read_are_named(tmp_path, data, run, caplog):
     (data / "COVID" / "images" / "COVID-1.png").write_bytes(b"no image")
     (data / "Normal" / "masks" / "Normal-2.png").unlink()
-    metrics = run_score(tmp_path, data, tiny_params)
+    metrics = run()
     assert (metrics["num_images"], metrics["num_skipped"]) == (1, 2)
     assert "skipped COVID-1: image: its content is of no known format" in caplog.text
     assert "skipped Normal-2: mask is missing" in caplog.text
     (data / "Normal" / "images" / "Normal-3.png").write_bytes(b"")
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(PipelineError, match="3 pairs, but none can be read"):
-        run_score(tmp_path, data, tiny_params)
+        run()
     assert not (tmp_path / "out").exists()
 
 
-def test_another_mask_definition_is_told(tmp_path, data, tiny_params, caplog):
+def test_another_mask_definition_is_told(tmp_path, data, run, caplog):
     facts = {
         "data": {
             "mask_definition_id": "lung-with-heart",
@@ -136,17 +135,17 @@ def test_another_mask_definition_is_told(tmp_path, data, tiny_params, caplog):
         }
     }
     model = dark_is_lung(tmp_path / "other.onnx", SIZE, facts=facts)
-    metrics = run_score(tmp_path, data, tiny_params, model=model)
+    metrics = run(model)
     assert metrics["data"]["same_mask_definition"] is False
     assert "only if both masks mean the same" in caplog.text
     assert "with the lung behind the heart" in caplog.text
     silent = dark_is_lung(tmp_path / "silent.onnx", SIZE)
-    metrics = run_score(tmp_path, data, tiny_params, model=silent)
+    metrics = run(silent)
     assert metrics["data"]["same_mask_definition"] is None
     assert "carries no mask definition" in caplog.text
 
 
-def test_the_target_is_a_choice_and_its_meaning_is_told(tmp_path, tiny_params, caplog):
+def test_the_target_is_a_choice_and_its_meaning_is_told(tmp_path, run, caplog):
     top = tmp_path / "Infection Segmentation Data" / "Test" / "COVID-19"
     image, mask = lungs(1, image_size=SIZE, mask_size=SIZE)
     for kind, pixels in (
@@ -159,7 +158,7 @@ def test_the_target_is_a_choice_and_its_meaning_is_told(tmp_path, tiny_params, c
     (top / "images" / "covid_2.png").write_bytes(png(image))
     (top / "infection masks" / "covid_2.png").write_bytes(png(image))
     choice = {"layout": "covid_qu_ex", "target": "infection"}
-    metrics = run_score(tmp_path, tmp_path, tiny_params, **choice)
+    metrics = run(place=tmp_path, **choice)
     assert "infected" in metrics["data"]["mask_definition"]
     assert metrics["data"]["same_mask_definition"] is False
     assert metrics["dice"]["mean"] > 0.97
@@ -174,19 +173,6 @@ def test_a_file_that_does_not_say_what_it_takes_is_one_sentence(tmp_path):
         open_model(tmp_path)
 
 
-def test_the_layout_is_found(tmp_path, data, tiny_params):
-    params = tiny_params(**{"ingest.layout": "lgg_mri"}).ingest
-    assert layouts.detect(data, params) == "covid19_radiography"
-    side = tmp_path / "quex" / "Lung Segmentation Data" / "Test" / "Normal"
-    for kind in ("images", "lung masks"):
-        (side / kind).mkdir(parents=True)
-        (side / kind / "a.png").write_bytes(png(lungs()[0]))
-    assert layouts.detect(tmp_path / "quex", params) == "covid_qu_ex"
-    (tmp_path / "nothing").mkdir()
-    with pytest.raises(PipelineError, match="holds 0 files but no image with"):
-        layouts.detect(tmp_path / "nothing", params)
-
-
 def test_the_command(tmp_path, data):
     dark_is_lung(tmp_path / "unet.onnx", SIZE, facts=FACTS)
     shutil.copy(ROOT / "params.yaml", tmp_path)
@@ -196,13 +182,7 @@ def test_the_command(tmp_path, data):
             "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None;"
             "from stages.cli import main; main()"
         )
-        return subprocess.run(
-            [sys.executable, "-c", code, "score", "unet.onnx", str(data), *words],
-            cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT), "PATH": ""},
-            capture_output=True,
-            text=True,
-        )
+        return run_python("-c", code, "score", "unet.onnx", data, *words)
 
     done = command("--class", "COVID", "--limit", "1")
     assert done.returncode == 0, done.stderr

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -13,7 +11,7 @@ import pytest
 from stages.core.errors import PipelineError
 from stages.core.imaging import UnreadableImageError
 from stages.inference import Segmenter, segmenter
-from tests.conftest import ROOT, lungs, png
+from tests.conftest import ROOT, lungs, png, run_python
 from tests.datasets.sources.test_dicom import dicom
 from tests.inference.onnx_models import dark_is_lung
 
@@ -127,13 +125,7 @@ def test_three_lines_for_a_notebook(tmp_path):
         f"{lines}"
         "print(json.dumps([found.mask.shape, found.area_fraction]))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     shape, area = json.loads(done.stdout)
     assert shape == [60, 60]

@@ -15,18 +15,6 @@ def saved(tmp_path):
     return checkpoint
 
 
-def test_comes_back_exactly(saved):
-    arrays, table = saved.load()
-    assert table == {"epoch": 3, "loss": 0.1 + 0.2}
-    for a, b in zip(arrays["state"], ARRAYS["state"], strict=True):
-        assert np.array_equal(a, b)
-
-
-def test_none_of_this_training(saved, tmp_path):
-    assert Checkpoint(tmp_path, "other").load() is None
-    assert Checkpoint(tmp_path / "empty", "same").load() is None
-
-
 @pytest.mark.parametrize("place", [0, 40, 200, -30])
 def test_a_flipped_byte_or_a_cut_is_not_loaded(saved, tmp_path, place):
     path = tmp_path / "checkpoint.npz"

@@ -12,11 +12,8 @@ STILL = dict.fromkeys(AugmentationParams.model_fields, 0.0)
 
 
 @pytest.fixture
-def settings(tiny_params):
-    def build(**values):
-        return tiny_params(**{"train.augmentation": STILL | values}).train
-
-    return build
+def settings(section):
+    return lambda **values: section("train", augmentation=STILL | values)
 
 
 @pytest.fixture
@@ -76,8 +73,8 @@ def drawn(arrays, params, epochs, share=slice(None)):
     return np.stack([np.concatenate(batch, axis=-1) for batch in batches])
 
 
-def test_the_same_seed_and_epoch_give_the_same_batches(arrays, tiny_params):
-    params = tiny_params().train
+def test_the_same_seed_and_epoch_give_the_same_batches(arrays, section):
+    params = section("train")
     both = drawn(arrays, params, range(2))
     assert np.array_equal(both[:3], drawn(arrays, params, range(1)))
     # Whether an epoch is the first of a run or comes after others.
@@ -85,9 +82,9 @@ def test_the_same_seed_and_epoch_give_the_same_batches(arrays, tiny_params):
     assert not np.array_equal(both[:3], both[3:])
 
 
-def test_shares_together_are_the_whole_batch(arrays, tiny_params):
+def test_shares_together_are_the_whole_batch(arrays, section):
     whole, first, second = (
-        drawn(arrays, tiny_params().train, range(1), share)
+        drawn(arrays, section("train"), range(1), share)
         for share in (slice(None), slice(0, 2), slice(2, 4))
     )
     np.testing.assert_allclose(whole, np.concatenate([first, second], 1), atol=1e-6)
@@ -126,14 +123,14 @@ def test_image_and_mask_move_together(arrays, settings, moves):
     assert (np.asarray(moved).mean((1, 2, 3)) > 0.1).all()
 
 
-def test_ops_warp_as_opencv_does(arrays, tiny_params):
+def test_ops_warp_as_opencv_does(arrays, section):
     """Within a step of OpenCV's grid, 1/32 pixel, beside edges of 255 greys."""
     moved = [
         dataset.augment(
             arrays.images,
             arrays.masks,
             seed=tf.constant([1, 2]),
-            params=tiny_params().train.augmentation,
+            params=section("train").augmentation,
             warp=warp,
         )
         for warp in (dataset.warp_by_opencv, dataset.warp_by_ops)

@@ -20,28 +20,18 @@ ARCHITECTURES = plugins.names(STAGES / "nn" / "models")
 
 
 @pytest.fixture(params=ARCHITECTURES)
-def params(request, tiny_params):
-    return tiny_params(
-        **{
-            "train.architecture": request.param,
-            "train.filters": [4, 6, 8, 8],
-            "train.supervision_weights": [1.0, 0.5, 0.25],
-        }
-    ).train
+def params(request, section):
+    changes = {"filters": [4, 6, 8, 8], "supervision_weights": [1.0, 0.5, 0.25]}
+    return section("train", architecture=request.param, **changes)
 
 
 def images(channels=1):
     return np.random.default_rng(0).random((2, 32, 32, channels), np.float32)
 
 
-def test_the_articles_network_has_its_number_of_parameters(tiny_params):
-    params = tiny_params(
-        **{
-            "train.architecture": "unet",
-            "train.filters": [64, 128, 256, 512, 1024],
-            "train.supervision_weights": [1.0, 0.5],
-        }
-    ).train
+def test_the_articles_network_has_its_number_of_parameters(section):
+    widths = {"filters": [64, 128, 256, 512, 1024], "supervision_weights": [1.0, 0.5]}
+    params = section("train", architecture="unet", **widths)
     assert models.build(params).count_params() == 31_042_498
 
 
@@ -117,8 +107,8 @@ def test_it_loads_with_keras_alone_and_gives_the_same_logits(params, tmp_path):
         assert np.array_equal(found, want)
 
 
-def test_the_saved_file_needs_nothing_of_ours(tiny_params, tmp_path):
-    models.build(tiny_params().train).save(tmp_path / "m.keras")
+def test_the_saved_file_needs_nothing_of_ours(section, tmp_path):
+    models.build(section("train")).save(tmp_path / "m.keras")
     code = (
         "import keras, sys, json; m = keras.models.load_model('m.keras');"
         "print(json.dumps([m.count_params(), 'stages' in sys.modules]))"
@@ -134,31 +124,31 @@ def test_the_saved_file_needs_nothing_of_ours(tiny_params, tmp_path):
     assert not imported
 
 
-def test_a_size_that_does_not_fit_is_one_sentence(tiny_params):
-    changes = {"train.architecture": "subpixel_unet", "train.image_size": 36}
+def test_a_size_that_does_not_fit_is_one_sentence(section):
+    params = section("train", architecture="subpixel_unet", image_size=36)
     with pytest.raises(PipelineError, match="must be a multiple of 16 for the network"):
-        models.build(tiny_params(**changes).train)
+        models.build(params)
 
 
-def test_low_contrast_is_standardised(tiny_params):
+def test_low_contrast_is_standardised(section):
     """A deviation of 4 grey levels, the least that `validate` accepts."""
-    model = models.build(tiny_params().train)
+    model = models.build(section("train"))
     standardize = model.get_layer("standardize")
     assert np.std(standardize(images() * 4 / 255 * 12**0.5)) > 0.97
 
 
-def test_standardised_inputs_ignore_exposure(tiny_params):
-    model = models.build(tiny_params().train)
+def test_standardised_inputs_ignore_exposure(section):
+    model = models.build(section("train"))
     fine = images()
     np.testing.assert_allclose(
         model(fine * 0.5 + 0.2)[0], model(fine)[0], atol=0.02, rtol=0
     )
-    none = models.build(tiny_params(**{"train.input_normalization": "none"}).train)
+    none = models.build(section("train", input_normalization="none"))
     assert np.abs(none(fine * 0.5 + 0.2)[0] - none(fine)[0]).max() > 0.02
 
 
-def test_a_mirrored_network_averages_both_sides(tiny_params):
-    model = models.build(tiny_params().train)
+def test_a_mirrored_network_averages_both_sides(section):
+    model = models.build(section("train"))
     batch = images()
     plain = predictor(model)
     expected = (plain(batch) + plain(batch[:, :, ::-1])[:, :, ::-1]) / 2

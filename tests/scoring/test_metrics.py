@@ -146,7 +146,7 @@ def test_an_interval_covers_the_mean_as_often_as_it_says(num_groups, skewed):
     assert np.mean([low <= mean <= high for low, high in ends]) >= 0.93
 
 
-def test_a_registered_metric_appears_in_every_summary(monkeypatch, tiny_params):
+def test_a_registered_metric_appears_in_every_summary(monkeypatch, section):
     """One entry in the registry, and the table and metrics.json have it."""
 
     def size_ratio(found: Masks) -> float:
@@ -161,7 +161,7 @@ def test_a_registered_metric_appears_in_every_summary(monkeypatch, tiny_params):
         prob = square(3, 3, side=4).astype(np.float32)
         scored.add(Predicted(name, square(3, 3), prob))
     per_image = pd.DataFrame(scored.rows).assign(class_name="A", group=["a", "b"])
-    metrics = summarise(per_image, tiny_params().evaluate)
+    metrics = summarise(per_image, section("evaluate"))
     assert metrics["size_ratio"] == {"mean": 0.25, "min": 0.25}
     assert number("size_ratio.mean", 0.25) == "0.250"
     names = ["num_images", "by_class.A.dice.mean", "size_ratio.min", "dice.mean"]

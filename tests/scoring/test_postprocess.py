@@ -1,10 +1,7 @@
 """Which regions of a mask are kept."""
 
-import doctest
-
 import numpy as np
 
-from stages.scoring import postprocess
 from stages.scoring.postprocess import largest_components
 
 
@@ -28,7 +25,3 @@ def test_the_largest_are_kept():
     # A corner joins; equals are kept together, since neither is the larger.
     assert largest_components(np.eye(4, dtype=bool), 1).sum() == 4
     assert largest_components(blobs([2, 4, 4]), 1).sum() == 8
-
-
-def test_docstrings():
-    assert doctest.testmod(postprocess, extraglobs={"np": np}).failed == 0

@@ -6,39 +6,26 @@ import sys
 from pathlib import Path
 
 import pytest
-from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from stages.core import paths
 from stages.tools import doctor
 from stages.tools.doctor import BROKEN, NOTE, OK
 from tests.conftest import ROOT
+from tests.plan import Plan
 
 
 @pytest.fixture
-def checkout(tmp_path, tiny_values, monkeypatch):
+def plan(tmp_path, tiny_values, monkeypatch):
     """A repository with the project's plan and lock, and a small dvc.lock."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("requirements.lock", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / "requirements.lock", tmp_path)
     YAML().dump(tiny_values, paths.PARAMS)
     Path("dvc.lock").write_text("schema: '2.0'\n")
-    git("init", "-q", "-b", "main")
-    git("-c", "core.hooksPath=", "add", "--all")
-    commit()
-    Repo.init(".").close()
-    return tmp_path
+    return Plan.small(tmp_path, YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
 
 
-def git(*words: str) -> None:
-    subprocess.run(["git", *words], check=True, capture_output=True)
-
-
-def commit() -> None:
-    git("-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qam", "a")
-
-
-def test_a_sound_checkout(checkout, capsys):
+def test_a_sound_checkout(plan, capsys):
     doctor.run()
     lines = capsys.readouterr().out.splitlines()
     assert not [line for line in lines if line.startswith(BROKEN)]
@@ -49,7 +36,7 @@ def test_a_sound_checkout(checkout, capsys):
     ]  # fmt: skip
 
 
-def test_each_problem_is_named_and_the_checks_go_on(checkout):
+def test_each_problem_is_named_and_the_checks_go_on(plan):
     """As in a container: no home folder, no user name, and a merge that failed."""
     Path("dvc.lock").write_text("<<<<<<< a\nx: 1\n=======\nx: 2\n>>>>>>> b\n")
     paths.PARAMS.write_text("ingest: 1\n")
@@ -71,23 +58,20 @@ def test_each_problem_is_named_and_the_checks_go_on(checkout):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     broken = [x.split()[1] for x in done.stdout.splitlines() if x.startswith(BROKEN)]
-    assert broken == ["packages", "params", "dvc.lock"]
+    assert broken == ["packages", "params", "dvc.lock"], done.stdout
     assert "the markers of a merge conflict" in done.stdout
 
 
-def test_memory_and_disk_against_params(tiny_params, monkeypatch):
-    train, ingest = tiny_params().train, tiny_params().ingest
-    assert doctor.memory(train).state == OK
-    huge = train.model_copy(update={"batch_size": 10_000_000})
-    assert doctor.memory(huge).state == NOTE
-    assert doctor.disk(ingest).state == OK
-    pairs = ingest.phantom.model_copy(update={"pairs": 10**12})
-    assert doctor.disk(ingest.model_copy(update={"phantom": pairs})).state == BROKEN
+def test_memory_and_disk_against_params(section):
+    assert doctor.memory(section("train")).state == OK
+    assert doctor.memory(section("train", batch_size=10_000_000)).state == NOTE
+    assert doctor.disk(section("ingest")).state == OK
+    huge = section("ingest", **{"phantom.pairs": 10**12})
+    assert doctor.disk(huge).state == BROKEN
 
 
-def test_a_pipe_that_dvc_would_wait_for_is_named(tiny_params, tmp_path):
-    options = {"ingest.source": "folder", "ingest.folder": str(tmp_path)}
-    params = tiny_params(**options).ingest
+def test_a_pipe_that_dvc_would_wait_for_is_named(section, tmp_path):
+    params = section("ingest", source="folder", folder=str(tmp_path))
     assert doctor.folder(params).state == OK
     os.mkfifo(tmp_path / "film.png")
     found = doctor.folder(params)
@@ -98,8 +82,8 @@ def test_a_pipe_that_dvc_would_wait_for_is_named(tiny_params, tmp_path):
 SECRET = "KGAT_0123456789secret"
 
 
-def test_kaggle_credentials_are_never_printed(tiny_params, monkeypatch, tmp_path):
-    params = tiny_params(**{"ingest.source": "kaggle"}).ingest
+def test_kaggle_credentials_are_never_printed(section, monkeypatch, tmp_path):
+    params = section("ingest", source="kaggle")
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -117,15 +101,15 @@ def test_kaggle_credentials_are_never_printed(tiny_params, monkeypatch, tmp_path
     assert (found.state, SECRET in repr(found)) == (OK, False)
 
 
-def test_git_and_the_record(checkout, tmp_path, monkeypatch):
+def test_git_and_the_record(plan, tmp_path, monkeypatch):
     assert doctor.checkout().state == doctor.record().state == OK
     Path("dvc.lock").write_text("stages: {}")
     assert (doctor.record().state, doctor.record().found) == (
         NOTE,
         "differs from the last commit",
     )
-    commit()
-    git("clone", "-q", "--depth", "1", f"file://{checkout}", "shallow")
+    plan.commit("a")
+    plan.git("clone", "-q", "--depth", "1", f"file://{plan.root}", "shallow")
     monkeypatch.chdir("shallow")
     assert doctor.checkout().to_do == "git fetch --unshallow"
     Path("dvc.lock").unlink()
@@ -134,7 +118,7 @@ def test_git_and_the_record(checkout, tmp_path, monkeypatch):
     assert doctor.checkout().state == BROKEN
 
 
-def test_remotes_by_name_only(checkout):
+def test_remotes_by_name_only(plan):
     remote = "['remote \"{}\"']\n    url = {}\n"
     config = remote.format("store", "/mnt/dvc")
     config += remote.format("far", "s3://key:secret@bucket")

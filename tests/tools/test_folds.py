@@ -1,7 +1,6 @@
 """Folds as experiments, by a plan whose only stage answers at once."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -80,13 +79,7 @@ def plan(tmp_path, tiny_values, monkeypatch):
     }
     YAML().dump(tiny_values, paths.PARAMS)
     (root / ".gitignore").write_text("data/.work/\n")
-    Plan.small(root, {"evaluate": stage, "gate": gate})
-    return root
-
-
-def git(*words: str) -> str:
-    done = subprocess.run(["git", *words], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+    return Plan.small(root, {"evaluate": stage, "gate": gate})
 
 
 def cells(page: str) -> list[list[str]]:
@@ -115,27 +108,29 @@ def test_a_broken_fold_is_named_and_the_next_call_runs_it_alone(
     rows = cells(page)
     assert rows[0][:3] == ["all", "12", f"{np.mean(DICE):.4f}"]
     assert rows[2][:3] == ["fold 2", "6", f"{np.mean(DICE[1::2]):.4f}"]
-    assert str(plan) not in page
+    assert str(plan.root) not in page
 
     # Two experiments, as any other; what another model was judged by is not in them.
-    names = git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    names = plan.git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
     names = [name for name in names if "/exec/" not in name]  # DVC's own
     assert [name.split("/")[-1][:12] for name in names] == [
         "fold-1-of-2-",
         "fold-2-of-2-",
     ]
-    assert json.loads(git("show", f"{names[1]}:{paths.METRICS}"))["num_images"] == 6
+    assert (
+        json.loads(plan.git("show", f"{names[1]}:{paths.METRICS}"))["num_images"] == 6
+    )
     # The working tree is as it was.
-    assert git("status", "--porcelain") == "?? out/"
-    assert git("worktree", "list").count("\n") == 0
+    assert plan.git("status", "--porcelain") == "?? out/"
+    assert plan.git("worktree", "list").count("\n") == 0
 
 
 def test_each_site_is_held_out_in_turn(plan, capsys):
     with pytest.raises(PipelineError, match="layout sites and several sites"):
         folds.run(None, [], 5, Path("out"), part="site")
     folder = two_sites(Path("in"))
-    (plan / ".gitignore").write_text("data/.work/\nin/\n")
-    git("commit", "-qam", "ignore")
+    (plan.root / ".gitignore").write_text("data/.work/\nin/\n")
+    plan.git("commit", "-qam", "ignore")
     folds.run(folder, [], 5, Path("out"), part="site")
     rows = cells(capsys.readouterr().out)
     assert [row[:2] for row in rows] == [
@@ -155,7 +150,7 @@ def test_seeds_are_measured_and_read_back(plan, capsys):
     # Twice the t quantile's 4.30 times sqrt(2) for each 0.01 of deviation.
     assert noise.standard_deviation == pytest.approx(0.01, abs=1e-6)
     assert noise.largest_difference == pytest.approx(4.3027 * 2**0.5 * 0.01, rel=1e-4)
-    assert git("status", "--porcelain", "-uall") == f"?? {paths.SEED_NOISE}"
+    assert plan.git("status", "--porcelain", "-uall") == f"?? {paths.SEED_NOISE}"
 
 
 def test_a_folder_is_read_wherever_runs_happen(tmp_path, tiny_values):

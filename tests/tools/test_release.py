@@ -182,12 +182,10 @@ def test_what_speaks_against_it_is_one_sentence(plan, spoil):
     assert state == (plan.git("rev-parse", "HEAD"), plan.git("status", "--porcelain"))
 
 
-@pytest.mark.parametrize("version", ["1.2", "v1.2.0"])
-def test_what_is_no_version_is_one_sentence(plan, version):
-    with pytest.raises(
-        PipelineError, match=r"nothing was released: .*cannot be parsed"
-    ):
-        release(version, today=TODAY)
+def test_what_is_no_version_is_one_sentence(plan):
+    for version in ("1.2", "v1.2.0"):
+        with pytest.raises(PipelineError, match=r"nothing was released: .*be parsed"):
+            release(version, today=TODAY)
 
 
 @pytest.mark.parametrize("step", ["commit", "tag"])

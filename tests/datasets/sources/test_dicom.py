@@ -118,17 +118,14 @@ class TestPicture:
         assert np.abs(found - DEEP / 4095 * 255).max() <= 1
 
     @pytest.mark.parametrize(
-        "tags",
-        [
-            {"PixelPaddingValue": 4000},
-            {"PixelPaddingValue": 4000, "PixelPaddingRangeLimit": 3990},
-        ],
+        ("limit", "padding"), [({}, 4000), ({"PixelPaddingRangeLimit": 3990}, 3995)]
     )
     @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
-    def test_padding_is_black_and_outside_the_stretch(self, tags, kind):
+    def test_padding_is_black_and_outside_the_stretch(self, limit, padding, kind):
         padded = DEEP.copy()
-        padded[:, :9] = 3995 if len(tags) == 2 else 4000
-        found = shown(pixels=padded, PhotometricInterpretation=kind, **tags)
+        padded[:, :9] = padding
+        tags = {"PhotometricInterpretation": kind, "PixelPaddingValue": 4000}
+        found = shown(pixels=padded, **tags, **limit)
         inside = stretched(DEEP[:, 9:])
         wanted = inside if kind == "MONOCHROME2" else 255 - inside
         assert (found[:, :9] == 0).all()
@@ -229,8 +226,8 @@ def test_a_file_without_a_picture_or_cut_short_is_one_phrase():
 
 
 @pytest.fixture
-def own(tmp_path, tiny_params):
-    """Five films of two patients, one of them without an id; the masks are TIFF."""
+def own(tmp_path, section):
+    """Five films of two patients, two of them without an id."""
     for kind in ("images", "masks"):
         (tmp_path / "own" / kind).mkdir(parents=True)
     for number, patient in enumerate(("P1", "P2", "P1", "", ""), start=1):
@@ -238,24 +235,13 @@ def own(tmp_path, tiny_params):
         deep = dicom(image.astype(np.uint16) * 9, patient=patient)
         (tmp_path / "own" / "images" / f"film{number}.dcm").write_bytes(deep)
         (tmp_path / "own" / "masks" / f"film{number}.png").write_bytes(png(mask))
-    return tiny_params(
-        **{
-            "ingest.source": "folder",
-            "ingest.layout": "pairs",
-            "ingest.folder": str(tmp_path / "own"),
-        }
-    )
+    place = str(tmp_path / "own")
+    return section("ingest", source="folder", layout="pairs", folder=place)
 
 
 def test_files_of_a_patient_are_a_group_and_name_nobody(own):
-    found = list(folder.pairs(own.ingest))
-    assert [pair.group for pair in found] == [
-        "film1",
-        "film2",
-        "film1",
-        "",
-        "",
-    ]
+    found = list(folder.pairs(own))
+    assert [pair.group for pair in found] == ["film1", "film2", "film1", "", ""]
     assert {(pair.image or b"")[:4] for pair in found} == {b"\x89PNG"}
     assert not any(pair.problem for pair in found)
 
@@ -266,7 +252,7 @@ def test_nothing_that_ingest_writes_or_logs_names_the_patient(own, tmp_path, cap
     spaced = dicom(PixelSpacing=[0.2, 0.1])
     path.write_bytes(spaced.replace(b"19640812", b"Geheim!!"))
     with caplog.at_level(logging.DEBUG):
-        ingest(own.ingest)
+        ingest(own)
     written = [p.read_bytes() for p in paths.DATA.rglob("*") if p.is_file()]
     secrets = (NAME, PATIENT, "Musterstadt", "Geheim", "19640812", "Mustermann")
     for secret in secrets:
@@ -275,7 +261,7 @@ def test_nothing_that_ingest_writes_or_logs_names_the_patient(own, tmp_path, cap
     stored = [pair for shard in shard_paths() for pair in read_shard(shard)]
     assert [pair.spacing for pair in stored] == [(0.2, 0.1), *[None] * 4]
     first = files.sha256(paths.INGESTED)
-    ingest(own.ingest)
+    ingest(own)
     assert files.sha256(paths.INGESTED) == first
 
 
@@ -284,7 +270,7 @@ def test_a_file_needs_no_suffix(own, tmp_path, name):
     folders = tmp_path / "own" / "images", tmp_path / "own" / "masks"
     (folders[0] / "film1.dcm").rename(folders[0] / name)
     (folders[1] / "film1.png").rename(folders[1] / f"{name}.png")
-    found = {pair.pair_id: pair for pair in folder.pairs(own.ingest)}
+    found = {pair.pair_id: pair for pair in folder.pairs(own)}
     (pair_id,) = (key for key in found if key.endswith(name))
     assert found[pair_id].image
     assert found[pair_id].mask
@@ -293,7 +279,7 @@ def test_a_file_needs_no_suffix(own, tmp_path, name):
 def test_a_mask_that_is_dicom_and_a_broken_image_are_problems(own, tmp_path):
     (tmp_path / "own" / "masks" / "film2.png").write_bytes(dicom(MASK))
     (tmp_path / "own" / "images" / "film3.dcm").write_bytes(dicom()[:300])
-    problems = [pair.problem for pair in folder.pairs(own.ingest)]
+    problems = [pair.problem for pair in folder.pairs(own)]
     assert problems[1] == "mask is a DICOM file; store it as PNG or TIFF"
     assert problems[2].startswith("image is a DICOM file")
     assert problems[0] == problems[3] == ""

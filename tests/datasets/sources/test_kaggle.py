@@ -1,26 +1,21 @@
 """Is Kaggle asked as it wants to be, and is every refusal of its one sentence?"""
 
 import io
-import os
 import random
 import re
 import resource
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
-from stages.core import files, paths, studies
+from benchmarks import processes
+from stages.core import files
 from stages.core.errors import NetworkError, PipelineError
-from stages.core.params import IngestParams, parse_params
 from stages.datasets.sources import kaggle
-from stages.ingest import ingest
-from tests import trees
-from tests.conftest import ROOT, radiography_tree, with_overrides
+from tests.conftest import TINY, radiography_tree, run_python
 from tests.kaggle_standin import API, SECRET, STORAGE, TOKEN, KaggleStandIn
 
 DATASET = "tawsifurrahman/covid19-radiography-database"
@@ -75,34 +70,17 @@ def pointed(stand_in, home, monkeypatch):
 
 
 @pytest.fixture
-def ingest_params(tiny_params):
-    def build(**overrides: Any) -> IngestParams:
-        values = {f"ingest.{key}": value for key, value in overrides.items()}
-        return tiny_params(**{"ingest.source": "kaggle", **values}).ingest
-
-    return build
+def fetch(section):
+    return lambda **changes: kaggle.fetch(section("ingest", **changes).kaggle)
 
 
 @pytest.fixture
-def run_stage(tmp_path, tiny_values):
+def run_stage(tmp_path):
     """Runs `python -m stages.ingest` in a process that knows its environment only."""
 
-    def run(
-        environment: dict[str, str], **options: Any
-    ) -> subprocess.CompletedProcess[str]:
-        values = with_overrides(tiny_values, {"ingest.source": "kaggle"})
-        with (tmp_path / "params.yaml").open("w") as file:
-            YAML(typ="safe", pure=True).dump(values, file)
-        inherited = {k: v for k, v in os.environ.items() if k not in VARIABLES}
-        done = subprocess.run(
-            [sys.executable, "-m", "stages.ingest"],
-            cwd=tmp_path,
-            env={**inherited, "PYTHONPATH": str(ROOT), **environment},
-            capture_output=True,
-            text=True,
-            timeout=180,
-            **options,
-        )
+    def run(environment: dict[str, str], **options: Any) -> CompletedProcess[str]:
+        processes.write_params(TINY | {"ingest.source": "kaggle"}, tmp_path)
+        done = run_python("-m", "stages.ingest", **environment, **options)
         assert TOKEN not in done.stdout + done.stderr
         assert SECRET not in done.stdout + done.stderr
         return done
@@ -149,27 +127,6 @@ def test_a_full_disk_is_one_sentence(stand_in, home, tmp_path, run_stage):
     assert not (tmp_path / "data" / "ingested").exists()
 
 
-@pytest.mark.parametrize("name", studies.names())
-def test_each_study_reads_its_archive_as_kaggle_serves_it(
-    name, pointed, tmp_path, shipped_values
-):
-    study = studies.load(name)
-    params = parse_params(with_overrides(shipped_values, dict(study.params))).ingest
-    top = tmp_path / "theirs" / name
-    trees.WRITERS[params.layout](top)
-    kept = params.kaggle
-    pointed.archives[kept.dataset, kept.version] = zipped(top)
-    ingest(params)
-    facts = files.read_json(paths.INGESTED_SUMMARY)
-    pairs = {"article": 5, "radiography": 10, "lgg_mri": 24}.get(name, 13)
-    assert facts["num_pairs"] == pairs
-    assert facts["num_images_without_mask"] == facts["num_masks_without_image"] == 0
-    assert facts["version"] == kept.version
-    assert facts["page"] == f"https://www.kaggle.com/datasets/{kept.dataset}"
-    assert facts["licence"]
-    assert facts["citation"]
-
-
 @pytest.mark.parametrize(
     ("place", "text"),
     [
@@ -177,17 +134,15 @@ def test_each_study_reads_its_archive_as_kaggle_serves_it(
         (".kaggle/kaggle.json", '{"username": "nobody", "key": "0123"}'),
     ],
 )
-def test_saved_credentials_are_used(
-    pointed, home, ingest_params, monkeypatch, place, text
-):
+def test_saved_credentials_are_used(pointed, home, fetch, monkeypatch, place, text):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     # Its default is settled when kagglehub is imported.
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(home / ".kaggle"))
     (home / ".kaggle").mkdir()
     (home / place).write_text(text)
-    pointed.failures = [(503, {})] * 4
+    pointed.failures = [503] * 4
     with pytest.raises(PipelineError, match="answered 503"):
-        kaggle.fetch(ingest_params().kaggle)
+        fetch()
     sent = pointed.requests[0].headers["authorization"]
     assert sent == (f"Bearer {TOKEN}" if text == TOKEN else "Basic bm9ib2R5OjAxMjM=")
 
@@ -202,14 +157,14 @@ def test_saved_credentials_are_used(
     ],
 )
 def test_missing_or_bad_credentials_are_one_sentence_that_does_not_show_them(
-    pointed, home, ingest_params, monkeypatch, token, saved, sentence
+    pointed, home, fetch, monkeypatch, token, saved, sentence
 ):
     monkeypatch.setenv("KAGGLE_API_TOKEN", token)
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(home))
     if saved:
         (home / "kaggle.json").write_text(saved)
     with pytest.raises(PipelineError, match=sentence) as error:
-        kaggle.fetch(ingest_params().kaggle)
+        fetch()
     assert not isinstance(error.value, NetworkError)
     assert "secret" not in str(error.value)
     assert TOKEN[::-1] not in str(error.value)
@@ -219,67 +174,62 @@ def test_missing_or_bad_credentials_are_one_sentence_that_does_not_show_them(
 @pytest.mark.parametrize(
     ("failing", "sentence"),
     [
-        ({"failures": [(429, {})] * 4}, "answered 429, after 4 tries"),
-        ({"failures": [(503, {})] * 4}, "answered 503, after 4 tries"),
+        ({"failures": [429] * 4}, "answered 429, after 4 tries"),
+        ({"failures": [503] * 4}, "answered 503, after 4 tries"),
         ({"silent_s": 0.5}, "no answer in time"),
         ({"corrupt": 99}, "the download is damaged"),
         (
-            {
-                "checksum": False,
-                "archives": {(DATASET, 5): b"<html>please sign in</html>"},
-            },
+            {"checksum": False, "archives": {(DATASET, 5): b"<html>sign in</html>"}},
             "the download is damaged",
         ),
     ],
 )
 def test_it_tries_again_and_gives_up_in_one_sentence(
-    pointed, home, ingest_params, monkeypatch, failing, sentence
+    pointed, home, fetch, monkeypatch, failing, sentence
 ):
     if "silent_s" in failing:
         monkeypatch.setattr(kaggle, "TIMEOUT_S", (5.0, 0.05))
     for name, value in failing.items():
         setattr(pointed, name, value)
     with pytest.raises(NetworkError, match=sentence):
-        kaggle.fetch(ingest_params().kaggle)
+        fetch()
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
-def test_no_network_is_one_sentence(pointed, ingest_params, monkeypatch):
+def test_no_network_is_one_sentence(pointed, fetch, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with pytest.raises(NetworkError, match="the connection failed"):
-        kaggle.fetch(ingest_params().kaggle)
+        fetch()
 
 
 @pytest.mark.parametrize("status", [429, 502])
-def test_trouble_that_passes_is_got_over(pointed, ingest_params, status):
-    pointed.failures = [(status, {})] * 2
+def test_trouble_that_passes_is_got_over(pointed, fetch, status):
+    pointed.failures = [status] * 2
     pointed.corrupt = 1
-    path = kaggle.fetch(ingest_params().kaggle)
+    path = fetch()
     assert path.read_bytes() == pointed.archives[DATASET, 5]
 
 
-def test_the_next_try_and_the_next_run_go_on_from_what_was_downloaded(
-    pointed, ingest_params
-):
+def test_the_next_try_and_the_next_run_go_on_from_what_was_downloaded(pointed, fetch):
     # Each try asks for all, then for the rest of what it has.
     pointed.cut_after = [3 * MIB // 2, *(6 * [0])]
     with pytest.raises(PipelineError, match="it continues the download"):
-        kaggle.fetch(ingest_params().kaggle)
+        fetch()
     ranges = [r.headers.get("range") for r in pointed.asked("archive.zip")]
     assert ranges[:3] == [None, None, f"bytes={MIB}-"]
     pointed.cut_after, pointed.requests = [], []
-    path = kaggle.fetch(ingest_params().kaggle)
+    path = fetch()
     assert path.read_bytes() == pointed.archives[DATASET, 5]
     ranges = [r.headers.get("range") for r in pointed.asked("archive.zip")]
     assert ranges == [None, f"bytes={MIB}-"]
 
 
-def test_what_kagglehub_unpacked_earlier_is_read(pointed, home, ingest_params):
+def test_what_kagglehub_unpacked_earlier_is_read(pointed, home, section):
     cache = home / "cache" / "datasets" / DATASET
     radiography_tree(cache / "versions" / "5", {"COVID": 3})
     (cache / "5.complete").touch()
-    assert len(kaggle.pairs(ingest_params())) == 3
+    assert len(kaggle.pairs(section("ingest", source="kaggle"))) == 3
     assert pointed.requests == []
 
 
@@ -292,20 +242,21 @@ def test_what_kagglehub_unpacked_earlier_is_read(pointed, home, ingest_params):
     ],
 )
 def test_what_kaggle_refuses_is_asked_once(
-    pointed, ingest_params, changes, needs_consent, sentence
+    pointed, fetch, changes, needs_consent, sentence
 ):
     pointed.needs_consent = needs_consent
     with pytest.raises(PipelineError, match=sentence):
-        kaggle.fetch(ingest_params(**changes).kaggle)
+        fetch(**changes)
     assert len(pointed.requests) == 1
 
 
-def test_the_newest_version(pointed, ingest_params):
-    assert kaggle.newest_version(ingest_params(**{"kaggle.version": 4}).kaggle) == 5
+def test_the_newest_version(pointed, section):
+    params = section("ingest", **{"kaggle.version": 4})
+    assert kaggle.newest_version(params.kaggle) == 5
 
 
-def test_another_data_set_is_not_called_the_layouts(ingest_params):
-    facts = kaggle.describe(ingest_params(**{"kaggle.dataset": "some/one"}))
+def test_another_data_set_is_not_called_the_layouts(section):
+    facts = kaggle.describe(section("ingest", **{"kaggle.dataset": "some/one"}))
     assert facts.dataset == "some/one"
     assert facts.licence == "see the data set's page"
     assert facts.page == "https://www.kaggle.com/datasets/some/one"

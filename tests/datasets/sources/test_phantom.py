@@ -2,33 +2,28 @@
 
 import hashlib
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from benchmarks import processes
 from stages.core import imaging
 from stages.core.errors import PipelineError
 from stages.datasets.pairs import natural_key
 from stages.datasets.sources import phantom
+from tests.conftest import TINY, run_python
 
 NAMES = ["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"]
 
 
 @pytest.fixture
-def drawn(tiny_params):
-    """Draws tiny phantoms: `drawn(pairs=9, classes=["COVID"])`."""
+def drawn(section):
+    """Draws tiny phantoms: `drawn(pairs=9)`; `others` are params of ingest."""
 
-    def draw(classes=(), limit=0, **phantoms):
-        overrides = {f"ingest.phantom.{key}": value for key, value in phantoms.items()}
-        params = tiny_params(
-            **overrides, **{"ingest.classes": list(classes), "ingest.limit": limit}
-        )
-        return list(phantom.pairs(params.ingest))
+    def draw(others=(), **phantoms):
+        values = {f"phantom.{key}": value for key, value in phantoms.items()}
+        return list(phantom.pairs(section("ingest", **values, **dict(others))))
 
     return draw
 
@@ -53,16 +48,15 @@ def test_shared_out_evenly_in_class_then_natural_order(drawn):
     assert len({pair.pair_id for pair in pairs}) == 46
 
 
-def test_unknown_class_is_refused_before_anything_is_drawn(tiny_params):
-    params = tiny_params(**{"ingest.classes": ["COVID", "Asthma"]}).ingest
+def test_unknown_class_is_refused_before_anything_is_drawn(drawn):
     with pytest.raises(PipelineError, match=r"COVID, Lung_Opacity.*'Asthma'"):
-        phantom.pairs(params)
+        drawn({"classes": ["COVID", "Asthma"]})
 
 
 def test_more_pairs_leave_the_earlier_ones_as_they_were(drawn):
     few = {pair.pair_id: pair for pair in drawn(pairs=8)}
     many = {pair.pair_id: pair for pair in drawn(pairs=24)}
-    alone = {p.pair_id: p for p in drawn(pairs=6, classes=["Normal"], limit=3)}
+    alone = {p.pair_id: p for p in drawn({"classes": ["Normal"], "limit": 3}, pairs=6)}
     assert list(alone) == ["Normal-1", "Normal-2", "Normal-3"]
     assert all(many[name] == pair for name, pair in few.items())
     assert all(many[name] == pair for name, pair in alone.items())
@@ -84,7 +78,7 @@ def test_form_is_the_targets_at_any_size(drawn, image_size, mask_size):
 
 def test_lungs_are_two_and_darker_than_what_surrounds_them(drawn):
     # Normal lungs: disease may whiten a whole one.
-    pairs = drawn(pairs=20, classes=["Normal"], image_size=128, mask_size=128)
+    pairs = drawn({"classes": ["Normal"]}, pairs=20, image_size=128, mask_size=128)
     two = darker = 0
     for pair in pairs:
         image = imaging.decode_image(pair.image).astype(float)
@@ -108,7 +102,7 @@ def test_mask_is_the_same_anatomy_at_every_size(drawn):
 
 
 def test_copies_and_patients_give_the_split_something_to_group(drawn):
-    pairs = drawn(pairs=40, classes=["COVID"])
+    pairs = drawn({"classes": ["COVID"]}, pairs=40)
     hashes = [hashlib.sha256(pair.image).hexdigest() for pair in pairs]
     assert 1 <= len(hashes) - len(set(hashes)) <= 2
 
@@ -127,30 +121,23 @@ def test_copies_and_patients_give_the_split_something_to_group(drawn):
     assert all(pairs[i].mask == pairs[j].mask for i, j in near)
 
 
-def test_another_processor_draws_the_same_bytes(drawn, tiny_params):
+def test_another_processor_draws_the_same_bytes(drawn, isolated):
     """Without the widest instructions, Intel's library and threads."""
-    here = hashlib.sha256(b"".join(p.image + p.mask for p in drawn(pairs=8)))
+    here = hashlib.sha256(b"".join(p.image + p.mask for p in drawn()))
+    processes.write_params(TINY, isolated)
     script = (
-        "import cv2, hashlib, sys\n"
-        "from stages.core.params import IngestParams\n"
+        "import cv2, hashlib\n"
+        "from stages.core.params import load_params\n"
         "from stages.datasets.sources import phantom\n"
         "cv2.setNumThreads(1)\n"
-        "params = IngestParams.model_validate_json(sys.stdin.read())\n"
-        "drawn = b''.join(p.image + p.mask for p in phantom.pairs(params))\n"
-        "print(hashlib.sha256(drawn).hexdigest())\n"
+        "pairs = phantom.pairs(load_params().ingest)\n"
+        "print(hashlib.sha256(b''.join(p.image + p.mask for p in pairs)).hexdigest())\n"
     )
-    plain = {
-        "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4",
-        "OPENCV_CPU_DISABLE": "AVX512-SKX,AVX2,FMA3,AVX",
-        "OPENCV_IPP": "disabled",
-        "PYTHONPATH": str(Path(phantom.__file__).parents[4]),
-    }
-    there = subprocess.run(
-        [sys.executable, "-c", script],
-        input=tiny_params(**{"ingest.phantom.pairs": 8}).ingest.model_dump_json(),
-        env={**os.environ, **plain},
-        capture_output=True,
-        text=True,
-        check=True,
+    there = run_python(
+        "-c",
+        script,
+        NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4",
+        OPENCV_CPU_DISABLE="AVX512-SKX,AVX2,FMA3,AVX",
+        OPENCV_IPP="disabled",
     )
-    assert there.stdout.strip() == here.hexdigest()
+    assert there.stdout.strip() == here.hexdigest(), there.stderr
