@@ -53,12 +53,12 @@ def main():
         checkpoint.unlink()
         write("model.txt", f"{epochs} epochs")
     elif name == "evaluate":
-        time.sleep(0.7)
+        time.sleep(2)  # so that a busy machine sees it
         rows = "pair_id,class_name,dice,iou,hd95_px,assd_px\\na,A,0.9,0.8,1,1\\n"
         write("data/evaluation/per_image.csv", rows)
         write("data/evaluation/metrics.json", json.dumps({"dice": {"mean": epochs}}))
     else:
-        time.sleep(0.7)
+        time.sleep(2)
         check = {"metric": "dice.mean", "kind": "min", "bound": 0, "value": 1}
         verdict = {"passed": True, "checks": [check | {"passed": True}]}
         write("data/gate/verdict.json", json.dumps(verdict))
