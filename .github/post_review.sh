@@ -59,7 +59,8 @@ head -c 60000 named | iconv -c -f utf-8 -t utf-8 > text || true
 } > body.md
 gh pr comment "$number" --repo "$GITHUB_REPOSITORY" --edit-last --create-if-none --body-file body.md
 
-headline=$(head -n 1 text | cut -c 1-400)
+# A status is plain text.
+headline=$(head -n 1 text | sed 's/&lt;/</g; s/&gt;/>/g; s/&amp;/\&/g; s/\\//g' | cut -c 1-400)
 state=success
 case $headline in *❌*) state=failure ;; esac
 gh api "$repository/statuses/$HEAD_SHA" -f state=$state -f context=review \

@@ -67,12 +67,16 @@ def notes(
         )
     for role, results in (("base", base), ("head", head)):
         if lacks := results.lacks:
-            remarks.append(
+            text = (
                 f"The DVC cache here lacks {', '.join(map(str, lacks))} of the {role}; "
-                "`--pull` fetches what a DVC remote has. Where groups are unknown, "
-                "each image counts as one, and the interval may be too narrow; where "
-                "hashes are, images of one id are taken to be the same picture."
+                "`--pull` fetches what a DVC remote has."
             )
+            if paths.SPLIT_PAIRS in lacks:
+                text += " Where groups are unknown, each image counts as one, and the"
+                text += " interval may be too narrow."
+            if paths.QUALITY_PAIRS in lacks:
+                text += " Images with the same id are taken to be the same picture."
+            remarks.append(text)
     return [Note(text, True) for text in warnings] + [
         Note(text, False) for text in remarks
     ]

@@ -210,6 +210,7 @@ def test_a_gate_that_fails(repository, reviewed):
     better = reviewed("worse", "failing")
     assert better.comparison.differences["dice"].low > 0
     assert better.verdict.kind is Kind.GATE_FAILED
+    assert [rerun.stage for rerun in better.changes.reruns] == ["evaluate"]
 
 
 def test_neither_few_groups_nor_a_seeds_noise_judge(repository, reviewed):
