@@ -14,12 +14,7 @@ WORDS = (
     *(b'"', b"'", b",", b"\r", b"\n\n", b"\t", b"../", b"{", b"[", b"null", b"|\n"),
     *(b"%YAML 1.1\n---\n", b"\xed\xa0\x80", "\u202e".encode()),
 )
-# Of TIFF: sizes, bits, compression, photometric, strips, orientation, planes, tiles,
-# sub-directories, extra samples, sample format.
-TAGS = (
-    *(256, 257, 258, 259, 262, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324),
-    *(330, 338, 339, 34665),
-)
+TAGS = (*range(254, 342), 34665)  # of TIFF, and where EXIF begins
 
 # Of DICOM: transfer syntax, presentation, samples, frames, size, spacings, bits, sign,
 # padding, window, rescale, lookup tables.
@@ -31,17 +26,15 @@ DICOM_TAGS = (
     *((0x0028, 0x1050), (0x0028, 0x1051), (0x0028, 0x1052), (0x0028, 0x1053)),
     *((0x0028, 0x1056), (0x0028, 0x3000), (0x0028, 0x3010), (0x0028, 0x0301)),
 )
+DECIMALS = (
+    *(b"", b"0", b"-1", b"1e400", b"nan", b"inf ", b"1\\2 ", b"0.2\\0.1 ", b"\\\\"),
+    *(b"wide", b"0\\0 ", b"1\\2\\3 "),
+)
+CODES = (b"SIGMOID ", b"LINEAR_EXACT", b"INVERSE ", b"RGB ")
 VALUES = (
-    *(
-        (b"DS", text)
-        for text in (b"", b"0", b"-1", b"1e400", b"nan", b"inf ", b"1\\2 ")
-    ),
-    *(
-        (b"DS", text)
-        for text in (b"0.2\\0.1 ", b"\\\\", b"wide", b"0\\0 ", b"1\\2\\3 ")
-    ),
+    *((b"DS", text) for text in DECIMALS),
     *((b"US", struct.pack("<H", number)) for number in (0, 1, 8, 16, 65535)),
-    *((b"CS", text) for text in (b"SIGMOID ", b"LINEAR_EXACT", b"INVERSE ", b"RGB ")),
+    *((b"CS", text) for text in CODES),
     *(
         (b"FD", struct.pack("<d", 1e308)),
         (b"SQ", b""),
