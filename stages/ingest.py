@@ -16,7 +16,6 @@ from typing import Any
 from tqdm import tqdm
 
 from stages.core import errors, files, input_check, paths, plugins
-from stages.core.errors import PipelineError
 from stages.core.params import SITES, IngestParams, load_params
 from stages.datasets import sites
 from stages.datasets.pairs import Pair, write_shards
@@ -36,7 +35,7 @@ def ingest(
         `out`, the folder of shards.
 
     Raises:
-        PipelineError: If the source has no pair or does not match the params.
+        PipelineError: If the source does not match the params.
     """
     counts: Counter[str] = Counter()
     by_class: Counter[str] = Counter()
@@ -51,11 +50,6 @@ def ingest(
             shard_pairs=params.shard_pairs,
             shard_bytes=params.shard_bytes,
         )
-        if not num_pairs:
-            raise PipelineError(
-                f"ingest.source {' and '.join(params.source)} gave no pair; "
-                "correct the ingest section of params.yaml"
-            )
         facts = {
             "source": " and ".join(params.source),
             **described,
