@@ -21,7 +21,7 @@ from tests.conftest import ROOT, with_overrides
         ("train.epochs", "three", "must be a valid integer, found 'three'"),
         ("train.epochs", 0, "train.epochs must be greater than 0, found 0"),
         ("train.learning_rate", float("nan"), "train.learning_rate must"),
-        ("train.loss", "l2", "train.loss: must be one of bce, dice, bce_dice, found"),
+        ("train.loss", "l2", "train.loss: must be one of bce, dice, bce_dice, "),
         ("ingest.source", "web", "must be one of folder, kaggle, phantom"),
         ("ingest.folder", "~/x", "without ~ (DVC does not expand it), found '~/x'"),
         ("ingest.kaggle.dataset", "x", "ingest.kaggle.dataset must match"),
