@@ -193,9 +193,8 @@ def task_states(api: Any, flow_run_id: Any) -> dict[str, str]:
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
 
     def read() -> dict[str, str]:
-        return {
-            r.name: r.state.name for r in api.read_task_runs(flow_run_filter=chosen)
-        }
+        runs = api.read_task_runs(flow_run_filter=chosen)
+        return {run.name: run.state.name if run.state else "Pending" for run in runs}
 
     # Task states reach the server as events, a moment after the run has ended.
     unfinished = {"Pending", "Running", "Scheduled"}
