@@ -303,7 +303,9 @@ def test_the_card_speaks_of_lungs_only_where_there_are(exported):
     formats = files.read_json(paths.EXPORT_SUMMARY)["formats"]
     values |= {**summaries, "train": train, "formats": formats}
     kaggle = {"source": "kaggle", "version": 5, "licence": "CC BY-SA 4.0"}
+    values["metrics"]["by_class"] |= {"Normal": {"false_alarms": {"mean": 0.1}}}
     text = card.render(**values | {"is_read_by_opencv": False}, data=data | kaggle)
+    assert "| Normal | no foreground |" in text
     assert "**OpenCV's dnn cannot read it.**" in text
     assert "| kaggle, version 5 |" in text
     assert "CC BY-SA 4.0" in text
