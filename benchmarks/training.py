@@ -108,17 +108,17 @@ def keras_epoch(params: TrainParams, arrays: dataset.Arrays) -> Callable[[], obj
 
 
 def article_epoch(
-    params: TrainParams, arrays: dataset.Arrays, *, mended: bool
+    params: TrainParams, arrays: dataset.Arrays, *, corrected: bool
 ) -> Callable[[], None]:
     """An epoch of the article's loop: eager, in file order, the last batch dropped.
 
     Its cross-entropy takes logits for probabilities, and a `return` inside the loop
-    over the supervised levels lets one count. `mended` corrects both.
+    over the supervised levels ends it after the first. `corrected` mends both.
     """
     model = models.build(params)
     optimizer = optimizers.adam(params)
-    cross_entropy = keras.losses.BinaryCrossentropy(from_logits=mended)
-    weights = params.supervision_weights[: None if mended else 1]
+    cross_entropy = keras.losses.BinaryCrossentropy(from_logits=corrected)
+    weights = params.supervision_weights[: None if corrected else 1]
     size = params.batch_size
 
     def epoch() -> None:

@@ -3,7 +3,7 @@
 The loop with all that is in it: input pipeline, augmentation, schedule, progress bar,
 checkpoints. Target: 0.95 of the bare step's rate. And beside Keras' `fit` of the same
 network and loss on a `tf.data` pipeline by the book, and beside the article's eager
-loop, as it is and with its two errors mended; these augment nothing.
+loop, as published and with its two errors corrected; these do not augment.
 """
 
 import statistics
@@ -39,8 +39,10 @@ def bench(options: Options) -> list[Row]:
     step = training.bare_step(params, arrays)
     peers = {
         "Keras' fit": training.keras_epoch(params, arrays),
-        "the article's loop": training.article_epoch(params, arrays, mended=False),
-        "the same, mended": training.article_epoch(params, arrays, mended=True),
+        "the article's loop": training.article_epoch(params, arrays, corrected=False),
+        "the article's loop, errors corrected": training.article_epoch(
+            params, arrays, corrected=True
+        ),
     }
     for function in (step, *peers.values()):
         function()  # the first call traces
@@ -95,7 +97,7 @@ def bench(options: Options) -> list[Row]:
                 rate,
                 "images/s",
                 len(arrays) / statistics.median(times),
-                f"{name} without augmentation",
+                f"{name} (no augmentation)",
             )
             for name, times in peer_s.items()
         ),
