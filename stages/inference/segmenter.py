@@ -286,7 +286,7 @@ def load(path: Path, *, threads: int = 0) -> Exported:
     """
     if not path.is_file():
         raise PipelineError(
-            f"{path} should be a file; name the exported unet.onnx (`dvc repro` or "
+            f"{path} is missing; name the exported unet.onnx (`dvc repro` or "
             "`dvc pull` makes data/export/unet.onnx)"
         )
     onnxruntime.set_default_logger_severity(3)
